@@ -1,0 +1,1 @@
+"""What exists: the Dagster assets, one module a stage, and what they share."""

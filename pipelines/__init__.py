@@ -1,0 +1,1 @@
+"""When things run: definitions, jobs, schedules, sensors, automation and the command line."""

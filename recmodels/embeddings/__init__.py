@@ -1,0 +1,1 @@
+"""Text encoders: profile texts in, fixed-width vectors out."""

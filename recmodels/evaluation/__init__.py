@@ -1,0 +1,1 @@
+"""Ranking metrics, the full-ranking evaluator and the leaderboard."""

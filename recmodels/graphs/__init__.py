@@ -1,0 +1,1 @@
+"""Neighbour tables, normalised sparse adjacencies and their propagation."""

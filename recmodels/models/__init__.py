@@ -1,0 +1,1 @@
+"""The recommenders: one model, one readable file."""

@@ -1,0 +1,1 @@
+"""Item and user profiles: prompts, back-ends that answer them, and the cache of answers."""

@@ -1,0 +1,1 @@
+"""Structured optimal transport and the augmentation of the training set."""
