@@ -1,0 +1,123 @@
+"""
+Sparse propagation: products with an adjacency matrix whose backward pass is one more product, not a transpose.
+
+Autograd's own backward of a sparse product transposes the matrix at every call. Here it multiplies by the transpose
+that `Adjacency` already holds, which for a symmetric matrix is the matrix itself.
+"""
+
+from typing import Any
+
+import torch
+
+from recmodels.errors import InputError
+from recmodels.graphs.adjacency import Adjacency
+
+
+def propagate(adjacency: Adjacency, x: torch.Tensor) -> torch.Tensor:
+    """
+    Return the product of an adjacency matrix with node embeddings.
+
+    Parameters
+    ----------
+    adjacency
+        Shape (n_rows, n_columns); a constant, it gets no gradient.
+    x
+        Dense, shape (n_columns, d), float32 or float64 as the matrix. A half-precision `x` (bfloat16, float16) is
+        multiplied in the matrix's own precision and the result rounded back.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (n_rows, d), the type of `x`. One product of several embeddings side by side (``torch.cat(..., dim=1)``)
+        is cheaper than one product each.
+
+    Raises
+    ------
+    InputError
+        If the shapes do not fit.
+    """
+    _check(adjacency, x)
+    return _Product.apply(adjacency, x)
+
+
+def light_gcn(adjacency: Adjacency, x: torch.Tensor, n_layers: int) -> torch.Tensor:
+    r"""
+    Light graph convolution: the mean of the layers :math:`\frac{1}{L+1} \sum_{l=0}^{L} \hat A^l X` (LightGCN, eq. 8).
+
+    Parameters
+    ----------
+    adjacency
+        Square, shape (n, n).
+    x
+        Layer 0, shape (n, d).
+    n_layers
+        L, at least 0; 0 returns `x`.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (n, d). No layer is kept for the backward pass, which is the same sum with the transpose.
+
+    Raises
+    ------
+    InputError
+        If the shapes do not fit, the matrix is not square or `n_layers` is negative.
+    """
+    _check(adjacency, x)
+    if adjacency.shape[0] != adjacency.shape[1]:
+        raise InputError("adjacency", expected="a square matrix", found=f"shape {adjacency.shape}")
+    if n_layers < 0:
+        raise InputError("n_layers", expected="at least 0", found=str(n_layers))
+    return _MeanOfLayers.apply(adjacency, x, n_layers) if n_layers else x
+
+
+def _check(adjacency: Adjacency, x: torch.Tensor) -> None:
+    if x.ndim != 2 or x.shape[0] != adjacency.shape[1]:
+        raise InputError(
+            "embeddings", expected=f"a matrix of {adjacency.shape[1]} rows", found=f"shape {tuple(x.shape)}"
+        )
+
+
+def _multiply(matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    if x.dtype in (torch.bfloat16, torch.float16):
+        return (matrix @ x.to(matrix.dtype)).to(x.dtype)
+    return matrix @ x
+
+
+def _mean_of_layers(matrix: torch.Tensor, x: torch.Tensor, n_layers: int) -> torch.Tensor:
+    # Horner's rule, x + A(x + A(x + ...)), holds two arrays however many layers there are, and addmm fuses the sum
+    # and, in the last product, the division.
+    if x.dtype in (torch.bfloat16, torch.float16):
+        return _mean_of_layers(matrix, x.to(matrix.dtype), n_layers).to(x.dtype)
+    total = x
+    for _ in range(n_layers - 1):
+        total = torch.addmm(x, matrix, total)
+    share = 1 / (n_layers + 1)
+    return torch.addmm(x, matrix, total, beta=share, alpha=share)
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, adjacency: Adjacency, x: torch.Tensor) -> torch.Tensor:
+        ctx.adjacency = adjacency
+        return _multiply(adjacency.matrix, x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, torch.Tensor]:
+        return None, propagate(_transposed(ctx.adjacency), gradients[0])
+
+
+class _MeanOfLayers(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, adjacency: Adjacency, x: torch.Tensor, n_layers: int) -> torch.Tensor:
+        ctx.adjacency = adjacency
+        ctx.n_layers = n_layers
+        return _mean_of_layers(adjacency.matrix, x, n_layers)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, torch.Tensor, None]:
+        return None, light_gcn(_transposed(ctx.adjacency), gradients[0], ctx.n_layers), None
+
+
+def _transposed(adjacency: Adjacency) -> Adjacency:
+    return adjacency if adjacency.symmetric else Adjacency(adjacency.transpose, adjacency.matrix)

@@ -1,0 +1,138 @@
+"""Negative sampling: uniform over the items that a user may be shown as a negative, exact and without rejection."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from recmodels.errors import InputError
+from recmodels.graphs.adjacency import shape_of
+
+
+class NegativeSampler:
+    """
+    Draw items uniformly from the true negatives of each user.
+
+    The true negatives of a user are the items that occur in the training rows, minus the user's own positives, minus
+    the user's false negatives (BLAST, stage 4). A draw is the r-th allowed item for a uniform rank r, found by one
+    binary search among the forbidden ones: nothing is drawn twice and every allowed item has the same probability.
+
+    Parameters
+    ----------
+    positives
+        Training interactions R, shape (n_users, n_items); stored entries count, values do not.
+    false_negatives
+        Further pairs that must not be drawn, the same shape. None restricts to unseen items alone.
+    device
+        Where the tables live and draws are made.
+
+    Attributes
+    ----------
+    n_negatives
+        Number of items each user can be given, int64 tensor of shape (n_users,).
+    n_unrestricted_users
+        Users whose false negatives leave no item at all. They are drawn from all items that they have not interacted
+        with, false negatives included: a positive is never drawn.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ, no item occurs in the training rows, or a user has interacted with every item that does.
+    """
+
+    def __init__(
+        self, positives: Any, false_negatives: Any | None = None, *, device: torch.device | str = "cpu"
+    ) -> None:
+        seen = _pattern(positives)
+        n_users, n_items = shape_of(seen)
+        items = np.flatnonzero(np.bincount(seen.indices, minlength=n_items))
+        if not items.size:
+            raise InputError("training interactions", expected="at least one item", found="none")
+        n_seen = np.diff(seen.indptr)
+        forbidden = seen
+        if false_negatives is not None:
+            if shape_of(false_negatives) != (n_users, n_items):
+                raise InputError(
+                    "false negatives", expected=f"shape {(n_users, n_items)}", found=f"shape {false_negatives.shape}"
+                )
+            forbidden = _among(sparse.csr_array(seen + _pattern(false_negatives)), items)
+        counts = np.diff(forbidden.indptr)
+        if n_seen.max() == items.size:
+            raise InputError(
+                "training interactions",
+                expected="every user to have at least one item left as a negative",
+                found=f"user {int(n_seen.argmax())} with all {items.size} items",
+                action="Remove the user or sample without restriction.",
+            )
+        unrestricted = counts == items.size
+        self.n_unrestricted_users = int(unrestricted.sum())
+        if self.n_unrestricted_users:
+            forbidden = _replace_rows(forbidden, _among(seen, items), unrestricted)
+            counts = np.diff(forbidden.indptr)
+        columns = np.searchsorted(items, forbidden.indices)
+        starts = forbidden.indptr[:-1].astype(np.int64)
+        rows = np.repeat(np.arange(n_users, dtype=np.int64), counts)
+        # Among the allowed items, columns[p] - p of them come before the p-th forbidden one of the row. Offset by the
+        # user these numbers are sorted over the whole array, so one search serves all users.
+        self._stride = items.size + 1
+        keys = rows * self._stride + columns - (np.arange(forbidden.nnz) - starts[rows])
+        small = n_users * self._stride <= np.iinfo(np.int32).max
+        self._keys = torch.from_numpy(keys.astype(np.int32) if small else keys).to(device)
+        self._starts = torch.from_numpy(starts).to(device)
+        self._items = torch.from_numpy(items).to(device)
+        self.n_negatives = torch.from_numpy(items.size - counts.astype(np.int64)).to(device)
+
+    def sample(self, users: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """
+        Draw one negative item for each entry of `users`.
+
+        Parameters
+        ----------
+        users
+            User ids, int64, any shape, on the device of the sampler. Repeated users get independent draws. Sorted
+            users are drawn fastest.
+        generator
+            Source of the draws, on any device.
+
+        Returns
+        -------
+        torch.Tensor
+            Item ids, int64, the shape of `users`.
+        """
+        flat = users.reshape(-1)
+        uniform = torch.rand(flat.numel(), dtype=torch.float64, generator=generator, device=generator.device)
+        available = self.n_negatives[flat]
+        rank = (uniform.to(flat.device) * available).long()
+        # The product of a number below 1 and an integer can round up to the integer itself.
+        rank = torch.minimum(rank, available - 1)
+        target = (flat * self._stride + rank).to(self._keys.dtype)
+        before = torch.searchsorted(self._keys, target, right=True) - self._starts[flat]
+        return self._items[rank + before].reshape(users.shape)
+
+
+def _pattern(matrix: Any) -> sparse.csr_array:
+    rows = sparse.csr_array(matrix)
+    pattern = sparse.csr_array((np.ones(rows.nnz, np.int8), rows.indices, rows.indptr), shape=rows.shape)
+    pattern.sum_duplicates()
+    pattern.data[:] = 1
+    return pattern
+
+
+def _among(matrix: sparse.csr_array, items: np.ndarray) -> sparse.csr_array:
+    is_item = np.zeros(shape_of(matrix)[1], dtype=bool)
+    is_item[items] = True
+    kept = is_item[matrix.indices]
+    if kept.all():
+        return matrix
+    indptr = np.concatenate(([0], np.cumsum(kept, dtype=np.int64)))[matrix.indptr]
+    return sparse.csr_array((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
+
+
+def _replace_rows(matrix: sparse.csr_array, other: sparse.csr_array, chosen: np.ndarray) -> sparse.csr_array:
+    keep = sparse.diags_array((~chosen).astype(np.int8))
+    take = sparse.diags_array(chosen.astype(np.int8))
+    result = sparse.csr_array(keep @ matrix + take @ other)
+    result.eliminate_zeros()
+    result.sort_indices()
+    return result
