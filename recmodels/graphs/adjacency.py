@@ -18,6 +18,7 @@ import torch
 from scipy import sparse
 
 from recmodels.errors import InputError
+from recmodels.graphs.matrices import checked_pairs, neighbour_matrix, shape_of
 
 Normalisation = Literal["symmetric", "row", "none"]
 EdgeWeighting = Literal["degree", "uniform"]
@@ -105,12 +106,6 @@ def csr_tensor(
         )
 
 
-def shape_of(matrix: Any) -> tuple[int, int]:
-    """Return the numbers of rows and columns of a sparse matrix as plain integers."""
-    n_rows, n_columns = matrix.shape
-    return int(n_rows), int(n_columns)
-
-
 def _canonical(matrix: Any) -> sparse.csr_array:
     rows = sparse.csr_array(matrix)
     if max(rows.nnz, *shape_of(rows)) > _INT32_MAX:
@@ -128,142 +123,6 @@ def _csr_from_scipy(rows: sparse.csr_array, dtype: torch.dtype) -> torch.Tensor:
     )
 
 
-def checked_pairs(
-    user_ids: Any, item_ids: Any, n_users: int, n_items: int, where: str = "interactions"
-) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Return two int64 arrays of equal length with ids in range.
-
-    Parameters
-    ----------
-    user_ids, item_ids
-        Arrays, polars series or tensors of integers, one pair an entry.
-    n_users, n_items
-        Numbers of users and items; ids lie in ``[0, n)``.
-    where
-        What to call the pairs in an error message.
-
-    Raises
-    ------
-    InputError
-        If the two differ in length, are not integers, or hold an id out of range.
-    """
-    checked: list[np.ndarray] = []
-    for name, ids, n in (("user", user_ids, n_users), ("item", item_ids, n_items)):
-        array = np.asarray(ids)
-        if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-            raise InputError(
-                f"{where}, {name} ids",
-                expected="a flat array of integers",
-                found=f"{array.dtype} of shape {array.shape}",
-            )
-        if array.size and (array.min() < 0 or array.max() >= n):
-            raise InputError(
-                f"{where}, {name} ids", expected=f"ids in [0, {n})", found=f"{array.min()} to {array.max()}"
-            )
-        checked.append(array.astype(np.int64))
-    users, items = checked
-    if users.size != items.size:
-        raise InputError(where, expected="as many users as items", found=f"{users.size} users, {items.size} items")
-    return users, items
-
-
-def interaction_matrix(user_ids: Any, item_ids: Any, n_users: int, n_items: int) -> sparse.csr_array:
-    """
-    Return the binary user-item matrix R.
-
-    Parameters
-    ----------
-    user_ids, item_ids
-        One pair an entry; repeated pairs count once.
-    n_users, n_items
-        Shape of the result.
-
-    Returns
-    -------
-    sparse.csr_array
-        Shape (n_users, n_items), float32 ones, int32 indices sorted within rows.
-
-    Raises
-    ------
-    InputError
-        See `checked_pairs`.
-    """
-    users, items = checked_pairs(user_ids, item_ids, n_users, n_items)
-    matrix = sparse.coo_array((np.ones(users.size, np.float32), (users, items)), shape=(n_users, n_items)).tocsr()
-    matrix.sum_duplicates()
-    matrix.data[:] = 1
-    return matrix
-
-
-def neighbour_matrix(
-    knn: pl.DataFrame,
-    n: int,
-    k: int | None = None,
-    *,
-    include_self: bool = True,
-    weights: Literal["binary", "similarity"] = "binary",
-) -> sparse.csr_array:
-    """
-    Turn a neighbour table into a sparse matrix S without normalisation.
-
-    Parameters
-    ----------
-    knn
-        Table of schema `recmodels.data.schemas.KNN`. Zero rows give an empty matrix. Repeated edges count once, with
-        their best similarity.
-    n
-        Number of nodes.
-    k
-        Keep the `k` best neighbours of each row (after removal of the row itself, if `include_self` is False).
-        None keeps all.
-    include_self
-        Whether an edge from a node to itself is kept.
-    weights
-        ``binary``: every kept edge is 1. ``similarity``: its similarity; an unknown (null) similarity is 0.
-
-    Returns
-    -------
-    sparse.csr_array
-        Shape (n, n), float32; ``S[i, j]`` is the edge from src i to dst j. Zero similarities stay as stored entries.
-
-    Raises
-    ------
-    InputError
-        If an id is out of range, `k` is below 1, or the table holds fewer than `k` neighbours in every row although
-        `n` would allow them.
-    """
-    if k is not None and k < 1:
-        raise InputError("neighbours k", expected="at least 1", found=str(k))
-    src, dst = checked_pairs(knn["src"].to_numpy(), knn["dst"].to_numpy(), n, n, "neighbour table")
-    similarity = knn["similarity"].fill_null(0.0).fill_nan(0.0).to_numpy().astype(np.float32)
-    order = np.lexsort((knn["rank"].to_numpy(), src))
-    if not include_self:
-        order = order[src[order] != dst[order]]
-    src, dst, similarity = src[order], dst[order], similarity[order]
-    # Repeated edges: the first (best ranked) of each pair stays, and does not use up one of the k places.
-    _, first = np.unique(src * n + dst, return_index=True)
-    first.sort()
-    src, dst, similarity = src[first], dst[first], similarity[first]
-    counts = np.bincount(src, minlength=n)
-    if k is not None and src.size:
-        deepest = int(counts.max())
-        if deepest < min(k, n if include_self else n - 1):
-            raise InputError(
-                "neighbour table",
-                expected=f"at least {k} neighbours a row{'' if include_self else ' beside the row itself'}",
-                found=f"at most {deepest}",
-                action="Build the table with a larger k, or ask for fewer neighbours.",
-            )
-        place = np.arange(src.size) - np.repeat(np.cumsum(counts) - counts, counts)
-        kept = place < k
-        src, dst, similarity = src[kept], dst[kept], similarity[kept]
-    values = similarity if weights == "similarity" else np.ones(src.size, np.float32)
-    matrix = sparse.coo_array((values, (src, dst)), shape=(n, n)).tocsr()
-    matrix.sort_indices()
-    return matrix
-
-
 def k_bin(knn: pl.DataFrame, n: int, k: int | None = 10, *, include_self: bool = True) -> Adjacency:
     r"""
     Binary neighbour graph, normalised as in LightGCN: :math:`D^{-1/2} S D^{-1/2}` with row degrees.
@@ -273,12 +132,12 @@ def k_bin(knn: pl.DataFrame, n: int, k: int | None = 10, *, include_self: bool =
     Parameters
     ----------
     knn, n, k, include_self
-        See `neighbour_matrix`.
+        See `recmodels.graphs.matrices.neighbour_matrix`.
 
     Raises
     ------
     InputError
-        See `neighbour_matrix`.
+        See `recmodels.graphs.matrices.neighbour_matrix`.
     """
     return Adjacency.from_scipy(_normalised(neighbour_matrix(knn, n, k, include_self=include_self)))
 
@@ -292,12 +151,12 @@ def k_cos(knn: pl.DataFrame, n: int, k: int | None = 10, *, include_self: bool =
     Parameters
     ----------
     knn, n, k, include_self
-        See `neighbour_matrix`.
+        See `recmodels.graphs.matrices.neighbour_matrix`.
 
     Raises
     ------
     InputError
-        See `neighbour_matrix`.
+        See `recmodels.graphs.matrices.neighbour_matrix`.
     """
     matrix = neighbour_matrix(knn, n, k, include_self=include_self, weights="similarity")
     return Adjacency.from_scipy(_normalised(matrix))
@@ -312,7 +171,7 @@ def k_sym(knn: pl.DataFrame, n: int, k: int | None = None, *, self_loops: bool =
     Parameters
     ----------
     knn, n
-        See `neighbour_matrix`.
+        See `recmodels.graphs.matrices.neighbour_matrix`.
     k
         Neighbours of each row beside itself, so the table needs k + 1 when it holds self edges. None takes all.
     self_loops
@@ -321,7 +180,7 @@ def k_sym(knn: pl.DataFrame, n: int, k: int | None = None, *, self_loops: bool =
     Raises
     ------
     InputError
-        See `neighbour_matrix`.
+        See `recmodels.graphs.matrices.neighbour_matrix`.
     """
     one_way = neighbour_matrix(knn, n, k, include_self=False)
     both = one_way + one_way.T
@@ -404,7 +263,7 @@ class BipartiteGraph:
     Raises
     ------
     InputError
-        See `checked_pairs`.
+        See `recmodels.graphs.matrices.checked_pairs`.
     """
 
     def __init__(

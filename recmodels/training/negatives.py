@@ -7,7 +7,7 @@ import torch
 from scipy import sparse
 
 from recmodels.errors import InputError
-from recmodels.graphs.adjacency import shape_of
+from recmodels.graphs.matrices import shape_of
 
 
 class NegativeSampler:
