@@ -1,0 +1,1 @@
+"""From raw files to split interactions: formats, catalogue, k-core, splits, table schemas."""

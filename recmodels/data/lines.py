@@ -1,0 +1,132 @@
+"""Raw text files, plain or gzip, as blocks of whole lines in bounded memory."""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from recmodels.data.rejects import SHOWN_BYTES, RejectLog
+from recmodels.errors import InputError
+
+GZIP_MAGIC = b"\x1f\x8b"
+BLOCK_BYTES = 8 << 20
+LONGEST_LINE = 16 << 20
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class LineBlock:
+    """
+    Consecutive whole lines of a file.
+
+    Attributes
+    ----------
+    first_line
+        1-based number of the first line.
+    data
+        The lines, each ending in a newline.
+    """
+
+    first_line: int
+    data: bytes
+
+
+def is_gzip(path: Path) -> bool:
+    """Tell whether a file is gzip by its first bytes, whatever its name."""
+    with path.open("rb") as handle:
+        return handle.read(2) == GZIP_MAGIC
+
+
+def read_chunks(path: Path, size: int = BLOCK_BYTES) -> Iterator[bytes]:
+    """
+    Yield the content of a plain or gzip file in chunks, reading one chunk ahead in a thread.
+
+    Raises
+    ------
+    InputError
+        If the file is empty, or its gzip stream is truncated or corrupt.
+    """
+    with path.open("rb") as raw, ThreadPoolExecutor(1, thread_name_prefix="read_chunks") as pool:
+        stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if is_gzip(path) else raw
+        try:
+            ahead = pool.submit(stream.read, size)
+            empty = True
+            while chunk := ahead.result():
+                empty = False
+                ahead = pool.submit(stream.read, size)
+                yield chunk
+        except EOFError as error:
+            raise InputError(
+                str(path),
+                expected="a complete gzip file",
+                found=f"one that ends too early after {path.stat().st_size:,} bytes",
+                action="Fetch it again.",
+            ) from error
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(
+                str(path), expected="an intact gzip file", found=f"a corrupt one ({error})", action="Fetch it again."
+            ) from error
+    if empty:
+        raise InputError(str(path), expected="a file with lines", found="an empty one", action="Fetch it again.")
+
+
+def read_blocks(path: Path, rejects: RejectLog, *, longest_line: int = LONGEST_LINE) -> Iterator[LineBlock]:
+    """
+    Yield a plain or gzip file as blocks of whole lines.
+
+    A line above `longest_line` bytes is rejected without being held and stands in its block as an empty line, so that
+    line numbers stay true.
+
+    Raises
+    ------
+    InputError
+        As `read_chunks`.
+    """
+    line = 1
+    pending: list[bytes] = []
+    pending_bytes = 0
+    dropping = False
+    for position, chunk in enumerate(read_chunks(path)):
+        if position == 0:
+            chunk = chunk.removeprefix(_BYTE_ORDER_MARK)
+        if dropping:
+            end = chunk.find(b"\n")
+            if end < 0:
+                continue
+            chunk = chunk[end:]
+            dropping = False
+        end = chunk.rfind(b"\n") + 1
+        if end:
+            data = _without_long_lines(b"".join((*pending, chunk[:end])), line, rejects, longest_line)
+            yield LineBlock(line, data)
+            line += data.count(b"\n")
+            pending, pending_bytes = [], 0
+        if rest := chunk[end:]:
+            pending.append(rest)
+            pending_bytes += len(rest)
+        if pending_bytes > longest_line:
+            rejects.add(line, _too_long(longest_line), b"".join(pending)[:SHOWN_BYTES])
+            pending, pending_bytes, dropping = [], 0, True
+    if pending:
+        data = b"".join((*pending, b"\n"))
+        yield LineBlock(line, data)
+
+
+def _without_long_lines(data: bytes, first_line: int, rejects: RejectLog, longest_line: int) -> bytes:
+    if len(data) <= longest_line:
+        return data
+    lines = data.splitlines(keepends=True) if b"\r" not in data else [part + b"\n" for part in data.split(b"\n")[:-1]]
+    if max(map(len, lines)) <= longest_line:
+        return data
+    for offset, text in enumerate(lines):
+        if len(text) > longest_line:
+            rejects.add(first_line + offset, _too_long(longest_line), text)
+            lines[offset] = b"\n"
+    return b"".join(lines)
+
+
+def _too_long(longest_line: int) -> str:
+    return f"line is longer than {longest_line:,} bytes"

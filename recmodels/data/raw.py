@@ -1,0 +1,202 @@
+"""Raw files of a data set: found, generated or fetched, verified and hashed; a manifest says what they are."""
+
+import hashlib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from recmodels.data.catalogue import OPTIONAL_ROLES, DatasetEntry, Role, Source, SourceFormat
+from recmodels.data.demo import write_demo_dump
+from recmodels.data.digest import digest_of
+from recmodels.data.lines import is_gzip, read_chunks
+from recmodels.errors import InputError, MissingObject
+from recmodels.storage import atomic_file
+
+
+class RawFile(BaseModel):
+    """A raw file as it was when it was hashed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    path: Path
+    """Absolute path."""
+    size: int
+    """Bytes."""
+    mtime_ns: int
+    """Time of the last change, in nanoseconds: with the size it says whether the digest still holds."""
+    sha256: str
+    """Digest of the file as stored."""
+
+
+class RawManifest(BaseModel):
+    """The raw files of a data set."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    dataset: str
+    """Key in the catalogue."""
+    format: SourceFormat
+    """Which of the entry's sources the files are."""
+    files: dict[Role, RawFile]
+    """The files by role."""
+    absent: list[Role]
+    """Optional files of the source that are not there."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of the contents alone: names, places and dates of the files do not count."""
+        return digest_of(
+            self.dataset, self.format, *(f"{role}:{self.files[role].sha256}" for role in sorted(self.files))
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the manifest as JSON."""
+        with atomic_file(path) as temporary:
+            temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "RawManifest":
+        """
+        Read a manifest.
+
+        Raises
+        ------
+        MissingObject
+            If it is gone or damaged.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise MissingObject(f"{path}: expected a manifest of raw files, found {error}") from error
+
+
+def prepare_raw_files(entry: DatasetEntry, raw_dir: Path, *, previous: RawManifest | None = None) -> RawManifest:
+    """
+    Make sure that the raw files of a data set are there and whole, and describe them.
+
+    The first source of the entry whose files all exist in the folder is taken. If there is none, a generated source is
+    generated.
+
+    Parameters
+    ----------
+    entry
+        The data set.
+    raw_dir
+        Folder of the files.
+    previous
+        An earlier manifest: the digest of a file whose path, size and time of change are the same is taken from it.
+
+    Raises
+    ------
+    InputError
+        If files are missing, empty or damaged, or their digest is not the one the catalogue names.
+    """
+    raw_dir = raw_dir.resolve()
+    chosen = _first_complete(entry, raw_dir)
+    if chosen is None:
+        if not any(source.generated for source in entry.sources.values()):
+            raise _missing(entry, raw_dir)
+        write_demo_dump(raw_dir)
+        chosen = _first_complete(entry, raw_dir)
+        if chosen is None:
+            raise _missing(entry, raw_dir)
+    source_format, source = chosen
+    known = {file.path: file for file in previous.files.values()} if previous else {}
+    files: dict[Role, RawFile] = {}
+    for role in source.files:
+        path = find_file(raw_dir, source.files[role])
+        if path is None:
+            continue
+        files[role] = _described(path, known.get(path))
+        expected = source.sha256.get(role)
+        if expected and files[role].sha256 != expected:
+            raise InputError(
+                str(path), expected=f"sha256 {expected}", found=files[role].sha256, action="Fetch it again."
+            )
+    return RawManifest(
+        dataset=entry.key,
+        format=source_format,
+        files=files,
+        absent=[role for role in source.files if role not in files],
+    )
+
+
+def stat_fingerprint(entry: DatasetEntry, raw_dir: Path) -> str | None:
+    """
+    Return a fingerprint of names, sizes and dates of the raw files, None while no source is complete.
+
+    Nothing is read: this is for a sensor, to ask whether `prepare_raw_files` should look.
+    """
+    chosen = _first_complete(entry, raw_dir)
+    if chosen is None:
+        return None
+    source_format, source = chosen
+    parts: list[str] = [source_format]
+    for role in sorted(source.files):
+        path = find_file(raw_dir, source.files[role])
+        if path is not None:
+            status = path.stat()
+            parts.append(f"{role}:{path}:{status.st_size}:{status.st_mtime_ns}")
+    return digest_of(*parts)
+
+
+def find_file(folder: Path, name: str) -> Path | None:
+    """Return the file of a name in a folder, whether it is there with ``.gz`` or without; None if it is not."""
+    other = name.removesuffix(".gz") if name.endswith(".gz") else f"{name}.gz"
+    return next((path for path in (folder / name, folder / other) if path.is_file()), None)
+
+
+def _first_complete(entry: DatasetEntry, raw_dir: Path) -> tuple[SourceFormat, Source] | None:
+    for source_format, source in entry.sources.items():
+        required = [name for role, name in source.files.items() if role not in OPTIONAL_ROLES]
+        if all(find_file(raw_dir, name) for name in required):
+            return source_format, source
+    return None
+
+
+def _missing(entry: DatasetEntry, raw_dir: Path) -> InputError:
+    wanted = " or ".join(
+        f"{', '.join(name for role, name in source.files.items() if role not in OPTIONAL_ROLES)} ({source_format})"
+        for source_format, source in entry.sources.items()
+    )
+    if raw_dir.is_dir():
+        names = sorted(path.name for path in raw_dir.iterdir() if path.is_file())
+        found = f"{len(names)} files: {', '.join(names[:5])}" if names else "an empty folder"
+    else:
+        found = "no such folder"
+    return InputError(
+        f"raw files of {entry.key} in {raw_dir}",
+        expected=wanted,
+        found=found,
+        action="Put the files there, or name the folder that has them with RAW_DIR=...",
+    )
+
+
+def _described(path: Path, known: RawFile | None) -> RawFile:
+    status = path.stat()
+    if status.st_size == 0:
+        raise InputError(str(path), expected="a file with content", found="an empty one", action="Fetch it again.")
+    if known and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns):
+        return known
+    verify_gzip(path)
+    return RawFile(path=path, size=status.st_size, mtime_ns=status.st_mtime_ns, sha256=file_digest(path))
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file's bytes."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def verify_gzip(path: Path) -> None:
+    """
+    Read a gzip file through; do nothing for any other.
+
+    Raises
+    ------
+    InputError
+        If it is truncated, or a checksum does not hold.
+    """
+    if is_gzip(path):
+        for _ in read_chunks(path):
+            pass
