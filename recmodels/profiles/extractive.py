@@ -19,12 +19,12 @@ _WORD = re.compile(r"[a-z][a-z'-]{2,}")
 _STOP_WORDS = frozenset(
     _WORD.findall(
         """
-        about above after again all also amazon and any are because been before being below between both brand but can
-        category com could did does doing don't down during each even ever few five for four from further get gets got had has
-        have having her here him his how i'm i've into it's its just like made make makes many may more most much must not now
-        off once one only other our out over own product really same she should some star stars such than that that's the their
-        them then there these they this those three through too two under until use used very was were what when where which
-        while who will with would you your
+        about above after again all also amazon and any are because been before being below between both brand but
+        can category com could did does doing don't down during each even ever few five for four from further get
+        gets got had has have having her here him his how i'm i've into it's its just like made make makes many may
+        more most much must not now off once one only other our out over own product really same she should some
+        star stars such than that that's the their them then there these they this those three through too two under
+        until use used very was were what when where which while who will with would you your
         """
     )
 )
