@@ -1,0 +1,212 @@
+"""Full-ranking evaluation: every item is a candidate, averages run over the users who have held-out items."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from recmodels.errors import InputError
+from recmodels.evaluation.metrics import METRICS
+from recmodels.evaluation.ranking import pairs_matrix, row_entries, top_items
+
+SUMMARY = pl.Schema({"metric": pl.String, "k": pl.Int32, "value": pl.Float64})
+GROUPS = pl.Schema(
+    {
+        "grouping": pl.String,
+        "group": pl.String,
+        "n_users": pl.Int32,
+        "metric": pl.String,
+        "k": pl.Int32,
+        "value": pl.Float64,
+    }
+)
+ACTIVITY_BORDERS = (5, 10, 20)
+"""Users are grouped by their training pairs: below 5, 5 to 9, 10 to 19, 20 and more."""
+POPULARITY_SHARES = {"head": 0.2, "middle": 0.3, "tail": 0.5}
+"""Items are grouped by popularity in training: the most popular fifth, the next three tenths, the rest."""
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationResult:
+    """
+    What an evaluation measured.
+
+    Attributes
+    ----------
+    summary
+        One row a metric and k (schema `SUMMARY`): means over the users, and `coverage` (share of the items that
+        anybody is shown) and `novelty` (mean of -log2 of the share of users who have the item in training, one
+        fictive user added).
+    per_user
+        One row a user with held-out items: user_id, n_train, n_held_out, and ``<metric>@<k>`` columns.
+    groups
+        The means by activity of the user and, for recall, by popularity of the held-out item (schema `GROUPS`).
+    """
+
+    summary: pl.DataFrame
+    per_user: pl.DataFrame
+    groups: pl.DataFrame
+
+    def value(self, metric: str, k: int) -> float:
+        """Return one figure of the summary."""
+        return self.summary.filter((pl.col("metric") == metric) & (pl.col("k") == k))["value"].item()
+
+
+def evaluate(
+    user_embeddings: Tensor,
+    item_embeddings: Tensor,
+    train: tuple[Ids, Ids],
+    held_out: tuple[Ids, Ids],
+    *,
+    ks: Sequence[int] = (10, 20),
+    masked: tuple[Ids, Ids] | None = None,
+) -> EvaluationResult:
+    """
+    Measure how well the held-out items of users rank among all items.
+
+    Training items are never candidates. Users without held-out items are left out.
+
+    Parameters
+    ----------
+    user_embeddings, item_embeddings
+        (n_users, d) and (n_items, d) float32; the score is their inner product.
+    train, held_out
+        (users, items) of the pairs, each (n,) int64.
+    ks
+        Lengths of the list, in any order, none above n_items.
+    masked
+        Further pairs that are no candidates, such as the validation pairs at test time. The published protocol
+        leaves them in.
+
+    Raises
+    ------
+    InputError
+        If there is no held-out pair, a k is out of range, or an embedding is not finite.
+    """
+    n_users, n_items = user_embeddings.shape[0], item_embeddings.shape[0]
+    if not ks or min(ks) < 1 or max(ks) > n_items:
+        raise InputError("ks", expected=f"list lengths from 1 to {n_items}", found=str(tuple(ks)))
+    if held_out[0].size == 0:
+        raise InputError("held-out pairs", expected="at least one", found="none")
+    if not (torch.isfinite(user_embeddings).all() and torch.isfinite(item_embeddings).all()):
+        raise InputError("embeddings", expected="finite values", found="NaN or infinity")
+
+    train_matrix = pairs_matrix(*train, n_users, n_items)
+    held_out_matrix = pairs_matrix(*held_out, n_users, n_items)
+    excluded = train_matrix if masked is None else (train_matrix + pairs_matrix(*masked, n_users, n_items)).tocsr()
+    users = np.flatnonzero(np.diff(held_out_matrix.indptr))
+    hits, items = _ranked_hits(user_embeddings, item_embeddings, users, max(ks), excluded, held_out_matrix)
+    n_relevant = np.diff(held_out_matrix.indptr)[users].astype(np.int64)
+    n_train = np.diff(train_matrix.indptr)[users].astype(np.int64)
+    popularity = np.bincount(train_matrix.indices, minlength=n_items)
+
+    columns = {
+        f"{name}@{k}": metric(hits[:, :k], n_relevant) for k in sorted(set(ks)) for name, metric in METRICS.items()
+    }
+    per_user = pl.DataFrame(
+        {"user_id": users.astype(np.int32), "n_train": n_train.astype(np.int32)}
+        | {"n_held_out": n_relevant.astype(np.int32)}
+        | columns
+    )
+    summary = [(*_split_name(name), float(values.mean())) for name, values in columns.items()]
+    novelty = -np.log2((popularity + 1) / (n_users + 1))
+    for k in sorted(set(ks)):
+        summary.append(("coverage", k, len(np.unique(items[:, :k])) / n_items))
+        summary.append(("novelty", k, float(novelty[items[:, :k]].mean())))
+    groups = _by_activity(columns, n_train) + _by_popularity(hits, items, users, held_out_matrix, popularity, ks)
+    return EvaluationResult(
+        summary=pl.DataFrame(summary, schema=SUMMARY, orient="row"),
+        per_user=per_user,
+        groups=pl.DataFrame(groups, schema=GROUPS, orient="row"),
+    )
+
+
+def recall_at(
+    user_embeddings: Tensor, item_embeddings: Tensor, train: sparse.csr_array, held_out: sparse.csr_array, k: int
+) -> float:
+    """Return the mean Recall@k of the users with held-out items: the figure that training watches every epoch."""
+    users = np.flatnonzero(np.diff(held_out.indptr))
+    hits, _ = _ranked_hits(user_embeddings, item_embeddings, users, min(k, item_embeddings.shape[0]), train, held_out)
+    return float(METRICS["recall"](hits, np.diff(held_out.indptr)[users]).mean())
+
+
+def _ranked_hits(
+    user_embeddings: Tensor,
+    item_embeddings: Tensor,
+    users: Ids,
+    k: int,
+    excluded: sparse.csr_array,
+    held_out: sparse.csr_array,
+) -> tuple[NDArray[np.bool_], Ids]:
+    """Return (n, k) whether the item at each rank is held out, and (n, k) which item it is."""
+    device = item_embeddings.device
+    hits: list[Tensor] = []
+    items: list[Tensor] = []
+    wanted = torch.zeros(0, dtype=torch.bool, device=device)
+    for block in top_items(user_embeddings, item_embeddings, torch.from_numpy(users).to(device), k, excluded=excluded):
+        if len(wanted) < len(block.users):
+            wanted = torch.zeros(len(block.users), item_embeddings.shape[0], dtype=torch.bool, device=device)
+        entries = row_entries(held_out, block.users)
+        wanted[entries] = True
+        found = wanted[: len(block.users)].gather(1, block.items)
+        wanted[entries] = False
+        hits.append(found & block.scores.isfinite())
+        items.append(block.items)
+    return torch.cat(hits).cpu().numpy(), torch.cat(items).cpu().numpy()
+
+
+def _split_name(name: str) -> tuple[str, int]:
+    metric, k = name.split("@")
+    return metric, int(k)
+
+
+_GroupRow = tuple[str, str, int, str, int, float]
+
+
+def _by_activity(columns: dict[str, NDArray[np.float64]], n_train: Ids) -> list[_GroupRow]:
+    borders = (0, *ACTIVITY_BORDERS)
+    names = [f"{low}-{high - 1}" for low, high in itertools.pairwise(borders)] + [f"{borders[-1]}+"]
+    group = np.digitize(n_train, ACTIVITY_BORDERS)
+    return [
+        ("user_activity", names[index], int(members.sum()), *_split_name(name), float(values[members].mean()))
+        for index in range(len(names))
+        if (members := group == index).any()
+        for name, values in columns.items()
+    ]
+
+
+def _by_popularity(
+    hits: NDArray[np.bool_],
+    items: Ids,
+    users: Ids,
+    held_out: sparse.csr_array,
+    popularity: NDArray[np.int64],
+    ks: Sequence[int],
+) -> list[_GroupRow]:
+    order = np.argsort(-popularity, kind="stable")
+    borders = (np.cumsum(list(POPULARITY_SHARES.values())) * len(order)).round().astype(int)
+    group_of = np.empty(len(order), dtype=np.int64)
+    group_of[order] = np.searchsorted(borders, np.arange(len(order)), side="right")
+    held_users, held_items = held_out.nonzero()
+    rows: list[_GroupRow] = []
+    for index, name in enumerate(POPULARITY_SHARES):
+        relevant = np.bincount(held_users[group_of[held_items] == index], minlength=len(held_out.indptr) - 1)[users]
+        members = relevant > 0
+        if members.any():
+            found = hits & (group_of[items] == index)
+            rows += [
+                (
+                    *("item_popularity", name, int(members.sum()), "recall", k),
+                    float((found[members, :k].sum(axis=1) / relevant[members]).mean()),
+                )
+                for k in sorted(set(ks))
+            ]
+    return rows

@@ -1,0 +1,119 @@
+"""Models side by side: mean and spread over seeds, and paired tests over users."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+from scipy import stats
+
+from recmodels.errors import InputError
+
+LEADERBOARD = pl.Schema(
+    {
+        "model": pl.String,
+        "metric": pl.String,
+        "k": pl.Int32,
+        "n_seeds": pl.Int32,
+        "mean": pl.Float64,
+        "std": pl.Float64,
+    }
+)
+
+
+def leaderboard(metrics: pl.DataFrame, *, sort_by: tuple[str, int] = ("recall", 20)) -> pl.DataFrame:
+    """
+    Return mean and standard deviation over the seeds of each model's figures, best model first.
+
+    Parameters
+    ----------
+    metrics
+        Columns model, seed, metric, k, value: the evaluation summaries of all runs.
+    sort_by
+        Metric and k whose mean orders the models; models with equal means stand in order of name.
+
+    Returns
+    -------
+    pl.DataFrame
+        Schema `LEADERBOARD`. The standard deviation is the sample's (n - 1), null with one seed.
+
+    Raises
+    ------
+    InputError
+        If a (model, seed, metric, k) occurs twice, or nothing has the metric to sort by.
+    """
+    keys = ["model", "seed", "metric", "k"]
+    if metrics.select(keys).is_duplicated().any():
+        raise InputError("metrics", expected="one value a model, seed, metric and k", found="repeated rows")
+    board = metrics.group_by("model", "metric", "k").agg(
+        n_seeds=pl.len().cast(pl.Int32), mean=pl.col("value").mean(), std=pl.col("value").std()
+    )
+    metric, k = sort_by
+    order = board.filter((pl.col("metric") == metric) & (pl.col("k") == k)).select("model", order=pl.col("mean"))
+    if order.is_empty():
+        raise InputError("metrics", expected=f"the metric {metric}@{k} to sort by", found="none of it")
+    board = board.join(order, on="model", how="left")
+    board = board.sort("order", "model", "metric", "k", descending=[True, False, False, False], nulls_last=True)
+    return board.select(pl.col(name).cast(dtype) for name, dtype in LEADERBOARD.items())
+
+
+def wide(board: pl.DataFrame) -> pl.DataFrame:
+    """Return a leaderboard's means with one row a model, in its order: model, n_seeds, ``<metric>@<k>``."""
+    named = board.with_columns(name=pl.col("metric") + "@" + pl.col("k").cast(pl.String))
+    return named.pivot("name", index=["model", "n_seeds"], values="mean", sort_columns=False)
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """
+    A comparison of two models user by user.
+
+    Attributes
+    ----------
+    difference
+        Mean of the first model's values minus the second's.
+    t_p_value
+        Of the paired t-test, two-sided.
+    wilcoxon_p_value
+        Of the signed-rank test, two-sided; 1 where the two agree for every user.
+    n_users
+        Users compared.
+    """
+
+    difference: float
+    t_p_value: float
+    wilcoxon_p_value: float
+    n_users: int
+
+
+def paired_test(first: pl.DataFrame, second: pl.DataFrame, column: str) -> PairedTest:
+    """
+    Test whether two models differ in a metric over the same users.
+
+    Parameters
+    ----------
+    first, second
+        Per-user frames of two evaluations; those of several seeds may be averaged per user before.
+    column
+        Such as ``recall@20``.
+
+    Raises
+    ------
+    InputError
+        If the frames are not about the same users.
+    """
+    joined = first.select("user_id", first=column).join(second.select("user_id", second=column), on="user_id")
+    if not joined.height == first.height == second.height:
+        raise InputError("per-user frames", expected="the same users in both", found="different users")
+    differences = (joined["first"] - joined["second"]).to_numpy()
+    if not differences.any():
+        return PairedTest(0.0, 1.0, 1.0, joined.height)
+    return PairedTest(
+        difference=float(differences.mean()),
+        t_p_value=_p_value(stats.ttest_1samp(differences, 0.0)),
+        wilcoxon_p_value=_p_value(stats.wilcoxon(differences)),
+        n_users=joined.height,
+    )
+
+
+def _p_value(result: Any) -> float:
+    return float(result.pvalue)

@@ -1,0 +1,74 @@
+"""The protocol of the models: propagate once to embeddings, give the loss of a batch."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from recmodels.errors import InputError
+from recmodels.models.config import ModelConfig
+from recmodels.training.data import TrainingData
+
+
+class Model(nn.Module, ABC):
+    """
+    A recommender that scores a user and an item by the inner product of their embeddings.
+
+    Parameters
+    ----------
+    config
+        The model's own configuration; it names the device as well.
+    data
+        Training pairs and side information. Graphs and features stay with the model, but not in its saved state.
+    generator
+        Source of the initial parameters, on the CPU, so that they are the same on every device.
+
+    Attributes
+    ----------
+    device
+        Where graphs and features are; `recmodels.models.registry.build_model` moves the parameters there too.
+    generator
+        Source of the noise inside the loss; each epoch names its own.
+    """
+
+    uses_negatives: bool = True
+    """Whether the loss reads the sampled negatives."""
+
+    def __init__(self, config: ModelConfig, data: TrainingData, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        self.device = resolve_device(config.training.device)
+        self.n_users = data.n_users
+        self.n_items = data.n_items
+        self.generator = generator
+
+    @abstractmethod
+    def propagate(self) -> tuple[Tensor, Tensor]:
+        """Return the final embeddings, users (n_users, d) and items (n_items, d), on the full graphs, without noise."""
+
+    @abstractmethod
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        """
+        Return the weighted parts of the loss of a batch, scalars whose sum is minimised.
+
+        The arguments are ids, each (batch,) int64; `negatives` is empty for models that use none.
+        """
+
+    def on_epoch_start(self, epoch: int, generator: torch.Generator) -> None:
+        """Redraw what is drawn once an epoch; later noise of the epoch comes from the same generator."""
+        self.generator = generator
+
+
+def resolve_device(name: str) -> torch.device:
+    """
+    Return the device of a configuration; ``auto`` is CUDA where it answers, else the CPU.
+
+    Raises
+    ------
+    InputError
+        If CUDA is asked for and none answers.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError("training.device", expected="a CUDA device that answers", found="none", action="Use auto.")
+    return torch.device("cuda" if name != "cpu" and available else "cpu")

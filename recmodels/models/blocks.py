@@ -1,0 +1,171 @@
+"""Initialisers, losses and projections that several models share."""
+
+import math
+from collections.abc import Iterable
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def rows(table: Tensor, ids: Tensor) -> Tensor:
+    """
+    Return the rows of a table, with the gradient summed per row in a fixed order.
+
+    Plain indexing would add the gradients of repeated ids in the order of the threads.
+    """
+    return functional.embedding(ids, table)
+
+
+def xavier_table(n_rows: int, width: int, generator: torch.Generator, *, normal: bool = False) -> nn.Parameter:
+    """Return an (n_rows, width) parameter with Xavier-uniform or Xavier-normal entries."""
+    table = torch.empty(n_rows, width)
+    if normal:
+        nn.init.xavier_normal_(table, generator=generator)
+    else:
+        nn.init.xavier_uniform_(table, generator=generator)
+    return nn.Parameter(table)
+
+
+def node_table(n_users: int, n_items: int, width: int, generator: torch.Generator) -> nn.Parameter:
+    """
+    Return an (n_users + n_items, width) parameter, users first, each of the two parts Xavier-uniform by itself.
+
+    One table saves joining two before every propagation.
+    """
+    parts = (xavier_table(n, width, generator) for n in (n_users, n_items))
+    return nn.Parameter(torch.cat([part.data for part in parts]))
+
+
+def linear(
+    n_in: int,
+    n_out: int,
+    generator: torch.Generator,
+    *,
+    bias: bool = True,
+    init: Literal["default", "xavier_uniform", "xavier_normal"] = "default",
+) -> nn.Linear:
+    """
+    Return an affine map whose entries come from the generator.
+
+    `init` is ``default`` (uniform within 1/sqrt(n_in), as torch does, weight and bias), ``xavier_uniform`` or
+    ``xavier_normal`` (bias 0).
+    """
+    layer = nn.Linear(n_in, n_out, bias=bias, device="meta").to_empty(device="cpu")
+    bound = 1 / math.sqrt(n_in)
+    with torch.no_grad():
+        if init == "xavier_normal":
+            nn.init.xavier_normal_(layer.weight, generator=generator)
+        elif init == "xavier_uniform":
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+        else:
+            layer.weight.uniform_(-bound, bound, generator=generator)
+        if bias and init == "default":
+            layer.bias.uniform_(-bound, bound, generator=generator)
+        elif bias:
+            layer.bias.zero_()
+    return layer
+
+
+class Features(nn.Module):
+    """
+    The raw features of items or users with an affine projection of the rows that are asked for.
+
+    Projecting only a batch's rows is exact: a row's projection depends on that row alone.
+
+    Parameters
+    ----------
+    features
+        (n, n_in) float32.
+    width
+        Columns of the projection.
+    generator
+        Source of its initial entries.
+    trainable
+        Train a copy of the features too, as the published programs do; its cost is that of a table n_in wide.
+    """
+
+    def __init__(
+        self,
+        features: NDArray[np.float32],
+        width: int,
+        generator: torch.Generator,
+        *,
+        trainable: bool = False,
+        bias: bool = True,
+        init: Literal["default", "xavier_uniform", "xavier_normal"] = "default",
+    ) -> None:
+        super().__init__()
+        self.features: Tensor
+        if trainable:
+            self.features = nn.Parameter(torch.tensor(features))
+        else:
+            self.register_buffer("features", torch.from_numpy(features), persistent=False)
+        self.projection = linear(features.shape[1], width, generator, bias=bias, init=init)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the projected rows, (len(ids), width)."""
+        return self.projection(rows(self.features, ids))
+
+    def all(self) -> Tensor:
+        """Return the projection of every row, (n, width)."""
+        return self.projection(self.features)
+
+    def margins(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """
+        Return user . (projection of the positive - projection of the negative), (batch,).
+
+        `users` are embeddings (batch, width), the others ids. The differences are projected, one row a triple; a bias
+        cancels out, so the projection must have none.
+        """
+        difference = rows(self.features, positives) - rows(self.features, negatives)
+        return row_dot(users, self.projection(difference))
+
+
+def dropout(x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
+    """Zero entries with probability `rate` and scale the others by 1 / (1 - rate), with noise from the generator."""
+    if rate == 0:
+        return x
+    keep = torch.empty_like(x).bernoulli_(1 - rate, generator=generator)
+    return x * keep.div_(1 - rate)
+
+
+class FeaturesByModality(nn.ModuleDict):
+    """The features of several modalities, by name."""
+
+    def present(self) -> Iterable[tuple[str, Features]]:
+        """Return name and features of each modality."""
+        return cast(Iterable[tuple[str, Features]], self.items())
+
+
+def row_dot(x: Tensor, y: Tensor) -> Tensor:
+    """Return the inner products of the rows of two (n, d) matrices, (n,)."""
+    return (x * y).sum(dim=1)
+
+
+def bpr_loss(margins: Tensor) -> Tensor:
+    """Return -mean log sigma(s+ - s-) for margins s+ - s-, (batch,) (Rendle et al. 2009, eq. 4)."""
+    return functional.softplus(-margins).mean()
+
+
+def frobenius_penalty(*matrices: Tensor) -> Tensor:
+    """Return the sum of the un-squared Frobenius norms over the rows of the last matrix (Reg-F)."""
+    return torch.stack([torch.linalg.vector_norm(matrix) for matrix in matrices]).sum() / matrices[-1].shape[0]
+
+
+def squared_penalty(*matrices: Tensor, batch_size: int) -> Tensor:
+    """Return half the sum of squares over the configured batch size, also on a shorter batch (Reg-2)."""
+    return torch.stack([matrix.square().sum() for matrix in matrices]).sum() / (2 * batch_size)
+
+
+def info_nce(anchors: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """
+    Return the in-batch contrastive loss of normalised rows, from anchors to targets only (van den Oord et al. 2018).
+
+    Both are (batch, d); row b of `targets` is the positive of row b of `anchors`, duplicates are not masked.
+    """
+    logits = functional.normalize(anchors) @ functional.normalize(targets).T / temperature
+    return functional.cross_entropy(logits, torch.arange(len(logits), device=logits.device))

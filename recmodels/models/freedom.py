@@ -1,0 +1,94 @@
+"""FREEDOM: a frozen item-item graph beside a thinned user-item graph (Zhou and Shen, ACM Multimedia 2023)."""
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from recmodels.errors import InputError
+from recmodels.graphs.adjacency import Adjacency, BipartiteGraph, fuse, k_bin
+from recmodels.graphs.propagation import light_gcn, propagate
+from recmodels.models import base
+from recmodels.models.blocks import Features, FeaturesByModality, bpr_loss, node_table, row_dot, rows
+from recmodels.models.config import ModelConfig
+from recmodels.training.data import TrainingData
+
+
+class Config(ModelConfig):
+    """Settings of FREEDOM."""
+
+    n_ui_layers: int = Field(default=2, ge=1)
+    """Layers of the convolution over the user-item graph."""
+    n_ii_layers: int = Field(default=1, ge=1)
+    """Layers of the propagation over the item-item graph, of which the last is kept."""
+    neighbours: int = Field(default=10, ge=1)
+    """Neighbours k of an item in each modality's graph, itself included."""
+    image_weight: float = Field(default=0.1, ge=0, le=1)
+    """Share of the image graph in the item-item graph; the text graph has the rest. A modality alone has all."""
+    edge_drop: float = Field(default=0.8, ge=0, lt=1)
+    """Share of the user-item edges left out in each epoch; the published grid is 0.8 and 0.9."""
+    modality_weight: float = Field(default=1e-3, ge=0)
+    """Weight of the ranking losses of the projected features; the published grid is 0 to 1e-3. 0 needs no features."""
+    trainable_features: bool = False
+    """Train copies of the features, as the published program does, in place of frozen ones."""
+
+
+class Model(base.Model):
+    """ID embeddings over both graphs; features only enter the graph and an auxiliary loss."""
+
+    def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
+        super().__init__(config, data, generator)
+        if not data.item_knn:
+            raise InputError("training data of freedom", expected="item_text_knn or item_image_knn", found="neither")
+        if config.modality_weight and not data.item_features:
+            raise InputError(
+                "training data of freedom",
+                expected="item_text_embeddings or item_image_embeddings, as modality_weight is above 0",
+                found="neither",
+                action="Set modality_weight to 0 to train from the neighbour tables alone.",
+            )
+        self.n_ui_layers, self.n_ii_layers = config.n_ui_layers, config.n_ii_layers
+        self.edge_drop, self.modality_weight = config.edge_drop, config.modality_weight
+        self.nodes = node_table(data.n_users, data.n_items, config.embedding_size, generator)
+        self.features = FeaturesByModality(
+            {
+                modality: Features(
+                    matrix, config.embedding_size, generator, trainable=config.trainable_features, bias=False
+                )
+                for modality, matrix in data.item_features.items()
+                if config.modality_weight
+            }
+        )
+        self.item_graph = fuse(
+            {modality: k_bin(table, data.n_items, config.neighbours) for modality, table in data.item_knn.items()},
+            {"image": config.image_weight, "text": 1 - config.image_weight},
+        ).to(self.device)
+        self.graph = BipartiteGraph(*data.train_pairs, data.n_users, data.n_items, device=self.device)
+        self.adjacency = self.graph.adjacency()
+        self.thinned = self.adjacency
+
+    def on_epoch_start(self, epoch: int, generator: torch.Generator) -> None:
+        """Draw the edges that the epoch keeps."""
+        super().on_epoch_start(epoch, generator)
+        self.thinned = self.graph.edge_drop(self.edge_drop, generator)
+
+    def propagate(self) -> tuple[Tensor, Tensor]:
+        """Return the embeddings over the full graphs."""
+        return self._embed(self.adjacency)
+
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        """Return the ranking loss and that of each modality's projected features."""
+        all_users, all_items = self._embed(self.thinned)
+        user = rows(all_users, users)
+        positive, negative = rows(all_items, torch.cat([positives, negatives])).chunk(2)
+        parts = {"bpr": bpr_loss(row_dot(user, positive - negative))}
+        for modality, features in self.features.present():
+            parts[modality] = self.modality_weight * bpr_loss(features.margins(user, positives, negatives))
+        return parts
+
+    def _embed(self, adjacency: Adjacency) -> tuple[Tensor, Tensor]:
+        sizes = [self.n_users, self.n_items]
+        users, items = light_gcn(adjacency, self.nodes, self.n_ui_layers).split(sizes)
+        item_side = self.nodes.split(sizes)[1]
+        for _ in range(self.n_ii_layers):
+            item_side = propagate(self.item_graph, item_side)
+        return users, items + item_side

@@ -1,0 +1,167 @@
+"""The models by name: what each reads, where it is defined, and how it is configured. Importing this needs no torch."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from recmodels.errors import InputError
+from recmodels.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    from recmodels.models.base import Model
+    from recmodels.training.data import TrainingData
+
+DEFAULT_MODELS = ("bpr", "lightgcn", "freedom", "blast")
+"""What is trained where nobody asks for more."""
+
+_TEXT = "item_text_embeddings"
+_IMAGE = "item_image_embeddings"
+_TEXT_KNN = "item_text_knn"
+_IMAGE_KNN = "item_image_knn"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """
+    One entry of the registry.
+
+    Attributes
+    ----------
+    name
+        Key of the model; also the name of its module in `recmodels.models`.
+    title
+        Name as its authors write it.
+    needs
+        Tables, by asset name, that must have rows for the default configuration (`interactions` goes without saying).
+    optional
+        Tables that are read where they have rows.
+    reference
+        The publication.
+    """
+
+    name: str
+    title: str
+    reference: str
+    needs: frozenset[str] = field(default=frozenset())
+    optional: frozenset[str] = field(default=frozenset())
+
+    @property
+    def module(self) -> str:
+        """Dotted name of the module that defines the classes `Model` and `Config`."""
+        return f"recmodels.models.{self.name}"
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """Every table the model reads beside `interactions`."""
+        return self.needs | self.optional
+
+
+def _specs(*specs: ModelSpec) -> dict[str, ModelSpec]:
+    return {spec.name: spec for spec in specs}
+
+
+MODELS: dict[str, ModelSpec] = _specs(
+    ModelSpec("bpr", "BPR", "Rendle et al., UAI 2009"),
+    ModelSpec("lightgcn", "LightGCN", "He et al., SIGIR 2020"),
+    ModelSpec(
+        "freedom",
+        "FREEDOM",
+        "Zhou and Shen, ACM Multimedia 2023",
+        needs=frozenset({_TEXT_KNN, _TEXT}),
+        optional=frozenset({_IMAGE_KNN, _IMAGE}),
+    ),
+    ModelSpec(
+        "blast",
+        "BLAST",
+        "Li et al., IJCAI 2025",
+        needs=frozenset({_TEXT_KNN, _TEXT, "user_knn", "user_text_embeddings", "augmented_interactions"}),
+        optional=frozenset({_IMAGE_KNN, _IMAGE}),
+    ),
+)
+"""Every model, in the order of the tables."""
+
+
+def model_spec(name: str) -> ModelSpec:
+    """
+    Return the entry of a model.
+
+    Raises
+    ------
+    InputError
+        If there is no such model; the known ones are listed.
+    """
+    if name not in MODELS:
+        raise InputError("model", expected=f"one of {', '.join(MODELS)}", found=repr(name))
+    return MODELS[name]
+
+
+def resolve_config(name: str, overrides: Mapping[str, Any] | None = None, *, dataset: str | None = None) -> ModelConfig:
+    """
+    Return the configuration of a model: its defaults, then the published values of the data set, then the overrides.
+
+    Parameters
+    ----------
+    name
+        Key in `MODELS`.
+    overrides
+        Settings by name; those of the training loop in a nested mapping `training`. What is not named keeps the
+        model's own default, also inside `training`.
+    dataset
+        Key of a data set for which the authors give values; others have none.
+
+    Raises
+    ------
+    InputError
+        If the model or a key is unknown, or a value has the wrong type or range.
+    """
+    config_class = _class(name, "Config")
+    merged = config_class().model_dump()
+    for layer in (config_class.published.get(dataset or "", {}), overrides or {}):
+        _merge(merged, layer, f"configuration of {name}")
+    try:
+        return config_class.model_validate(merged)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {problem['input']!r}"
+            for problem in error.errors()
+        )
+        raise InputError(f"configuration of {name}", expected="values within their ranges", found=problems) from error
+
+
+def build_model(name: str, config: ModelConfig, data: "TrainingData", seed: int) -> "Model":
+    """
+    Construct a model with parameters drawn from a generator with this seed, on its configured device.
+
+    Raises
+    ------
+    InputError
+        If an input that the model needs is absent from the data, or the configuration is another model's.
+    """
+    import torch
+
+    config_class = _class(name, "Config")
+    if type(config) is not config_class:
+        raise InputError(
+            f"configuration of {name}", expected=config_class.__qualname__, found=type(config).__qualname__
+        )
+    model: Model = _class(name, "Model")(config, data, torch.Generator().manual_seed(seed))
+    return model.to(model.device)
+
+
+def _class(name: str, kind: str) -> Any:
+    return getattr(importlib.import_module(model_spec(name).module), kind)
+
+
+def _merge(settings: dict[str, Any], layer: Mapping[str, Any], where: str) -> None:
+    for key, value in layer.items():
+        if key not in settings:
+            raise InputError(where, expected=f"one of the settings {', '.join(settings)}", found=repr(key))
+        if key == "training":
+            if not isinstance(value, Mapping):
+                raise InputError(f"{where}, training", expected="a mapping of settings", found=repr(value))
+            _merge(settings[key], value, f"{where}, training")
+        else:
+            settings[key] = value

@@ -1,0 +1,171 @@
+"""Answers from a trained model: what to show a user, and what resembles an item."""
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch.nn import functional
+
+from recmodels.errors import InputError
+from recmodels.evaluation.floors import popularity_embeddings
+from recmodels.evaluation.ranking import pairs_matrix, top_items
+from recmodels.training.checkpoint import Checkpoint, load_checkpoint
+
+RECOMMENDATIONS = pl.Schema(
+    {"user_id": pl.Int32, "rank": pl.Int32, "item_id": pl.Int32, "score": pl.Float32, "source": pl.String}
+)
+"""`rank` counts from 1; `source` is ``model``, or ``popularity`` for users whom the model knows nothing about."""
+SIMILAR_ITEMS = pl.Schema(
+    {"item_id": pl.Int32, "rank": pl.Int32, "similar_item_id": pl.Int32, "similarity": pl.Float32}
+)
+
+UNKNOWN_USER = -1
+"""The id of a user who is not in the checkpoint."""
+
+
+class Recommender:
+    """
+    Recommendations from a checkpoint.
+
+    Attributes
+    ----------
+    checkpoint
+        The trained model; its `users` and `items` map ids to the names of the raw data.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self._n_users = checkpoint.user_embeddings.shape[0]
+        self._n_items = checkpoint.item_embeddings.shape[0]
+        seen = checkpoint.seen
+        self._seen = pairs_matrix(
+            seen["user_id"].cast(pl.Int64).to_numpy(),
+            seen["item_id"].cast(pl.Int64).to_numpy(),
+            self._n_users,
+            self._n_items,
+        )
+        train = seen.filter(pl.col("split") == "train")
+        self._train_items = train["item_id"].cast(pl.Int64).to_numpy()
+        self._warm = np.zeros(self._n_users, dtype=bool)
+        self._warm[train["user_id"].to_numpy()] = True
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """
+        Read a checkpoint directory.
+
+        Raises
+        ------
+        MissingObject
+            If it is absent or damaged.
+        """
+        return cls(load_checkpoint(directory))
+
+    def user_ids(self, reviewer_ids: list[str]) -> NDArray[np.int64]:
+        """Return the ids of users named as in the raw data; `UNKNOWN_USER` for names the checkpoint does not hold."""
+        asked = pl.DataFrame({"reviewer_id": reviewer_ids}, schema={"reviewer_id": pl.String})
+        found = asked.join(self.checkpoint.users, on="reviewer_id", how="left", maintain_order="left")
+        return found["user_id"].fill_null(UNKNOWN_USER).cast(pl.Int64).to_numpy()
+
+    def recommend(self, user_ids: ArrayLike, n: int = 20, *, exclude_seen: bool = True) -> pl.DataFrame:
+        """
+        Return the best items for each of the users.
+
+        Users without training interactions, and `UNKNOWN_USER`, are answered by popularity in training.
+
+        Parameters
+        ----------
+        user_ids
+            (m,) ids, in any order.
+        n
+            Items per user. A user who has seen so many that fewer are left gets fewer.
+        exclude_seen
+            Leave out the user's training and validation items.
+
+        Returns
+        -------
+        pl.DataFrame
+            Schema `RECOMMENDATIONS`, users in the order asked, best item first.
+
+        Raises
+        ------
+        InputError
+            If an id or n is out of range.
+        """
+        users = np.atleast_1d(np.asarray(user_ids, dtype=np.int64))
+        if users.size and (users.min() < UNKNOWN_USER or users.max() >= self._n_users):
+            raise InputError(
+                "user_ids", expected=f"ids from 0 to {self._n_users - 1}, or {UNKNOWN_USER}", found=str(users.tolist())
+            )
+        self._check_n(n, self._n_items)
+        known, asked_at = np.unique(users, return_inverse=True)
+        warm = np.zeros(len(known), dtype=bool)
+        warm[known >= 0] = self._warm[known[known >= 0]]
+        items = np.zeros((len(known), n), dtype=np.int64)
+        scores = np.full((len(known), n), -np.inf, dtype=np.float32)
+        popularity = popularity_embeddings(self._train_items, self._n_users, self._n_items)
+        embeddings = (self.checkpoint.user_embeddings, self.checkpoint.item_embeddings)
+        for chosen, (user_table, item_table), excluded in (
+            (warm, embeddings, exclude_seen),
+            (~warm & (known >= 0), popularity, exclude_seen),
+            (known < 0, popularity, False),
+        ):
+            rows = np.flatnonzero(chosen)
+            asked = torch.from_numpy(np.maximum(known[rows], 0))
+            at = 0
+            for block in top_items(user_table, item_table, asked, n, excluded=self._seen if excluded else None):
+                here = rows[at : at + len(block.users)]
+                items[here], scores[here] = block.items.numpy(), block.scores.numpy()
+                at += len(here)
+        frame = pl.DataFrame(
+            {
+                "user_id": np.repeat(users, n),
+                "rank": np.tile(np.arange(1, n + 1), len(users)),
+                "item_id": items[asked_at].ravel(),
+                "score": scores[asked_at].ravel(),
+                "source": np.where(np.repeat(warm[asked_at], n), "model", "popularity").tolist(),
+            },
+            schema_overrides=RECOMMENDATIONS,
+        )
+        return frame.filter(pl.col("score").is_finite())
+
+    def similar_items(self, item_ids: ArrayLike, n: int = 20) -> pl.DataFrame:
+        """
+        Return the items whose embeddings point the same way as those of the given ones, by cosine.
+
+        Returns
+        -------
+        pl.DataFrame
+            Schema `SIMILAR_ITEMS`, items in the order asked, the most similar first, the item itself left out.
+
+        Raises
+        ------
+        InputError
+            If an id or n is out of range.
+        """
+        asked = np.atleast_1d(np.asarray(item_ids, dtype=np.int64))
+        if asked.size and (asked.min() < 0 or asked.max() >= self._n_items):
+            raise InputError("item_ids", expected=f"ids from 0 to {self._n_items - 1}", found=str(asked.tolist()))
+        self._check_n(n, self._n_items - 1)
+        directions = functional.normalize(self.checkpoint.item_embeddings)
+        known, asked_at = np.unique(asked, return_inverse=True)
+        itself = pairs_matrix(known, known, self._n_items, self._n_items)
+        blocks = list(top_items(directions, directions, torch.from_numpy(known), n, excluded=itself))
+        similar = torch.cat([block.items for block in blocks]) if blocks else torch.empty(0, n, dtype=torch.int64)
+        scores = torch.cat([block.scores for block in blocks]) if blocks else torch.empty(0, n)
+        return pl.DataFrame(
+            {
+                "item_id": np.repeat(asked, n),
+                "rank": np.tile(np.arange(1, n + 1), len(asked)),
+                "similar_item_id": similar.numpy()[asked_at].ravel(),
+                "similarity": scores.numpy()[asked_at].ravel(),
+            },
+            schema_overrides=SIMILAR_ITEMS,
+        )
+
+    def _check_n(self, n: int, most: int) -> None:
+        if not 1 <= n <= most:
+            raise InputError("n", expected=f"1 to {most}", found=str(n))

@@ -1,0 +1,38 @@
+"""How a model is trained: the settings that every model shares."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainingConfig(BaseModel):
+    """Settings of the training loop. The defaults are the published protocol's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Step size of Adam (betas 0.9 and 0.999) in the first epoch."""
+    learning_rate_factor: float = Field(default=1.0, gt=0, le=1)
+    """Decay f: the step size of epoch e is `learning_rate` * f ** (e / `learning_rate_interval`)."""
+    learning_rate_interval: float = Field(default=50.0, gt=0)
+    """Epochs s over which the step size shrinks by `learning_rate_factor`."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """L2 weight that Adam adds to every gradient."""
+    batch_size: int = Field(default=2048, ge=1)
+    """Training pairs in a step; the last, shorter batch of an epoch is kept."""
+    epochs: int = Field(default=1000, ge=1)
+    """Most epochs to train."""
+    patience: int = Field(default=20, ge=0)
+    """Epochs without a better validation Recall@20 that are tolerated; training stops at the next one."""
+    restricted_negatives: bool = False
+    """Bar likely-liked items from the negatives: those that are item-graph neighbours of the user's positives."""
+    augmentation: bool = False
+    """Train on the pairs that optimal transport added, beside the observed ones."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; `auto` takes a CUDA device where one answers."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16` runs the dense products under autocast; parameters and sparse products stay float32."""
+    compile: bool = False
+    """Compile the loss with `torch.compile`."""
+    checkpoint_interval: int = Field(default=10, ge=1)
+    """Epochs between two saved states, where the caller names a directory to resume from."""

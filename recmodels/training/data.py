@@ -1,0 +1,162 @@
+"""What a model may see while it is trained. There is no place here for a test row."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from recmodels.errors import InputError
+
+Ids = NDArray[np.int64]
+Features = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """
+    Training and validation pairs, and the side information of items and users.
+
+    Attributes
+    ----------
+    n_users, n_items
+        Sizes of the id spaces; ids run from 0.
+    train_users, train_items
+        The training pairs, each (n_train,) int64, sorted by user and item, without repetition.
+    valid_users, valid_items
+        The validation pairs, for early stopping alone.
+    item_text_features, item_image_features, user_features
+        (n_items, width) or (n_users, width) float32, or None where the modality is absent.
+    item_text_knn, item_image_knn, user_knn
+        Neighbour tables (schema `KNN`), or None.
+    added_users, added_items
+        The positives that the augmentation added, disjoint from the training pairs, or None where it was not run.
+    """
+
+    n_users: int
+    n_items: int
+    train_users: Ids
+    train_items: Ids
+    valid_users: Ids
+    valid_items: Ids
+    item_text_features: Features | None = None
+    item_image_features: Features | None = None
+    user_features: Features | None = None
+    item_text_knn: pl.DataFrame | None = None
+    item_image_knn: pl.DataFrame | None = None
+    user_knn: pl.DataFrame | None = None
+    added_users: Ids | None = None
+    added_items: Ids | None = None
+
+    def __post_init__(self) -> None:
+        if self.train_users.size == 0:
+            raise InputError("training pairs", expected="at least one", found="none")
+        for name, users, items in (
+            ("training pairs", self.train_users, self.train_items),
+            ("validation pairs", self.valid_users, self.valid_items),
+            ("added pairs", self.added_users, self.added_items),
+        ):
+            if users is not None and items is not None:
+                _check_range(f"users of the {name}", users, self.n_users)
+                _check_range(f"items of the {name}", items, self.n_items)
+        for name, features, rows in (
+            ("item_text_features", self.item_text_features, self.n_items),
+            ("item_image_features", self.item_image_features, self.n_items),
+            ("user_features", self.user_features, self.n_users),
+        ):
+            if features is not None:
+                if features.ndim != 2 or features.shape[0] != rows:
+                    raise InputError(name, expected=f"a matrix of {rows} rows", found=f"shape {features.shape}")
+                if not np.isfinite(features).all():
+                    raise InputError(name, expected="finite values", found="NaN or infinity")
+        for name, table, size in (
+            ("item_text_knn", self.item_text_knn, self.n_items),
+            ("item_image_knn", self.item_image_knn, self.n_items),
+            ("user_knn", self.user_knn, self.n_users),
+        ):
+            if table is not None:
+                _check_range(f"{name}, src", table["src"].to_numpy(), size)
+                _check_range(f"{name}, dst", table["dst"].to_numpy(), size)
+
+    @property
+    def train_pairs(self) -> tuple[Ids, Ids]:
+        """Users and items of the training pairs."""
+        return self.train_users, self.train_items
+
+    @property
+    def item_knn(self) -> dict[str, pl.DataFrame]:
+        """The neighbour tables of the items that are present, by modality: ``image`` and ``text``."""
+        tables = {"image": self.item_image_knn, "text": self.item_text_knn}
+        return {modality: table for modality, table in tables.items() if table is not None}
+
+    @property
+    def item_features(self) -> dict[str, Features]:
+        """The features of the items that are present, by modality: ``image`` and ``text``."""
+        features = {"image": self.item_image_features, "text": self.item_text_features}
+        return {modality: matrix for modality, matrix in features.items() if matrix is not None}
+
+
+def training_data(
+    interactions: pl.DataFrame,
+    *,
+    n_users: int,
+    n_items: int,
+    item_text_embeddings: pl.DataFrame | None = None,
+    item_image_embeddings: pl.DataFrame | None = None,
+    user_text_embeddings: pl.DataFrame | None = None,
+    item_text_knn: pl.DataFrame | None = None,
+    item_image_knn: pl.DataFrame | None = None,
+    user_knn: pl.DataFrame | None = None,
+    augmented_interactions: pl.DataFrame | None = None,
+) -> TrainingData:
+    """
+    Assemble the training data from stored tables; the keywords are their asset names.
+
+    Test rows of `interactions` (schema `INTERACTIONS`) are left out here and reach no model. An embedding or neighbour
+    table without rows counts as an absent modality; an augmentation without rows is one that added nothing.
+
+    Raises
+    ------
+    InputError
+        If ids are out of range, an embedding table does not hold every id in order, or a value is not finite.
+    """
+    train = interactions.filter(pl.col("split") == "train").select("user_id", "item_id").unique()
+    train = train.sort("user_id", "item_id")
+    valid = interactions.filter(pl.col("split") == "valid").select("user_id", "item_id").sort("user_id", "item_id")
+    return TrainingData(
+        n_users=n_users,
+        n_items=n_items,
+        train_users=_ids(train, "user_id"),
+        train_items=_ids(train, "item_id"),
+        valid_users=_ids(valid, "user_id"),
+        valid_items=_ids(valid, "item_id"),
+        item_text_features=_features(item_text_embeddings, "item_id", "item_text_embeddings"),
+        item_image_features=_features(item_image_embeddings, "item_id", "item_image_embeddings"),
+        user_features=_features(user_text_embeddings, "user_id", "user_text_embeddings"),
+        item_text_knn=_rows(item_text_knn),
+        item_image_knn=_rows(item_image_knn),
+        user_knn=_rows(user_knn),
+        added_users=None if augmented_interactions is None else _ids(augmented_interactions, "user_id"),
+        added_items=None if augmented_interactions is None else _ids(augmented_interactions, "item_id"),
+    )
+
+
+def _ids(frame: pl.DataFrame, column: str) -> Ids:
+    return frame[column].cast(pl.Int64).to_numpy()
+
+
+def _rows(table: pl.DataFrame | None) -> pl.DataFrame | None:
+    return None if table is None or table.is_empty() else table
+
+
+def _features(table: pl.DataFrame | None, id_column: str, name: str) -> Features | None:
+    if table is None or table.is_empty():
+        return None
+    if not np.array_equal(table[id_column].to_numpy(), np.arange(table.height)):
+        raise InputError(f"table {name}", expected="every id once, in order from 0", found="other ids")
+    return np.ascontiguousarray(table["embedding"].to_numpy(), dtype=np.float32)
+
+
+def _check_range(where: str, ids: NDArray[np.integer], size: int) -> None:
+    if ids.size and (ids.min() < 0 or ids.max() >= size):
+        raise InputError(where, expected=f"ids from 0 to {size - 1}", found=f"{ids.min()} to {ids.max()}")

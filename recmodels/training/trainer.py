@@ -1,0 +1,299 @@
+"""The training loop that every model shares: sampled epochs, early stopping, exact resumption."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from recmodels.errors import InputError, PermanentFailure
+from recmodels.evaluation.evaluator import recall_at
+from recmodels.evaluation.ranking import pairs_matrix
+from recmodels.models.base import Model
+from recmodels.training import state as training_state
+from recmodels.training.config import TrainingConfig
+from recmodels.training.data import TrainingData
+from recmodels.training.negatives import NegativeSampler
+
+VALIDATION_K = 20
+"""Early stopping watches Recall at this list length."""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """
+    What happened in one epoch.
+
+    Attributes
+    ----------
+    epoch
+        Counted from 0.
+    loss
+        Mean over the batches; `parts` holds the weighted parts whose sum it is.
+    valid_recall
+        Recall@20 on the validation pairs, after the epoch.
+    best_epoch
+        Epoch with the best `valid_recall` so far.
+    learning_rate
+        Of the epoch.
+    seconds
+        Wall time of training, and of training and validation together.
+    """
+
+    epoch: int
+    loss: float
+    parts: dict[str, float]
+    valid_recall: float
+    best_epoch: int
+    learning_rate: float
+    training_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """
+    A finished training.
+
+    Attributes
+    ----------
+    history
+        One row an epoch: epoch, loss, ``loss_<part>`` columns, valid_recall, learning_rate, training_seconds, seconds.
+    best_epoch, best_valid_recall
+        The epoch whose parameters were kept, and its Recall@20 on the validation pairs.
+    stopped_early
+        Whether the patience ended before the epochs did.
+    user_embeddings, item_embeddings
+        (n_users, d) and (n_items, d) float32 on the CPU: the final embeddings of the best epoch.
+    """
+
+    history: pl.DataFrame
+    best_epoch: int
+    best_valid_recall: float
+    stopped_early: bool
+    user_embeddings: Tensor
+    item_embeddings: Tensor
+
+
+def fit(
+    model: Model,
+    data: TrainingData,
+    *,
+    seed: int,
+    on_epoch: Iterable[Callable[[EpochRecord], None]] = (),
+    state_directory: Path | None = None,
+) -> FitResult:
+    """
+    Train a model until its validation Recall@20 stops rising; it is left with the parameters of its best epoch.
+
+    Parameters
+    ----------
+    model
+        Freshly built. Its configuration holds the loop's settings.
+    data
+        The data the model was built from.
+    seed
+        Source of shuffling, negatives, edge dropping and noise. On a CPU the same seed gives identical parameters.
+    on_epoch
+        Called in turn after each epoch, for logs and progress.
+    state_directory
+        Where to keep what is needed to go on after a crash. If it holds a state of the same training, that training
+        continues as if it had never stopped. The directory is removed at the end.
+
+    Raises
+    ------
+    InputError
+        If validation pairs, or inputs of the configured negatives or augmentation, are absent, or the state belongs to
+        another training.
+    PermanentFailure
+        If the loss stops being finite, or the device runs out of memory.
+    """
+    if data.valid_users.size == 0:
+        raise InputError("validation pairs", expected="at least one, to stop training by", found="none")
+    config = model.config.training
+    device = model.device
+    users, positives = _training_pairs(data, config, device)
+    sampler = _sampler(model, data, config)
+    train_matrix = pairs_matrix(*data.train_pairs, data.n_users, data.n_items)
+    valid_matrix = pairs_matrix(data.valid_users, data.valid_items, data.n_users, data.n_items)
+    optimiser = torch.optim.Adam(
+        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    generator = torch.Generator(device).manual_seed(_loop_seed(seed))
+    loop = _Loop(model, optimiser, generator, config, device)
+
+    progress = training_state.Progress()
+    fingerprint = training_state.fingerprint(model, data, seed)
+    if state_directory is not None:
+        progress = training_state.restore(state_directory, fingerprint, model, optimiser, generator) or progress
+    while progress.next_epoch < config.epochs and progress.stale <= config.patience:
+        epoch = progress.next_epoch
+        started = time.perf_counter()
+        learning_rate, parts = loop.run_epoch(epoch, users, positives, sampler)
+        training_seconds = time.perf_counter() - started
+        valid_recall = recall_at(*final_embeddings(model), train_matrix, valid_matrix, VALIDATION_K)
+        progress.observe(valid_recall, model)
+        record = EpochRecord(
+            epoch=epoch,
+            loss=sum(parts.values()),
+            parts=parts,
+            valid_recall=valid_recall,
+            best_epoch=progress.best_epoch,
+            learning_rate=learning_rate,
+            training_seconds=training_seconds,
+            seconds=time.perf_counter() - started,
+        )
+        progress.history.append(_history_row(record))
+        if state_directory is not None and progress.next_epoch % config.checkpoint_interval == 0:
+            training_state.save(state_directory, fingerprint, progress, model, optimiser, generator)
+        for callback in on_epoch:
+            callback(record)
+
+    model.load_state_dict(progress.best_parameters)
+    user_embeddings, item_embeddings = final_embeddings(model)
+    if state_directory is not None:
+        training_state.discard(state_directory)
+    return FitResult(
+        history=pl.DataFrame(progress.history),
+        best_epoch=progress.best_epoch,
+        best_valid_recall=progress.best_value,
+        stopped_early=progress.stale > config.patience,
+        user_embeddings=user_embeddings.cpu().contiguous(),
+        item_embeddings=item_embeddings.cpu().contiguous(),
+    )
+
+
+def final_embeddings(model: Model) -> tuple[Tensor, Tensor]:
+    """Return the user and item embeddings of a model in evaluation mode, float32, detached from its parameters."""
+    model.eval()
+    with torch.no_grad():
+        users, items = model.propagate()
+    return users.detach().float(), items.detach().float()
+
+
+class _Loop:
+    """One epoch after another over sampled batches."""
+
+    def __init__(
+        self,
+        model: Model,
+        optimiser: torch.optim.Optimizer,
+        generator: torch.Generator,
+        config: TrainingConfig,
+        device: torch.device,
+    ) -> None:
+        self.model = model
+        self.optimiser = optimiser
+        self.generator = generator
+        self.config = config
+        self.device = device
+        self.loss = torch.compile(model.loss) if config.compile else model.loss
+
+    def run_epoch(
+        self, epoch: int, users: Tensor, positives: Tensor, sampler: NegativeSampler | None
+    ) -> tuple[float, dict[str, float]]:
+        """Train one epoch; return its step size and the mean over the batches of each part of the loss."""
+        config = self.config
+        learning_rate = config.learning_rate * config.learning_rate_factor ** (epoch / config.learning_rate_interval)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate
+        self.model.train()
+        self.model.on_epoch_start(epoch, self.generator)
+        negatives = users[:0] if sampler is None else sampler.sample(users, self.generator)
+        order = torch.randperm(len(users), generator=self.generator, device=self.device)
+        users, positives = users[order], positives[order]
+        negatives = negatives if sampler is None else negatives[order]
+
+        totals: dict[str, float] = {}
+        n_batches = math.ceil(len(users) / config.batch_size)
+        for batch in range(n_batches):
+            part = slice(batch * config.batch_size, (batch + 1) * config.batch_size)
+            try:
+                values = self._step(users[part], positives[part], negatives[part])
+            except torch.OutOfMemoryError as error:
+                raise PermanentFailure(
+                    f"training, epoch {epoch}, batch {batch} of {n_batches}: the device ran out of memory. Lower "
+                    f"training.batch_size (now {config.batch_size}) or embedding_size, or set training.device to cpu."
+                ) from error
+            if not all(math.isfinite(value) for value in values.values()):
+                raise PermanentFailure(
+                    f"training, epoch {epoch}, batch {batch} of {n_batches}: the loss is not finite ({values}). Lower "
+                    f"training.learning_rate (now {learning_rate:g})"
+                    + (", or train in float32." if config.precision != "float32" else ".")
+                )
+            for name, value in values.items():
+                totals[name] = totals.get(name, 0.0) + value
+        return learning_rate, {name: total / n_batches for name, total in totals.items()}
+
+    def _step(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, float]:
+        self.optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            parts = self.loss(users, positives, negatives)
+            total = torch.stack(list(parts.values())).sum()
+        total.backward()
+        self.optimiser.step()
+        return dict(zip(parts, torch.stack([part.detach() for part in parts.values()]).tolist(), strict=True))
+
+
+def _training_pairs(data: TrainingData, config: TrainingConfig, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return users and items of the positives, by user: the sampler is fastest that way, batches are shuffled later."""
+    users, items = data.train_pairs
+    if config.augmentation:
+        if data.added_users is None or data.added_items is None:
+            raise InputError("training.augmentation", expected="augmented_interactions", found="none")
+        users = np.concatenate([users, data.added_users])
+        items = np.concatenate([items, data.added_items])
+        order = np.lexsort((items, users))
+        users, items = users[order], items[order]
+    return torch.from_numpy(users).to(device), torch.from_numpy(items).to(device)
+
+
+def _sampler(model: Model, data: TrainingData, config: TrainingConfig) -> NegativeSampler | None:
+    """Return the sampler of items that occur in training and that the user neither has nor, if so set, likely likes."""
+    if not model.uses_negatives:
+        if config.restricted_negatives:
+            raise InputError(
+                "training.restricted_negatives",
+                expected="a model that samples negatives",
+                found=type(model).__module__.rpartition(".")[2],
+                action="Turn it off; training.augmentation works without negatives.",
+            )
+        return None
+    size = (data.n_users, data.n_items)
+    positives = pairs_matrix(*data.train_pairs, *size)
+    barred: Any = None
+    if config.augmentation and data.added_users is not None and data.added_items is not None:
+        barred = pairs_matrix(data.added_users, data.added_items, *size)
+    if config.restricted_negatives:
+        if not data.item_knn:
+            raise InputError(
+                "training.restricted_negatives", expected="item_text_knn or item_image_knn", found="neither"
+            )
+        from recmodels.transport.false_negatives import false_negatives
+
+        likely = false_negatives(*data.train_pairs, *size, data.item_knn).astype(bool)
+        barred = likely if barred is None else barred + likely
+    return NegativeSampler(positives, barred, device=model.device)
+
+
+def _loop_seed(seed: int) -> int:
+    """Return a seed for the loop that shares no stream with the parameters' initialisation."""
+    return int(np.random.SeedSequence([seed, 1]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _history_row(record: EpochRecord) -> dict[str, float | int]:
+    return {
+        "epoch": record.epoch,
+        "loss": record.loss,
+        **{f"loss_{name}": value for name, value in record.parts.items()},
+        "valid_recall": record.valid_recall,
+        "learning_rate": record.learning_rate,
+        "training_seconds": record.training_seconds,
+        "seconds": record.seconds,
+    }
