@@ -1,6 +1,7 @@
 """From raw files to tables: deduplication, k-core and contiguous ids, whatever the release."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import polars as pl
 
@@ -9,8 +10,9 @@ from recmodels.data.kcore import k_core_mask
 from recmodels.data.raw import RawManifest
 from recmodels.data.read_image_features import read_image_features
 from recmodels.data.read_metadata import RAW_ITEMS, read_metadata
+from recmodels.data.read_mmrec import read_feature_array, read_interactions, read_items, read_neighbours
 from recmodels.data.read_reviews import ReviewFormat, read_reviews
-from recmodels.data.schemas import INTERACTIONS, ITEMS, REJECTS, REVIEWS, USERS, Split, embedding_schema
+from recmodels.data.schemas import INTERACTIONS, ITEMS, KNN, REJECTS, REVIEWS, USERS, Split, embedding_schema
 from recmodels.errors import InputError
 
 
@@ -68,7 +70,39 @@ def read_image_embeddings(manifest: RawManifest, items: pl.DataFrame) -> pl.Data
     file = manifest.files.get(Role.IMAGE_FEATURES)
     if file is None:
         return pl.DataFrame(schema=embedding_schema("item_id", 1))
+    if manifest.format == "mmrec":
+        return read_feature_array(file.path, items.height)
     return read_image_features(file.path, items["asin"].to_list())
+
+
+def read_text_features(manifest: RawManifest, items: pl.DataFrame) -> pl.DataFrame:
+    """
+    Return the ready text features of an import in id order, zero rows if it has none.
+
+    Raises
+    ------
+    InputError
+        As `read_feature_array`.
+    """
+    file = manifest.files.get(Role.TEXT_FEATURES)
+    if file is None:
+        return pl.DataFrame(schema=embedding_schema("item_id", 1))
+    return read_feature_array(file.path, items.height)
+
+
+def read_imported_knn(
+    manifest: RawManifest, role: Literal[Role.IMAGE_KNN, Role.TEXT_KNN], items: pl.DataFrame
+) -> pl.DataFrame:
+    """
+    Return a ready neighbour table of an import (schema `KNN`), zero rows if it has none.
+
+    Raises
+    ------
+    InputError
+        As `read_neighbours`.
+    """
+    file = manifest.files.get(role)
+    return pl.DataFrame(schema=KNN) if file is None else read_neighbours(file.path, items.height)
 
 
 def _load_reviews(manifest: RawManifest, source: Source, source_format: ReviewFormat) -> Dump:
@@ -108,7 +142,8 @@ def _load_reviews(manifest: RawManifest, source: Source, source_format: ReviewFo
             "metadata_duplicates": metadata.duplicates,
             "metadata_unwanted": metadata.unwanted,
         }
-    items = _items(asins, described)
+    numbered = pl.DataFrame({"asin": asins}).with_row_index("item_id").cast({"item_id": pl.Int32})
+    items = _complete(numbered.join(described, on="asin", how="left"))
     counts |= {
         "users": users.height,
         "items": items.height,
@@ -150,16 +185,46 @@ def items_without_text(items: pl.DataFrame) -> int:
     return items.filter(pl.all_horizontal(bare)).height
 
 
-def _items(asins: pl.Series, described: pl.DataFrame) -> pl.DataFrame:
-    items = pl.DataFrame({"asin": asins}).join(described, on="asin", how="left").sort("asin")
-    texts = pl.col("title", "description", "brand", "image_url").fill_null("")
-    return (
-        items.with_columns(texts, pl.col("categories").fill_null([]))
-        .with_row_index("item_id")
-        .cast({"item_id": pl.Int32})
-        .select(ITEMS.names())
-    )
+def _complete(items: pl.DataFrame) -> pl.DataFrame:
+    """Return the items in id order, with empty texts where nothing is known."""
+    texts = pl.col("asin", "title", "description", "brand", "image_url").fill_null("")
+    return items.with_columns(texts, pl.col("categories").fill_null([])).sort("item_id").select(ITEMS.names())
 
 
 def _load_import(manifest: RawManifest) -> Dump:
-    raise InputError(manifest.dataset, expected="reviews", found="an import")
+    path = manifest.files[Role.INTERACTIONS].path
+    imported = read_interactions(path)
+    described = read_items(manifest.files[Role.ITEMS].path)
+    item_ids = pl.concat([imported.table["item_id"], described.table["item_id"]]).unique()
+    for name, ids in (("userID", imported.table["user_id"].unique()), ("itemID", item_ids)):
+        highest = int(ids.to_numpy().max())
+        if len(ids) != highest + 1:
+            raise InputError(
+                f"{path}, {name}",
+                expected=f"every id from 0 to {highest:,}",
+                found=f"{highest + 1 - len(ids):,} of them nowhere ({imported.rejects.height:,} lines were rejected)",
+                action="Number the ids of the import from 0 without gaps.",
+            )
+    users = pl.DataFrame({"user_id": imported.table["user_id"].unique().sort()})
+    items = _complete(pl.DataFrame({"item_id": item_ids.sort()}).join(described.table, on="item_id", how="left"))
+    counts = {
+        "interaction_lines": imported.lines,
+        "interaction_rejects": imported.rejects.height,
+        "repeated_pairs": imported.duplicates,
+        "item_lines": described.lines,
+        "item_rejects": described.rejects.height,
+        "item_duplicates": described.duplicates,
+        "users": users.height,
+        "items": items.height,
+        "interactions": imported.table.height,
+        "items_without_metadata": items.height - described.table.height,
+        "items_without_text": items_without_text(items),
+    }
+    return Dump(
+        items=items,
+        users=users.with_columns(reviewer_id=pl.col("user_id").cast(pl.String)),
+        reviews=pl.DataFrame(schema=REVIEWS),
+        interactions=imported.table,
+        rejects=pl.concat([imported.rejects, described.rejects]),
+        counts=counts,
+    )

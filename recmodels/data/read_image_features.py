@@ -1,6 +1,7 @@
 """Image features of the 2014 release: records of 10 ASCII bytes of asin and 4096 little-endian float32."""
 
 from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -52,10 +53,11 @@ def read_image_features(path: Path, asins: Sequence[str]) -> pl.DataFrame:
     row_of = {asin.encode(): row for row, asin in enumerate(asins)}
     vectors = np.zeros((len(asins), WIDTH), dtype=np.float32)
     present = np.zeros(len(asins), dtype=np.bool_)
-    buffer = np.empty(_RECORDS_A_READ, dtype=_RECORD)
+    memory = bytearray(_RECORDS_A_READ * RECORD_BYTES)
+    buffer = np.frombuffer(memory, dtype=_RECORD)
     with path.open("rb", buffering=0) as handle:
         first = True
-        while count := _fill(handle, memoryview(buffer.view(np.uint8))) // RECORD_BYTES:
+        while count := _fill(handle, memoryview(memory)) // RECORD_BYTES:
             names = buffer["asin"][:count].tolist()
             if first and not (names[0].isalnum() and len(names[0]) == ASIN_BYTES):
                 raise InputError(str(path), expected=expected, found=f"a first record of asin {names[0]!r}")
@@ -105,9 +107,9 @@ def embedding_frame(id_column: str, vectors: NDArray[np.float32], present: NDArr
     )
 
 
-def _fill(handle: object, view: memoryview) -> int:
+def _fill(handle: FileIO, view: memoryview) -> int:
     """Read into the whole view unless the file ends; return the bytes read."""
     filled = 0
-    while filled < len(view) and (count := handle.readinto(view[filled:])):  # type: ignore[attr-defined]
+    while filled < len(view) and (count := handle.readinto(view[filled:])):
         filled += count
     return filled

@@ -206,7 +206,7 @@ def _texts(value: Any) -> list[str]:
 _PRICE = re.compile(r"\s*\$?\s*(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)")
 
 
-def _price(value: Any) -> float | None:
+def parse_price(value: Any) -> float | None:
     """Return a price in dollars; of a range its lower end."""
     if isinstance(value, bool):
         return None
@@ -229,7 +229,7 @@ def _fields_2014(record: dict[str, Any]) -> tuple[Any, ...]:
         _text(record.get("description")),
         _text(record.get("brand")),
         _texts(paths[0]) if isinstance(paths, list) and paths else [],
-        _price(record.get("price")),
+        parse_price(record.get("price")),
         _text(record.get("imUrl")),
     )
 
@@ -240,7 +240,7 @@ def _fields_2018(record: dict[str, Any]) -> tuple[Any, ...]:
         _text(record.get("description")),
         _text(record.get("brand")),
         _texts(record.get("category")),
-        _price(record.get("price")),
+        parse_price(record.get("price")),
         _first([*_texts(record.get("imageURLHighRes")), *_texts(record.get("imageURL"))]),
     )
 
@@ -255,7 +255,7 @@ def _fields_2023(record: dict[str, Any]) -> tuple[Any, ...]:
         _text(record.get("description")),
         _text(brand) or _text(record.get("store")),
         _texts(record.get("categories")) or [text for text in [_text(record.get("main_category"))] if text],
-        _price(record.get("price")),
+        parse_price(record.get("price")),
         _first([first.get("hi_res"), first.get("large"), first.get("thumb")]),
     )
 
