@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from recmodels.models.base import Model
     from recmodels.training.data import TrainingData
 
+FLOORS = ("popularity", "random")
+"""Recommenders that learn nothing about a user (`recmodels.evaluation.floors`): what every model has to beat."""
 DEFAULT_MODELS = ("bpr", "lightgcn", "freedom", "blast")
 """What is trained where nobody asks for more."""
 

@@ -55,7 +55,7 @@ class Checkpoint:
     provenance
         What the caller recorded about the inputs.
     users, items
-        The id maps: user_id, reviewer_id; item_id, asin, title.
+        The id maps: user_id, reviewer_id; item_id, asin.
     seen
         user_id, item_id, split of the training and validation pairs.
     """
@@ -99,7 +99,7 @@ def save_checkpoint(
     users
         Columns user_id, reviewer_id (schema `USERS`), in id order.
     items
-        Columns item_id, asin, title at least (schema `ITEMS`), in id order.
+        Columns item_id, asin at least (schema `ITEMS` has them), in id order.
     provenance
         JSON-ready facts about the inputs: data versions, split digest, code version.
     """
@@ -122,7 +122,7 @@ def save_checkpoint(
         }
         (temporary / "provenance.json").write_text(json.dumps(provenance | {"training": summary}, indent=2))
         users.select("user_id", "reviewer_id").write_parquet(temporary / "users.parquet")
-        items.select("item_id", "asin", "title").write_parquet(temporary / "items.parquet")
+        items.select("item_id", "asin").write_parquet(temporary / "items.parquet")
         seen.write_parquet(temporary / "seen.parquet")
         manifest = {"format_version": FORMAT_VERSION, "sha256": {file: _sha256(temporary / file) for file in _FILES}}
         (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=2))
