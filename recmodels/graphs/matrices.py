@@ -152,6 +152,23 @@ def neighbour_matrix(
     return _csr(src, dst, values, (n, n))
 
 
+def entry_keys(matrix: sparse.csr_array) -> np.ndarray:
+    """Return row * n_columns + column of each stored entry, int64; ascending when the indices are sorted."""
+    n_rows, n_columns = shape_of(matrix)
+    keys = np.repeat(np.arange(n_rows, dtype=np.int64) * n_columns, np.diff(matrix.indptr))
+    keys += matrix.indices
+    return keys
+
+
+def row_blocks(indptr: np.ndarray, n_entries: int) -> list[tuple[int, int]]:
+    """Cut CSR rows into runs [first, last) of about `n_entries` stored entries; a longer row stands alone."""
+    n_rows = indptr.size - 1
+    wanted = np.arange(0, int(indptr[-1]) + n_entries, n_entries)
+    borders = np.unique(np.concatenate((np.searchsorted(indptr, wanted, side="right") - 1, [0, n_rows])))
+    borders = borders[borders <= n_rows]
+    return list(zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True))
+
+
 def _csr(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, shape: tuple[int, int]) -> sparse.csr_array:
     pairs = (rows.astype(np.int32), columns.astype(np.int32))
     matrix = sparse.csr_array(sparse.coo_array((values, pairs), shape=shape))

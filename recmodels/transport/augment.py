@@ -1,0 +1,213 @@
+"""
+Augmentation of a training set by optimal transport: the plug-in of BLAST (stage 4), usable for any model.
+
+False negatives get a negative cost, training positives a positive one, and the pairs that receive most mass under an
+entropic transport plan between users and items become extra positives.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from recmodels.data.schemas import AUGMENTED
+from recmodels.errors import InputError
+from recmodels.graphs.matrices import interaction_matrix
+from recmodels.transport.config import TransportConfig
+from recmodels.transport.false_negatives import false_negatives
+from recmodels.transport.sinkhorn import sinkhorn
+from recmodels.transport.top_q import top_q
+
+
+@dataclass(frozen=True, eq=False)
+class Augmentation:
+    """
+    An augmented training set and how it came about.
+
+    Attributes
+    ----------
+    interactions
+        The distinct training pairs and the added ones (user_id, item_id: Int32; added: Boolean), by user and item.
+    added
+        The added pairs with their mass, schema `recmodels.data.schemas.AUGMENTED`; disjoint from the training pairs.
+    false_negatives
+        The false negatives F, shape (n_users, n_items), values 1: what `NegativeSampler` must not draw.
+    diagnostics
+        Sizes, convergence and reach of the plan, ready to be recorded.
+    """
+
+    interactions: pl.DataFrame
+    added: pl.DataFrame
+    false_negatives: sparse.csr_array
+    diagnostics: dict[str, float | int | str]
+
+
+def augment(
+    interactions: pl.DataFrame,
+    item_graphs: Mapping[str, pl.DataFrame],
+    config: TransportConfig | None = None,
+    *,
+    n_users: int | None = None,
+    n_items: int | None = None,
+) -> Augmentation:
+    """
+    Add the likeliest false negatives to a training set.
+
+    Parameters
+    ----------
+    interactions
+        Training pairs with integer columns user_id and item_id; further columns are ignored, repeated pairs count once.
+        Only training rows belong here: nothing else may shape the training set.
+    item_graphs
+        Modality (``text``, ``image``, ...) to neighbour table, schema `recmodels.data.schemas.KNN`. A table without
+        rows is a missing modality.
+    config
+        Settings; None takes the paper's.
+    n_users, n_items
+        Numbers of users and items; None takes the largest id plus 1, over the graphs too.
+
+    Returns
+    -------
+    Augmentation
+        Without a false negative there is nothing to transport: no pair is added and the diagnostics say so in
+        ``status``.
+
+    Raises
+    ------
+    InputError
+        If a column is missing, an id is out of range or a setting does not fit the data.
+
+    Warns
+    -----
+    NotConverged
+        If the solver stopped at its iteration limit; the pairs of the plan so far are returned.
+    """
+    config = config or TransportConfig()
+    for column in ("user_id", "item_id"):
+        if column not in interactions.columns:
+            raise InputError("interactions", expected="columns user_id and item_id", found=str(interactions.columns))
+    users, items = interactions["user_id"].to_numpy(), interactions["item_id"].to_numpy()
+    n_users = _size(users) if n_users is None else n_users
+    if n_items is None:
+        n_items = max([_size(items)] + [_size(t[c].to_numpy()) for t in item_graphs.values() for c in ("src", "dst")])
+    positives = interaction_matrix(users, items, n_users, n_items)
+    if not positives.nnz:
+        raise InputError("interactions", expected="at least one training pair", found="none")
+
+    evidence = false_negatives(
+        users,
+        items,
+        n_users,
+        n_items,
+        item_graphs,
+        evidence=config.evidence,
+        weights=config.modality_weights,
+        k=config.neighbours,
+    )
+    q = int(np.floor(config.ratio * positives.nnz + 0.5))
+    diagnostics: dict[str, float | int | str] = {
+        "n_users": n_users,
+        "n_items": n_items,
+        "n_positives": positives.nnz,
+        "n_false_negatives": evidence.nnz,
+        "n_users_without_false_negative": int((np.diff(evidence.indptr) == 0).sum()),
+        "q": q,
+        "epsilon": config.epsilon,
+    }
+    pattern = sparse.csr_array(
+        (np.ones(evidence.nnz, np.int8), evidence.indices, evidence.indptr), shape=(n_users, n_items)
+    )
+    activity = np.diff(positives.indptr)
+    if not evidence.nnz or q == 0:
+        status = "no false negatives: nothing added" if not evidence.nnz else "q is 0: nothing added"
+        return _result(positives, pattern, _table(*(np.zeros(0),) * 3), diagnostics | {"status": status})
+
+    popularity = np.bincount(positives.indices, minlength=n_items)
+    a = _marginal(config.user_marginal, activity, config.user_mass, config.target_activity, 0.0)
+    b = _marginal(config.item_marginal, popularity, config.item_mass, config.target_popularity, config.popularity_power)
+    # R is disjoint from F, so the sum of the two patterns holds the cost of each.
+    cost = sparse.csr_array(positives - evidence)
+    solved = sinkhorn(
+        cost,
+        a,
+        b,
+        config.epsilon,
+        relaxation=config.relaxation,
+        tolerance=config.tolerance,
+        max_iterations=config.max_iterations,
+        backend=config.backend,
+    )
+    best = top_q(solved.log_f, solved.log_g, cost, config.epsilon, q, excluded=positives)
+    added = _table(best.user_ids, best.item_ids, best.mass)
+    return _result(
+        positives,
+        pattern,
+        added,
+        diagnostics
+        | {
+            "n_added_outside_false_negatives": int((~best.stored).sum()),
+            "form": solved.form,
+            "iterations": solved.n_iterations,
+            "marginal_error": solved.marginal_error,
+            "plan_mass": solved.mass,
+            "status": "converged" if solved.converged else "not converged",
+        },
+    )
+
+
+def _size(ids: np.ndarray) -> int:
+    return int(ids.max()) + 1 if ids.size else 0
+
+
+def _marginal(kind: str, counts: np.ndarray, mean_mass: float | None, target: float | None, power: float) -> np.ndarray:
+    mean = float(counts.mean())
+    if kind == "uniform":
+        shares = np.ones(counts.size)
+    elif kind == "popularity":
+        # A power of at most 0 has no value for an item that nobody met; it gets no mass either way.
+        shares = np.zeros(counts.size)
+        shares[counts > 0] = counts[counts > 0].astype(np.float64) ** power
+    else:
+        shares = np.maximum((mean if target is None else target) - counts, 0.0)
+        if not shares.any():
+            raise InputError(
+                "marginal 'deficit'",
+                expected="someone below the target",
+                found=f"a target of {mean if target is None else target:g} and at least {counts.min()} everywhere",
+                action="Raise the target or use the marginal 'uniform'.",
+            )
+    return shares * (mean if mean_mass is None else mean_mass) * counts.size / shares.sum()
+
+
+def _table(user_ids: np.ndarray, item_ids: np.ndarray, mass: np.ndarray) -> pl.DataFrame:
+    return pl.DataFrame(
+        {"user_id": user_ids.astype(np.int32), "item_id": item_ids.astype(np.int32), "mass": mass}, schema=AUGMENTED
+    )
+
+
+def _result(
+    positives: sparse.csr_array,
+    false_negative_pattern: sparse.csr_array,
+    added: pl.DataFrame,
+    diagnostics: dict[str, Any],
+) -> Augmentation:
+    activity = np.diff(positives.indptr)
+    train = pl.DataFrame(
+        {
+            "user_id": np.repeat(np.arange(activity.size, dtype=np.int32), activity),
+            "item_id": positives.indices.astype(np.int32),
+        }
+    ).with_columns(added=pl.lit(value=False))
+    both = pl.concat([train, added.select("user_id", "item_id", added=pl.lit(value=True))]).sort("user_id", "item_id")
+    reached = np.unique(added["user_id"].to_numpy())
+    diagnostics |= {
+        "n_added": added.height,
+        "share_users_reached": reached.size / activity.size,
+        "share_items_reached": added["item_id"].n_unique() / int(diagnostics["n_items"]),
+        "mean_activity": float(activity.mean()),
+        "mean_activity_of_users_reached": float(activity[reached].mean()) if reached.size else 0.0,
+    }
+    return Augmentation(both, added, false_negative_pattern, diagnostics)

@@ -1,0 +1,177 @@
+"""
+False negatives: items that a user's positives point to in an item graph and that the user has not met.
+
+They are barred from negative sampling and get a negative transport cost (BLAST, stage 4). Everything is a sparse
+product in row blocks, so that memory grows with the result and not with the work.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from scipy import sparse
+
+from recmodels.errors import InputError
+from recmodels.graphs.matrices import entry_keys, interaction_matrix, neighbour_matrix, row_blocks, shape_of
+
+Evidence = Literal["binary", "count", "similarity", "collaborative"]
+
+# Multiplications of one sparse product, which bound its temporary arrays to about 200 MB.
+_BLOCK_PRODUCTS = 1 << 23
+
+
+def false_negatives(
+    user_ids: Any,
+    item_ids: Any,
+    n_users: int,
+    n_items: int,
+    item_graphs: Mapping[str, pl.DataFrame],
+    *,
+    evidence: Evidence = "binary",
+    weights: Mapping[str, float] | None = None,
+    k: int | None = None,
+) -> sparse.csr_array:
+    r"""
+    Return the false negatives of every user and how strong the evidence for each is.
+
+    Item i is a false negative of user u when one of u's positives j has an edge j -> i in a graph, and i is not
+    itself a positive of u.
+
+    Parameters
+    ----------
+    user_ids, item_ids
+        Training pairs R; repeated pairs count once.
+    n_users, n_items
+        Shape of the result.
+    item_graphs
+        Modality to neighbour table (schema `recmodels.data.schemas.KNN`). A table without rows is a missing modality.
+        Repeated edges count once.
+    evidence
+        The stored values. ``binary``: 1. ``count``: number of the user's positives that point to the item, over all
+        graphs. ``similarity``: :math:`\sum_j \sum_m \alpha_m \cos_m(j, i)` over those positives; an unknown (null)
+        similarity adds 0. ``collaborative``: similarity plus :math:`\sum_j |U_j \cap U_i| / \sqrt{|U_j| |U_i|}` over
+        *all* of the user's positives, from the training pairs.
+    weights
+        :math:`\alpha_m` by modality, used by ``similarity`` and ``collaborative``; None weighs the present graphs
+        equally. The weights of the present graphs are scaled to a sum of 1.
+    k
+        Use the `k` best neighbours of each table row (itself not counted as removed: a self edge takes a place, as in
+        the published graphs). None uses all.
+
+    Returns
+    -------
+    sparse.csr_array
+        Shape (n_users, n_items), float32, int32 indices sorted within rows, disjoint from R. The pattern is the same
+        for every `evidence`; a value can be 0.
+
+    Raises
+    ------
+    InputError
+        If an id is out of range, a weight is missing or not a finite number of at least 0, or `evidence` is unknown.
+    """
+    if evidence not in ("binary", "count", "similarity", "collaborative"):
+        raise InputError(
+            "evidence", expected="'binary', 'count', 'similarity' or 'collaborative'", found=repr(evidence)
+        )
+    positives = interaction_matrix(user_ids, item_ids, n_users, n_items)
+    present = {name: table for name, table in item_graphs.items() if table.height}
+    if not present:
+        return sparse.csr_array((n_users, n_items), dtype=np.float32)
+    graded = evidence in ("similarity", "collaborative")
+    shares = _shares(present, weights) if graded else dict.fromkeys(present, 1.0)
+    pattern, strength = _item_edges(present, shares, n_items, k, graded)
+    cooccurrence = _cooccurrence(positives) if evidence == "collaborative" else None
+
+    n_edges = np.diff(pattern.indptr)
+    work = np.concatenate(([0], np.cumsum(n_edges[positives.indices])))[positives.indptr]
+    if cooccurrence is not None:
+        work += np.concatenate(([0], np.cumsum(np.diff(cooccurrence.indptr)[positives.indices])))[positives.indptr]
+    blocks: list[sparse.csr_array] = []
+    for first, last in row_blocks(work, _BLOCK_PRODUCTS):
+        rows = positives[first:last]
+        block = sparse.csr_array(rows @ pattern)
+        block.sort_indices()
+        outside = ~_contained(block, rows)
+        if evidence == "binary":
+            block.data[:] = 1
+        if graded:
+            block.data = _values_at(sparse.csr_array(rows @ strength), block)
+        if cooccurrence is not None:
+            block.data += _values_at(sparse.csr_array(rows @ cooccurrence), block)
+        indptr = np.concatenate(([0], np.cumsum(outside)))[block.indptr].astype(np.int32)
+        blocks.append(
+            sparse.csr_array((block.data[outside], block.indices[outside], indptr), shape=(last - first, n_items))
+        )
+    return _stacked(blocks, n_items)
+
+
+def _shares(present: Mapping[str, pl.DataFrame], weights: Mapping[str, float] | None) -> dict[str, float]:
+    if weights is None:
+        return dict.fromkeys(present, 1 / len(present))
+    missing = sorted(set(present) - set(weights))
+    if missing:
+        raise InputError("evidence weights", expected="one weight a graph", found=f"none for {', '.join(missing)}")
+    chosen = {name: float(weights[name]) for name in present}
+    total = sum(chosen.values())
+    if not all(np.isfinite(weight) and weight >= 0 for weight in chosen.values()) or total == 0:
+        raise InputError("evidence weights", expected="numbers of at least 0, not all 0", found=str(chosen))
+    return {name: weight / total for name, weight in chosen.items()}
+
+
+def _item_edges(
+    present: Mapping[str, pl.DataFrame], shares: Mapping[str, float], n_items: int, k: int | None, graded: bool
+) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """Sum of the 0/1 graphs and of the weighted graphs; self edges lead to positives and are left out."""
+    pattern = sparse.csr_array((n_items, n_items), dtype=np.float32)
+    strength = sparse.csr_array((n_items, n_items), dtype=np.float32)
+    for name, table in present.items():
+        pattern = pattern + _without_diagonal(neighbour_matrix(table, n_items, k))
+        if graded:
+            cosines = _without_diagonal(neighbour_matrix(table, n_items, k, weights="similarity"))
+            strength = strength + cosines * np.float32(shares[name])
+    return sparse.csr_array(pattern), sparse.csr_array(strength)
+
+
+def _without_diagonal(matrix: sparse.csr_array) -> sparse.csr_array:
+    pairs = matrix.tocoo()
+    kept = pairs.coords[0] != pairs.coords[1]
+    indices = (pairs.coords[0][kept], pairs.coords[1][kept])
+    return sparse.csr_array(sparse.coo_array((pairs.data[kept], indices), shape=matrix.shape))
+
+
+def _cooccurrence(positives: sparse.csr_array) -> sparse.csr_array:
+    popularity = np.bincount(positives.indices, minlength=shape_of(positives)[1])
+    scaled = positives.copy()
+    scaled.data = (1 / np.sqrt(popularity[positives.indices])).astype(np.float32)
+    return sparse.csr_array(scaled.T @ scaled)
+
+
+def _contained(block: sparse.csr_array, other: sparse.csr_array) -> np.ndarray:
+    """Mark the stored entries of `block` that `other` stores too. Both have sorted indices."""
+    marked = np.zeros(block.nnz, dtype=bool)
+    if block.nnz:
+        keys, wanted = entry_keys(block), entry_keys(other)
+        at = np.minimum(np.searchsorted(keys, wanted), block.nnz - 1)
+        marked[at[keys[at] == wanted]] = True
+    return marked
+
+
+def _values_at(source: sparse.csr_array, block: sparse.csr_array) -> np.ndarray:
+    """Values of `source` at the stored entries of `block`, 0 where it has none."""
+    if not source.nnz:
+        return np.zeros(block.nnz, np.float32)
+    source.sort_indices()
+    keys, wanted = entry_keys(source), entry_keys(block)
+    at = np.minimum(np.searchsorted(keys, wanted), source.nnz - 1)
+    return np.where(keys[at] == wanted, source.data[at], np.float32(0))
+
+
+def _stacked(blocks: list[sparse.csr_array], n_items: int) -> sparse.csr_array:
+    counts = np.concatenate([np.diff(block.indptr) for block in blocks])
+    indptr = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
+    if indptr[-1] <= np.iinfo(np.int32).max:
+        indptr = indptr.astype(np.int32)
+    indices = np.concatenate([block.indices for block in blocks])
+    data = np.concatenate([block.data for block in blocks])
+    return sparse.csr_array((data, indices, indptr), shape=(counts.size, n_items))
