@@ -13,7 +13,8 @@ from torch import Tensor
 
 from recmodels.errors import InputError
 from recmodels.evaluation.metrics import METRICS
-from recmodels.evaluation.ranking import pairs_matrix, row_entries, top_items
+from recmodels.evaluation.ranking import row_entries, top_items
+from recmodels.graphs.matrices import interaction_matrix
 
 SUMMARY = pl.Schema({"metric": pl.String, "k": pl.Int32, "value": pl.Float64})
 GROUPS = pl.Schema(
@@ -99,16 +100,18 @@ def evaluate(
     if not (torch.isfinite(user_embeddings).all() and torch.isfinite(item_embeddings).all()):
         raise InputError("embeddings", expected="finite values", found="NaN or infinity")
 
-    train_matrix = pairs_matrix(*train, n_users, n_items)
-    held_out_matrix = pairs_matrix(*held_out, n_users, n_items)
-    excluded = train_matrix if masked is None else (train_matrix + pairs_matrix(*masked, n_users, n_items)).tocsr()
+    train_matrix = interaction_matrix(*train, n_users, n_items)
+    held_out_matrix = interaction_matrix(*held_out, n_users, n_items)
+    excluded = (
+        train_matrix if masked is None else (train_matrix + interaction_matrix(*masked, n_users, n_items)).tocsr()
+    )
     users = np.flatnonzero(np.diff(held_out_matrix.indptr))
     hits, items = _ranked_hits(user_embeddings, item_embeddings, users, max(ks), excluded, held_out_matrix)
     n_relevant = np.diff(held_out_matrix.indptr)[users].astype(np.int64)
     n_train = np.diff(train_matrix.indptr)[users].astype(np.int64)
     popularity = np.bincount(train_matrix.indices, minlength=n_items)
 
-    columns = {
+    columns: dict[str, NDArray[np.float64]] = {
         f"{name}@{k}": metric(hits[:, :k], n_relevant) for k in sorted(set(ks)) for name, metric in METRICS.items()
     }
     per_user = pl.DataFrame(

@@ -22,7 +22,7 @@ def precision(hits: Hits, n_relevant: Counts) -> Values:
 
 def hit_rate(hits: Hits, n_relevant: Counts) -> Values:
     """Return 1 where anything relevant was found."""
-    return hits.any(axis=1).astype(np.float64)
+    return np.asarray(hits.any(axis=1), dtype=np.float64)
 
 
 def ndcg(hits: Hits, n_relevant: Counts) -> Values:

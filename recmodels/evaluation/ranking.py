@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
@@ -30,13 +29,6 @@ class RankedBlock:
     users: Tensor
     items: Tensor
     scores: Tensor
-
-
-def pairs_matrix(users: NDArray[np.int64], items: NDArray[np.int64], n_users: int, n_items: int) -> sparse.csr_array:
-    """Return the (n_users, n_items) boolean CSR matrix of the pairs, column indices sorted, repeats merged."""
-    matrix = sparse.csr_array((np.ones(len(users), dtype=bool), (users, items)), shape=(n_users, n_items))
-    matrix.sum_duplicates()
-    return matrix
 
 
 def top_items(

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from recmodels.errors import InputError
 from recmodels.evaluation.floors import popularity_embeddings
-from recmodels.evaluation.ranking import pairs_matrix, top_items
+from recmodels.evaluation.ranking import top_items
+from recmodels.graphs.matrices import interaction_matrix
 from recmodels.training.checkpoint import Checkpoint, load_checkpoint
 
 RECOMMENDATIONS = pl.Schema(
@@ -41,7 +42,7 @@ class Recommender:
         self._n_users = checkpoint.user_embeddings.shape[0]
         self._n_items = checkpoint.item_embeddings.shape[0]
         seen = checkpoint.seen
-        self._seen = pairs_matrix(
+        self._seen = interaction_matrix(
             seen["user_id"].cast(pl.Int64).to_numpy(),
             seen["item_id"].cast(pl.Int64).to_numpy(),
             self._n_users,
@@ -152,7 +153,7 @@ class Recommender:
         self._check_n(n, self._n_items - 1)
         directions = functional.normalize(self.checkpoint.item_embeddings)
         known, asked_at = np.unique(asked, return_inverse=True)
-        itself = pairs_matrix(known, known, self._n_items, self._n_items)
+        itself = interaction_matrix(known, known, self._n_items, self._n_items)
         blocks = list(top_items(directions, directions, torch.from_numpy(known), n, excluded=itself))
         similar = torch.cat([block.items for block in blocks]) if blocks else torch.empty(0, n, dtype=torch.int64)
         scores = torch.cat([block.scores for block in blocks]) if blocks else torch.empty(0, n)

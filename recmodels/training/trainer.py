@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recmodels.errors import InputError, PermanentFailure
 from recmodels.evaluation.evaluator import recall_at
-from recmodels.evaluation.ranking import pairs_matrix
+from recmodels.graphs.matrices import interaction_matrix
 from recmodels.models.base import Model
 from recmodels.training import state as training_state
 from recmodels.training.config import TrainingConfig
@@ -120,8 +120,8 @@ def fit(
     device = model.device
     users, positives = _training_pairs(data, config, device)
     sampler = _sampler(model, data, config)
-    train_matrix = pairs_matrix(*data.train_pairs, data.n_users, data.n_items)
-    valid_matrix = pairs_matrix(data.valid_users, data.valid_items, data.n_users, data.n_items)
+    train_matrix = interaction_matrix(*data.train_pairs, data.n_users, data.n_items)
+    valid_matrix = interaction_matrix(data.valid_users, data.valid_items, data.n_users, data.n_items)
     optimiser = torch.optim.Adam(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
@@ -251,7 +251,7 @@ def _training_pairs(data: TrainingData, config: TrainingConfig, device: torch.de
         items = np.concatenate([items, data.added_items])
         order = np.lexsort((items, users))
         users, items = users[order], items[order]
-    return torch.from_numpy(users).to(device), torch.from_numpy(items).to(device)
+    return torch.tensor(users, device=device), torch.tensor(items, device=device)
 
 
 def _sampler(model: Model, data: TrainingData, config: TrainingConfig) -> NegativeSampler | None:
@@ -266,10 +266,10 @@ def _sampler(model: Model, data: TrainingData, config: TrainingConfig) -> Negati
             )
         return None
     size = (data.n_users, data.n_items)
-    positives = pairs_matrix(*data.train_pairs, *size)
+    positives = interaction_matrix(*data.train_pairs, *size)
     barred: Any = None
     if config.augmentation and data.added_users is not None and data.added_items is not None:
-        barred = pairs_matrix(data.added_users, data.added_items, *size)
+        barred = interaction_matrix(data.added_users, data.added_items, *size)
     if config.restricted_negatives:
         if not data.item_knn:
             raise InputError(
@@ -277,7 +277,7 @@ def _sampler(model: Model, data: TrainingData, config: TrainingConfig) -> Negati
             )
         from recmodels.transport.false_negatives import false_negatives
 
-        likely = false_negatives(*data.train_pairs, *size, data.item_knn).astype(bool)
+        likely = false_negatives(*data.train_pairs, *size, data.item_knn)
         barred = likely if barred is None else barred + likely
     return NegativeSampler(positives, barred, device=model.device)
 
