@@ -400,7 +400,7 @@ def _solve_with_pot(
         if relaxation is None:
             power = 1.0
             # POT updates the second vector first: with the problem turned round its last update is g, as here.
-            _, log = ot.sinkhorn(
+            solved: Any = ot.sinkhorn(
                 b / total,
                 a / total,
                 dense.T,
@@ -410,11 +410,12 @@ def _solve_with_pot(
                 stopThr=tolerance,
                 log=True,
             )
+            log = solved[1]
             log_f, log_g = log["log_v"] + np.log(total), log["log_u"]
             n_iterations = int(log["niter"]) + 1
         else:
             power = relaxation / (relaxation + epsilon)
-            _, log = ot.unbalanced.sinkhorn_unbalanced(
+            solved = ot.unbalanced.sinkhorn_unbalanced(
                 a,
                 b,
                 dense,
@@ -425,6 +426,7 @@ def _solve_with_pot(
                 stopThr=tolerance,
                 log=True,
             )
+            log = solved[1]
             log_f, log_g = log["logu"], log["logv"]
             n_iterations = len(log["err"])
         log_kg = logsumexp(log_g - dense / epsilon, axis=1)

@@ -168,7 +168,7 @@ class _Search:
             yield users, items, users * self.n_items + items, slice(start, stop)
 
     def _top_stored(self, q: int) -> tuple[np.ndarray, np.ndarray]:
-        """The q best entries with a stored cost that are not excluded: keys and values, by key."""
+        """List the q best entries with a stored cost that are not excluded: keys and values, by key."""
         kept_keys: list[np.ndarray] = []
         kept_values: list[np.ndarray] = []
         n_kept = 0
@@ -214,7 +214,7 @@ class _Search:
         return self.sorted_g.size - np.searchsorted(self.sorted_g, bound - self.f[self.users], side="left")
 
     def _raised(self, bound: int, q: int, stored_values: np.ndarray, listed: np.ndarray) -> int:
-        """The largest bound that still leaves q entries at or above it, or the given one if there is none."""
+        """Find the largest bound with q entries at or above it; the given one if there is none."""
         rank_one = np.sort(self.f[listed // self.n_items] + self.g[listed % self.n_items])
         stored = np.sort(stored_values)
 
@@ -238,8 +238,9 @@ class _Search:
         self, bound: int, q: int, stored_values: np.ndarray, listed: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """
-        Keys and values of pairs neither stored nor excluded: all above the bound, and at the bound, in the order of
-        keys, at least as many as the top q can still take.
+        List pairs that are neither stored nor excluded: keys and values.
+
+        All above the bound, and at the bound, in the order of keys, at least as many as the top q can still take.
         """
         above = self._pairs(np.searchsorted(self.sorted_g, bound - self.f[self.users], side="right"), None)
         above = above[~_is_in(above, listed)]
@@ -267,7 +268,7 @@ class _Search:
 
 
 def _best(keys: np.ndarray, values: np.ndarray, q: int) -> tuple[np.ndarray, np.ndarray]:
-    """The q largest values, the first of equal ones; order kept. Keys ascend."""
+    """Keep the q largest values, the first of equal ones, in their order. Keys ascend."""
     if keys.size <= q:
         return keys, values
     bound = np.partition(values, values.size - q)[values.size - q]
