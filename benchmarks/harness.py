@@ -1,0 +1,112 @@
+"""What every benchmark shares: options, timing in turns, peak memory, the table and the JSON file."""
+
+import argparse
+import ctypes
+import gc
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import TypeVar
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+T = TypeVar("T")
+SHARED_DATA_VARIABLE = "RECMODELS_SHARED_DATA"
+
+
+def parse_arguments(description: str) -> argparse.Namespace:
+    """Read ``--quick`` (a smoke run on small problems) and ``--json PATH``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="small problems and few rounds, to see that it runs")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures to this file")
+    return parser.parse_args()
+
+
+def shared_data() -> Path | None:
+    """Return the folder of real data sets, or None where it is absent."""
+    default = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    folder = Path(os.environ.get(SHARED_DATA_VARIABLE) or default)
+    return folder if folder.is_dir() else None
+
+
+def time_in_turns(
+    functions: Mapping[str, Callable[[], object]], *, rounds: int = 5, warm_up: bool = True
+) -> dict[str, float]:
+    """
+    Return the median seconds of each function over several rounds.
+
+    In each round every function runs once, so that a busy moment of the machine falls on all of them alike.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    if warm_up:
+        for function in functions.values():
+            function()
+    for _ in range(rounds):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def peak_megabytes(function: Callable[[], T]) -> tuple[float, T]:
+    """
+    Return by how many megabytes the process grew at most while a function ran, and what it returned.
+
+    Linux only: the kernel's own high-water mark is reset before the call.
+    """
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = psutil.Process().memory_info().rss
+    result = function()
+    status = Path("/proc/self/status").read_text()
+    highest = int(status.split("VmHWM:")[1].split()[0]) * 1024
+    return max(highest - before, 0) / 1e6, result
+
+
+class Report:
+    """
+    The figures of one benchmark.
+
+    Parameters
+    ----------
+    title
+        What was measured, the heading of the table.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.figures: dict[str, float] = {}
+        self._rows: list[tuple[str, str, str, str]] = []
+
+    def add(self, name: str, value: float, *, unit: str = "", baseline: str = "", goal: str = "") -> None:
+        """Record a figure: its name in the JSON, its value, what it is compared with and what it should be."""
+        self.figures[name] = float(value)
+        self._rows.append((name, f"{value:,.4g} {unit}".strip(), baseline, goal))
+
+    def skip(self, name: str, reason: str) -> None:
+        """Show in the table, and not in the JSON, that a figure could not be measured."""
+        self._rows.append((name, "not measured", reason, ""))
+
+    def finish(self, json_path: Path | None) -> None:
+        """Print the table and write the JSON file, if one is asked for."""
+        memory = psutil.virtual_memory().total / 2**30
+        machine = f"{platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
+        table = Table(title=self.title, caption=machine)
+        table.add_column("figure")
+        table.add_column("value", justify="right")
+        table.add_column("compared with")
+        table.add_column("goal")
+        for row in self._rows:
+            table.add_row(*row)
+        Console(width=140).print(table)
+        if json_path is not None:
+            json_path.parent.mkdir(parents=True, exist_ok=True)
+            json_path.write_text(json.dumps(self.figures, indent=2) + "\n")
