@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 
+import polars as pl
 import torch
 from torch import Tensor, nn
 
 from recmodels.errors import InputError
 from recmodels.models.config import ModelConfig
-from recmodels.training.data import TrainingData
+from recmodels.training.data import Features, TrainingData
 
 
 class Model(nn.Module, ABC):
@@ -23,6 +24,11 @@ class Model(nn.Module, ABC):
     generator
         Source of the initial parameters, on the CPU, so that they are the same on every device.
 
+    Raises
+    ------
+    InputError
+        If an input that the model or its training needs is absent; it is named as the asset.
+
     Attributes
     ----------
     device
@@ -36,6 +42,7 @@ class Model(nn.Module, ABC):
 
     def __init__(self, config: ModelConfig, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__()
+        _check_training_inputs(config, data, uses_negatives=self.uses_negatives)
         self.config = config
         self.device = resolve_device(config.training.device)
         self.n_users = data.n_users
@@ -72,3 +79,54 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and not available:
         raise InputError("training.device", expected="a CUDA device that answers", found="none", action="Use auto.")
     return torch.device("cuda" if name != "cpu" and available else "cpu")
+
+
+def _check_training_inputs(config: ModelConfig, data: TrainingData, *, uses_negatives: bool) -> None:
+    if config.training.augmentation and data.added_users is None:
+        raise InputError("training.augmentation", expected="augmented_interactions", found="none")
+    if config.training.restricted_negatives and not uses_negatives:
+        raise InputError(
+            "training.restricted_negatives",
+            expected="a model that samples negatives",
+            found="one that uses none",
+            action="Turn it off; training.augmentation works without negatives.",
+        )
+    if config.training.restricted_negatives and not data.item_knn:
+        raise InputError("training.restricted_negatives", expected="item_text_knn or item_image_knn", found="neither")
+
+
+def require_item_features(data: TrainingData, model: str) -> dict[str, Features]:
+    """
+    Return the item features by modality, at least one.
+
+    Raises
+    ------
+    InputError
+        If both modalities are absent.
+    """
+    if not data.item_features:
+        raise InputError(
+            f"training data of {model}", expected="item_text_embeddings or item_image_embeddings", found="neither"
+        )
+    return data.item_features
+
+
+def require_item_features_and_knn(
+    data: TrainingData, model: str
+) -> tuple[dict[str, Features], dict[str, pl.DataFrame]]:
+    """
+    Return the item features and the neighbour tables of the modalities that have both, at least one.
+
+    Raises
+    ------
+    InputError
+        If no modality has both.
+    """
+    both = [modality for modality in data.item_features if modality in data.item_knn]
+    if not both:
+        raise InputError(
+            f"training data of {model}",
+            expected="item_text_embeddings with item_text_knn, or item_image_embeddings with item_image_knn",
+            found=f"embeddings of {sorted(data.item_features)}, neighbour tables of {sorted(data.item_knn)}",
+        )
+    return {name: data.item_features[name] for name in both}, {name: data.item_knn[name] for name in both}

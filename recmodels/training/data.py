@@ -142,7 +142,7 @@ def training_data(
 
 
 def _ids(frame: pl.DataFrame, column: str) -> Ids:
-    return frame[column].cast(pl.Int64).to_numpy()
+    return np.array(frame[column].to_numpy(), dtype=np.int64)
 
 
 def _rows(table: pl.DataFrame | None) -> pl.DataFrame | None:
@@ -154,7 +154,8 @@ def _features(table: pl.DataFrame | None, id_column: str, name: str) -> Features
         return None
     if not np.array_equal(table[id_column].to_numpy(), np.arange(table.height)):
         raise InputError(f"table {name}", expected="every id once, in order from 0", found="other ids")
-    return np.ascontiguousarray(table["embedding"].to_numpy(), dtype=np.float32)
+    # A copy: what polars hands out is read-only, and torch wants arrays that it may write to.
+    return np.array(table["embedding"].to_numpy(), dtype=np.float32, order="C")
 
 
 def _check_range(where: str, ids: NDArray[np.integer], size: int) -> None:

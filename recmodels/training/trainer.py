@@ -20,6 +20,7 @@ from recmodels.training import state as training_state
 from recmodels.training.config import TrainingConfig
 from recmodels.training.data import TrainingData
 from recmodels.training.negatives import NegativeSampler
+from recmodels.transport.false_negatives import false_negatives
 
 VALIDATION_K = 20
 """Early stopping watches Recall at this list length."""
@@ -109,8 +110,7 @@ def fit(
     Raises
     ------
     InputError
-        If validation pairs, or inputs of the configured negatives or augmentation, are absent, or the state belongs to
-        another training.
+        If there are no validation pairs, or the state belongs to another training.
     PermanentFailure
         If the loss stops being finite, or the device runs out of memory.
     """
@@ -244,9 +244,7 @@ class _Loop:
 def _training_pairs(data: TrainingData, config: TrainingConfig, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return users and items of the positives, by user: the sampler is fastest that way, batches are shuffled later."""
     users, items = data.train_pairs
-    if config.augmentation:
-        if data.added_users is None or data.added_items is None:
-            raise InputError("training.augmentation", expected="augmented_interactions", found="none")
+    if config.augmentation and data.added_users is not None and data.added_items is not None:
         users = np.concatenate([users, data.added_users])
         items = np.concatenate([items, data.added_items])
         order = np.lexsort((items, users))
@@ -257,13 +255,6 @@ def _training_pairs(data: TrainingData, config: TrainingConfig, device: torch.de
 def _sampler(model: Model, data: TrainingData, config: TrainingConfig) -> NegativeSampler | None:
     """Return the sampler of items that occur in training and that the user neither has nor, if so set, likely likes."""
     if not model.uses_negatives:
-        if config.restricted_negatives:
-            raise InputError(
-                "training.restricted_negatives",
-                expected="a model that samples negatives",
-                found=type(model).__module__.rpartition(".")[2],
-                action="Turn it off; training.augmentation works without negatives.",
-            )
         return None
     size = (data.n_users, data.n_items)
     positives = interaction_matrix(*data.train_pairs, *size)
@@ -271,12 +262,6 @@ def _sampler(model: Model, data: TrainingData, config: TrainingConfig) -> Negati
     if config.augmentation and data.added_users is not None and data.added_items is not None:
         barred = interaction_matrix(data.added_users, data.added_items, *size)
     if config.restricted_negatives:
-        if not data.item_knn:
-            raise InputError(
-                "training.restricted_negatives", expected="item_text_knn or item_image_knn", found="neither"
-            )
-        from recmodels.transport.false_negatives import false_negatives
-
         likely = false_negatives(*data.train_pairs, *size, data.item_knn)
         barred = likely if barred is None else barred + likely
     return NegativeSampler(positives, barred, device=model.device)

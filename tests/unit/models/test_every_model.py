@@ -1,0 +1,145 @@
+"""What holds for every model of the registry."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recmodels.errors import InputError
+from recmodels.evaluation.evaluator import evaluate
+from recmodels.models.base import Model
+from recmodels.models.registry import MODELS, build_model, resolve_config
+from recmodels.training.checkpoint import load_checkpoint, restore_model
+from recmodels.training.data import TrainingData
+from recmodels.training.run import train_checkpoint
+from recmodels.training.trainer import FitResult, final_embeddings, fit
+
+SMALL = {"embedding_size": 16}
+GRAPHS = {"neighbours": 4}
+
+
+def overrides(name: str, **training: object) -> dict[str, object]:
+    fields = type(resolve_config(name)).model_fields
+    small = {**SMALL, **{key: value for key, value in GRAPHS.items() if key in fields}}
+    return {**small, "training": {"batch_size": 64, "learning_rate": 0.02, "epochs": 20, **training}}
+
+
+def build(name: str, data: TrainingData, seed: int = 0, **training: object) -> Model:
+    return build_model(name, resolve_config(name, overrides(name, **training)), data, seed)
+
+
+def train(name: str, data: TrainingData, seed: int = 0, **training: object) -> tuple[Model, FitResult]:
+    model = build(name, data, seed, **training)
+    return model, fit(model, data, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def data(checkerboard) -> TrainingData:
+    return checkerboard.data()
+
+
+@pytest.fixture(scope="module")
+def trained(data):
+    results = {}
+
+    def of(name: str) -> tuple[Model, FitResult]:
+        if name not in results:
+            results[name] = train(name, data)
+        return results[name]
+
+    return of
+
+
+@pytest.mark.parametrize("name", MODELS)
+class TestEveryModel:
+    def test_the_gradient_reaches_every_parameter(self, name: str, data: TrainingData) -> None:
+        model = build(name, data)
+        model.train()
+        generator = torch.Generator().manual_seed(1)
+        model.on_epoch_start(0, generator)
+        users, positives = (torch.from_numpy(ids[::3].copy()) for ids in data.train_pairs)
+        negatives = torch.randint(data.n_items, positives.shape, generator=generator)
+        sum(model.loss(users, positives, negatives if model.uses_negatives else negatives[:0]).values()).backward()
+        untouched = [
+            key for key, value in model.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0
+        ]
+        assert untouched == []
+
+    def test_the_loss_falls_and_the_checkerboard_is_solved(self, name: str, checkerboard, data, trained) -> None:
+        _, result = trained(name)
+        losses = result.history["loss"].to_list()
+        assert losses[-1] < losses[0]
+        users, items = result.user_embeddings, result.item_embeddings
+        test = evaluate(users, items, data.train_pairs, checkerboard.pairs("test"), ks=(4,))
+        # Four liked items are unseen: one of valid, two of test, one in no split. Who knows the parity shows these.
+        assert test.value("recall", 4) > 0.9
+
+    def test_a_checkpoint_gives_the_same_scores(self, name: str, checkerboard, data, tmp_path: Path) -> None:
+        config = resolve_config(name, overrides(name, epochs=2))
+        result = train_checkpoint(
+            tmp_path / "checkpoint",
+            name,
+            config,
+            data,
+            seed=3,
+            users=checkerboard.users,
+            items=checkerboard.items,
+            provenance={},
+        )
+        stored = load_checkpoint(tmp_path / "checkpoint")
+        assert stored.config == config
+        torch.testing.assert_close(stored.user_embeddings, result.user_embeddings, rtol=0, atol=0)
+        users, items = final_embeddings(restore_model(stored, data))
+        torch.testing.assert_close(users, result.user_embeddings, rtol=0, atol=0)
+        torch.testing.assert_close(items, result.item_embeddings, rtol=0, atol=0)
+
+    def test_the_same_seed_gives_the_same_parameters_and_another_others(self, name: str, data: TrainingData) -> None:
+        first, again, other = (train(name, data, seed, epochs=2)[0].state_dict() for seed in (5, 5, 6))
+        assert first.keys() == again.keys()
+        assert all(torch.equal(first[key], again[key]) for key in first)
+        assert any(not torch.equal(first[key], other[key]) for key in first)
+
+    def test_the_loss_of_a_batch_is_finite_and_its_parts_are_scalars(self, name: str, data: TrainingData) -> None:
+        model = build(name, data)
+        model.on_epoch_start(0, torch.Generator().manual_seed(0))
+        one = torch.tensor([0])
+        parts = model.loss(one, torch.tensor([2]), torch.tensor([1]) if model.uses_negatives else one[:0])
+        assert all(part.ndim == 0 and torch.isfinite(part) for part in parts.values())
+
+    def test_propagating_twice_gives_the_same_and_leaves_the_parameters_alone(self, name: str, trained) -> None:
+        model, result = trained(name)
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        users, items = final_embeddings(model)
+        torch.testing.assert_close(users, result.user_embeddings, rtol=0, atol=0)
+        torch.testing.assert_close(items, result.item_embeddings, rtol=0, atol=0)
+        assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+    def test_a_missing_input_is_named_at_construction(self, name: str, checkerboard) -> None:
+        for need in MODELS[name].needs:
+            with pytest.raises(InputError) as raised:
+                build(name, checkerboard.data(need, need.replace("text", "image")))
+            assert need in str(raised.value)
+
+    def test_it_trains_without_its_optional_inputs(self, name: str, checkerboard) -> None:
+        _, result = train(name, checkerboard.data(*MODELS[name].optional), epochs=2)
+        assert np.isfinite(result.user_embeddings.numpy()).all()
+
+    def test_it_reads_nothing_but_the_inputs_it_names(self, name: str, checkerboard, data: TrainingData) -> None:
+        alone = checkerboard.data(*(checkerboard.tables.keys() - MODELS[name].inputs))
+        for values in zip(
+            train(name, alone, epochs=2)[0].state_dict().values(),
+            train(name, data, epochs=2)[0].state_dict().values(),
+            strict=True,
+        ):
+            assert torch.equal(*values)
+
+    def test_unknown_settings_are_refused_by_name(self, name: str) -> None:
+        with pytest.raises(InputError, match="embeding_size"):
+            resolve_config(name, {"embeding_size": 8})
+        with pytest.raises(InputError, match="learning_rate"):
+            resolve_config(name, {"training": {"lr": 0.1}})
+
+    def test_every_setting_is_explained(self, name: str) -> None:
+        for settings in (type(resolve_config(name)), type(resolve_config(name).training)):
+            assert [key for key, field in settings.model_fields.items() if not field.description] == []
