@@ -50,14 +50,6 @@ class NegativeSampler:
         if not items.size:
             raise InputError("training interactions", expected="at least one item", found="none")
         n_seen = np.diff(seen.indptr)
-        forbidden = seen
-        if false_negatives is not None:
-            if shape_of(false_negatives) != (n_users, n_items):
-                raise InputError(
-                    "false negatives", expected=f"shape {(n_users, n_items)}", found=f"shape {false_negatives.shape}"
-                )
-            forbidden = _among(sparse.csr_array(seen + _pattern(false_negatives)), items)
-        counts = np.diff(forbidden.indptr)
         if n_seen.max() == items.size:
             raise InputError(
                 "training interactions",
@@ -65,11 +57,21 @@ class NegativeSampler:
                 found=f"user {int(n_seen.argmax())} with all {items.size} items",
                 action="Remove the user or sample without restriction.",
             )
-        unrestricted = counts == items.size
-        self.n_unrestricted_users = int(unrestricted.sum())
-        if self.n_unrestricted_users:
-            forbidden = _replace_rows(forbidden, _among(seen, items), unrestricted)
-            counts = np.diff(forbidden.indptr)
+        forbidden, self.n_unrestricted_users = seen, 0
+        if false_negatives is not None:
+            if shape_of(false_negatives) != (n_users, n_items):
+                raise InputError(
+                    "false negatives", expected=f"shape {(n_users, n_items)}", found=f"shape {false_negatives.shape}"
+                )
+            # Seen entries are worth 2, so that a sum tells them from pairs that are false negatives alone.
+            both = sparse.csr_array(seen * np.int8(2) + _pattern(false_negatives))
+            is_item = np.zeros(n_items, dtype=bool)
+            is_item[items] = True
+            both = _kept(both, is_item[both.indices])
+            unrestricted = np.diff(both.indptr) == items.size
+            self.n_unrestricted_users = int(unrestricted.sum())
+            forbidden = _kept(both, (both.data >= 2) | ~np.repeat(unrestricted, np.diff(both.indptr)))
+        counts = np.diff(forbidden.indptr)
         columns = np.searchsorted(items, forbidden.indices)
         starts = forbidden.indptr[:-1].astype(np.int64)
         rows = np.repeat(np.arange(n_users, dtype=np.int64), counts)
@@ -119,20 +121,7 @@ def _pattern(matrix: Any) -> sparse.csr_array:
     return pattern
 
 
-def _among(matrix: sparse.csr_array, items: np.ndarray) -> sparse.csr_array:
-    is_item = np.zeros(shape_of(matrix)[1], dtype=bool)
-    is_item[items] = True
-    kept = is_item[matrix.indices]
-    if kept.all():
-        return matrix
-    indptr = np.concatenate(([0], np.cumsum(kept, dtype=np.int64)))[matrix.indptr]
-    return sparse.csr_array((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
-
-
-def _replace_rows(matrix: sparse.csr_array, other: sparse.csr_array, chosen: np.ndarray) -> sparse.csr_array:
-    keep = sparse.diags_array((~chosen).astype(np.int8))
-    take = sparse.diags_array(chosen.astype(np.int8))
-    result = sparse.csr_array(keep @ matrix + take @ other)
-    result.eliminate_zeros()
-    result.sort_indices()
-    return result
+def _kept(matrix: sparse.csr_array, chosen: np.ndarray) -> sparse.csr_array:
+    """Keep the chosen stored entries."""
+    indptr = np.concatenate(([0], np.cumsum(chosen, dtype=np.int64)))[matrix.indptr]
+    return sparse.csr_array((matrix.data[chosen], matrix.indices[chosen], indptr), shape=matrix.shape)
