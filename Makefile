@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 # faiss-cpu and faiss-gpu provide the same module: take the GPU build only where an NVIDIA driver answers.
 HARDWARE := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 
+# Threads that spin while they wait make small models many times slower wherever another process wants the cores.
+export OMP_WAIT_POLICY ?= passive
+
 DATASET ?= demo
 RAW_DIR ?=
 MODELS ?=

@@ -1,0 +1,70 @@
+"""How a check is declared: it reads what is stored, so that it can also be run on its own, long after the asset."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from assets.failures import clear_failures
+from assets.io_managers import stored_path
+from assets.partitions import DATASETS, dataset_of
+from assets.resources import DataRoot
+from recmodels.errors import MissingObject
+
+Verdict = tuple[bool, Mapping[str, Any]]
+"""Whether the check passed, and what was measured."""
+
+
+def read_table(data_root: DataRoot, asset: dg.AssetKey | str, partition_key: str) -> pl.DataFrame:
+    """Return the stored table of one partition; tables of a data set are found from a partition with a seed, too."""
+    key = dg.AssetKey(asset) if isinstance(asset, str) else asset
+    path = stored_path(data_root.root, "tables", key, partition_key, ".parquet")
+    if not path.exists():
+        raise MissingObject(f"{path} is gone: restore it, or materialise {key.to_user_string()} again.")
+    return pl.read_parquet(path)
+
+
+def table_check(
+    asset: dg.AssetKey | str,
+    description: str,
+    *,
+    also: Sequence[str] = (),
+    blocking: bool = True,
+    partitions_def: dg.PartitionsDefinition[str] = DATASETS,
+) -> Callable[[Callable[..., Verdict]], dg.AssetChecksDefinition]:
+    """
+    Declare a check of a stored table.
+
+    Parameters
+    ----------
+    asset
+        What is checked; the decorated function gets its table first.
+    description
+        What holds if the check passes.
+    also
+        Further tables of the same data set that the function gets, in this order.
+    blocking
+        Whether assets downstream wait for the check, and do not run if it fails.
+    """
+
+    def decorate(verdict: Callable[..., Verdict]) -> dg.AssetChecksDefinition:
+        @dg.asset_check(
+            asset=asset,
+            name=verdict.__name__,
+            description=description,
+            blocking=blocking,
+            partitions_def=partitions_def,
+            additional_deps=list(also),
+        )
+        def check(context: dg.AssetCheckExecutionContext, data_root: DataRoot) -> dg.AssetCheckResult:
+            with clear_failures():
+                frames = [read_table(data_root, asset, context.partition_key)]
+                frames += [read_table(data_root, name, dataset_of(context.partition_key)) for name in also]
+                passed, measured = verdict(*frames)
+            severity = dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN
+            return dg.AssetCheckResult(passed=passed, metadata=measured, severity=severity)
+
+        return check
+
+    return decorate

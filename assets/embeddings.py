@@ -1,0 +1,81 @@
+"""Embeddings: profiles and images as vectors, one row an id."""
+
+import dagster as dg
+import polars as pl
+
+from assets.lineage import materialized
+from assets.partitions import dataset_of
+from assets.resources import DataRoot
+from assets.stage import stage_asset
+from recmodels.data.catalogue import load_catalogue
+from recmodels.data.dump import read_image_embeddings, read_text_features
+from recmodels.data.raw import RawManifest
+
+CODE_VERSION = "1"
+GROUP = "embeddings"
+STORE = "text_embeddings.sqlite"
+
+
+@stage_asset(
+    group_name=GROUP,
+    kinds={"huggingface", "parquet"},
+    code_version=CODE_VERSION,
+)
+def item_text_embeddings(
+    context: dg.AssetExecutionContext, data_root: DataRoot, raw_dumps: str, item_profiles: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """
+    Each item's profile as a vector of the data set's sentence encoder.
+
+    The text features that came with the data set where it brings them.
+    """
+    imported = read_text_features(RawManifest.model_validate_json(raw_dumps), item_profiles)
+    if not imported.is_empty():
+        return materialized(context, imported, metadata={"imported": True})
+    return _embedded(context, data_root, item_profiles, "item_id")
+
+
+@stage_asset(
+    group_name=GROUP,
+    kinds={"huggingface", "parquet"},
+    code_version=CODE_VERSION,
+)
+def user_text_embeddings(
+    context: dg.AssetExecutionContext, data_root: DataRoot, user_profiles: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """Each user's profile as a vector of the data set's sentence encoder."""
+    return _embedded(context, data_root, user_profiles, "user_id")
+
+
+@stage_asset(
+    group_name=GROUP,
+    kinds={"numpy", "parquet"},
+    code_version=CODE_VERSION,
+)
+def item_image_embeddings(
+    context: dg.AssetExecutionContext, raw_dumps: str, item_ids: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """
+    The image features that came with the data set; items without an image get the mean, and `present` says so.
+
+    No rows if the data set has no image features.
+    """
+    table = read_image_embeddings(RawManifest.model_validate_json(raw_dumps), item_ids)
+    missing = table.height - int(table["present"].sum())
+    return materialized(context, table, metadata={"without_image": missing, "modality_present": table.height > 0})
+
+
+def _embedded(
+    context: dg.AssetExecutionContext, data_root: DataRoot, profiles: pl.DataFrame, id_column: str
+) -> dg.MaterializeResult[pl.DataFrame]:
+    from recmodels.embeddings.encode import EncoderConfig, embed_table
+
+    result = embed_table(
+        profiles,
+        id_column=id_column,
+        text_column="profile",
+        config=EncoderConfig(model=load_catalogue()[dataset_of(context.partition_key)].encoder),
+        store_path=data_root.cache(STORE),
+        progress=lambda done, total: context.log.info(f"{done:,} of {total:,} texts encoded"),
+    )
+    return materialized(context, result.table, metadata=result.stats)

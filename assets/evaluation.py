@@ -1,0 +1,185 @@
+"""Evaluation: each model and floor scored once on the test rows, and the leaderboard over seeds."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from assets.lineage import SPLIT_DIGEST, materialized
+from assets.partitions import ALL_SEEDS, DATASET_SEEDS, seed_of
+from assets.stage import stage_asset, stage_multi_asset
+from assets.training import checkpoint_key
+from recmodels.data.split import split_digest
+from recmodels.models.registry import FLOORS, MODELS
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CODE_VERSION = "1"
+GROUP = "evaluation"
+HEADLINE = (("recall", 10), ("recall", 20), ("ndcg", 10), ("ndcg", 20))
+
+
+def metrics_key(model: str) -> dg.AssetKey:
+    """Return the key of a model's test metrics: the means, over all users and by group."""
+    return dg.AssetKey(["metrics", model])
+
+
+def user_metrics_key(model: str) -> dg.AssetKey:
+    """Return the key of a model's test metrics user by user."""
+    return dg.AssetKey(["user_metrics", model])
+
+
+def _specs(model: str, title: str, inputs: list[dg.AssetKey]) -> list[dg.AssetSpec]:
+    texts = {
+        metrics_key(model): f"Test metrics of {title}: means over the users, and by user activity and item popularity.",
+        user_metrics_key(model): f"Test metrics of {title} user by user, for tests of significance without a re-run.",
+    }
+    return [
+        dg.AssetSpec(
+            key,
+            deps=inputs,
+            group_name=GROUP,
+            kinds={"polars", "parquet"},
+            code_version=CODE_VERSION,
+            description=text,
+        )
+        for key, text in texts.items()
+    ]
+
+
+def metrics_assets(model: str) -> dg.AssetsDefinition:
+    """Return the assets that evaluate the checkpoint of a model."""
+    keys = [checkpoint_key(model), dg.AssetKey("interactions")]
+
+    @stage_multi_asset(
+        _specs(model, MODELS[model].title, keys),
+        name=f"evaluate_{model}",
+        partitions_def=DATASET_SEEDS,
+        ins={"checkpoint": dg.AssetIn(keys[0]), "interactions": dg.AssetIn(keys[1])},
+    )
+    def evaluate_model(
+        context: dg.AssetExecutionContext, checkpoint: Path, interactions: pl.DataFrame
+    ) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
+        from recmodels.training.checkpoint import load_checkpoint
+
+        stored = load_checkpoint(checkpoint)
+        yield from _evaluated(context, model, stored.user_embeddings, stored.item_embeddings, interactions)
+
+    return evaluate_model
+
+
+def floor_assets(floor: str) -> dg.AssetsDefinition:
+    """Return the assets that evaluate a recommender that learns nothing about a user."""
+    keys = [dg.AssetKey("interactions"), dg.AssetKey("users"), dg.AssetKey("item_ids")]
+
+    @stage_multi_asset(
+        _specs(floor, floor, keys),
+        name=f"evaluate_{floor}",
+        partitions_def=DATASET_SEEDS,
+        ins={key.path[0]: dg.AssetIn(key) for key in keys},
+    )
+    def evaluate_floor(
+        context: dg.AssetExecutionContext, interactions: pl.DataFrame, users: pl.DataFrame, item_ids: pl.DataFrame
+    ) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
+        from recmodels.evaluation.floors import popularity_embeddings, random_embeddings
+
+        if floor == "popularity":
+            embeddings = popularity_embeddings(_pairs(interactions, "train")[1], users.height, item_ids.height)
+        else:
+            embeddings = random_embeddings(users.height, item_ids.height, seed=seed_of(context.partition_key))
+        yield from _evaluated(context, floor, *embeddings, interactions)
+
+    return evaluate_floor
+
+
+def _evaluated(
+    context: dg.AssetExecutionContext,
+    model: str,
+    user_embeddings: "Tensor",
+    item_embeddings: "Tensor",
+    interactions: pl.DataFrame,
+) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
+    from recmodels.evaluation.evaluator import evaluate
+
+    result = evaluate(user_embeddings, item_embeddings, _pairs(interactions, "train"), _pairs(interactions, "test"))
+    run = {
+        "model": pl.lit(model),
+        "seed": pl.lit(seed_of(context.partition_key), pl.Int32),
+        SPLIT_DIGEST: pl.lit(split_digest(interactions)),
+    }
+    overall = result.summary.select(
+        grouping=pl.lit("all"),
+        group=pl.lit("all"),
+        n_users=pl.lit(result.per_user.height, pl.Int32),
+        **_same("metric", "k", "value"),
+    )
+    headline = {f"{metric}@{k}": result.value(metric, k) for metric, k in HEADLINE}
+    yield materialized(
+        context,
+        pl.concat([overall, result.groups]).select(**run, **_same(*overall.columns)),
+        key=metrics_key(model),
+        metadata=headline,
+    )
+    yield materialized(
+        context, result.per_user.select(**run, **_same(*result.per_user.columns)), key=user_metrics_key(model)
+    )
+
+
+def _pairs(interactions: pl.DataFrame, split: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    rows = interactions.filter(pl.col("split") == split).cast({"user_id": pl.Int64, "item_id": pl.Int64})
+    return rows["user_id"].to_numpy(), rows["item_id"].to_numpy()
+
+
+def _same(*columns: str) -> dict[str, pl.Expr]:
+    return {column: pl.col(column) for column in columns}
+
+
+def _metrics_inputs() -> dict[str, dg.AssetIn]:
+    return {
+        f"metrics_{model}": dg.AssetIn(metrics_key(model), partition_mapping=ALL_SEEDS) for model in [*MODELS, *FLOORS]
+    }
+
+
+@stage_asset(
+    group_name=GROUP,
+    kinds={"polars", "parquet"},
+    code_version=CODE_VERSION,
+    ins={"interactions": dg.AssetIn("interactions"), **_metrics_inputs()},
+)
+def leaderboard(
+    context: dg.AssetExecutionContext, interactions: pl.DataFrame, **metrics: dict[str, pl.DataFrame]
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """
+    Mean and standard deviation over seeds of every model's test metrics, best first.
+
+    Results that were measured on another split are left out and counted.
+    """
+    from recmodels.evaluation.leaderboard import leaderboard as ranked
+    from recmodels.evaluation.leaderboard import wide
+
+    frames = [frame for by_seed in metrics.values() for frame in by_seed.values()]
+    everything = pl.concat(frames).filter(pl.col("grouping") == "all")
+    current = everything.filter(pl.col(SPLIT_DIGEST) == split_digest(interactions))
+    board = ranked(current.select("model", "seed", "metric", "k", "value"))
+    outdated = everything.select("model", "seed").unique().height - current.select("model", "seed").unique().height
+    return materialized(
+        context, board, metadata={"table": _markdown(wide(board)), "results_of_another_split_left_out": outdated}
+    )
+
+
+def _markdown(table: pl.DataFrame) -> dg.MarkdownMetadataValue:
+    columns = ["model", "n_seeds", *(f"{metric}@{k}" for metric, k in HEADLINE)]
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    lines += [
+        "| " + " | ".join(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row) + " |"
+        for row in table.select(columns).iter_rows()
+    ]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+evaluations = [metrics_assets(model) for model in MODELS] + [floor_assets(floor) for floor in FLOORS]

@@ -1,0 +1,73 @@
+"""Graphs: the nearest neighbours of items in each modality, and of users by profile."""
+
+import dagster as dg
+import polars as pl
+
+from assets.lineage import materialized
+from assets.partitions import dataset_of
+from assets.stage import stage_asset
+from recmodels.data.catalogue import Role, load_catalogue
+from recmodels.data.dump import read_imported_knn
+from recmodels.data.raw import RawManifest
+from recmodels.data.schemas import KNN
+
+CODE_VERSION = "1"
+GROUP = "graphs"
+
+
+@stage_asset(
+    group_name=GROUP,
+    kinds={"faiss", "parquet"},
+    code_version=CODE_VERSION,
+)
+def item_text_knn(
+    context: dg.AssetExecutionContext, raw_dumps: str, item_ids: pl.DataFrame, item_text_embeddings: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """
+    Nearest neighbours of each item by the cosine of text embeddings, itself included.
+
+    An import's own table where it brings one.
+    """
+    imported = read_imported_knn(RawManifest.model_validate_json(raw_dumps), Role.TEXT_KNN, item_ids)
+    return _neighbours(context, item_text_embeddings, imported)
+
+
+@stage_asset(
+    group_name=GROUP,
+    kinds={"faiss", "parquet"},
+    code_version=CODE_VERSION,
+)
+def item_image_knn(
+    context: dg.AssetExecutionContext, raw_dumps: str, item_ids: pl.DataFrame, item_image_embeddings: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """Nearest neighbours of each item by the cosine of image features; no rows where there are none."""
+    imported = read_imported_knn(RawManifest.model_validate_json(raw_dumps), Role.IMAGE_KNN, item_ids)
+    return _neighbours(context, item_image_embeddings, imported)
+
+
+@stage_asset(
+    group_name=GROUP,
+    kinds={"faiss", "parquet"},
+    code_version=CODE_VERSION,
+)
+def user_knn(
+    context: dg.AssetExecutionContext, user_text_embeddings: pl.DataFrame
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """Nearest neighbours of each user by the cosine of profile embeddings, itself included."""
+    return _neighbours(context, user_text_embeddings)
+
+
+def _neighbours(
+    context: dg.AssetExecutionContext, embeddings: pl.DataFrame, imported: pl.DataFrame | None = None
+) -> dg.MaterializeResult[pl.DataFrame]:
+    from recmodels.graphs.knn import knn_table
+
+    came_with_data = False
+    if imported is not None and not imported.is_empty():
+        came_with_data, table = True, imported
+    elif embeddings.is_empty():
+        table = pl.DataFrame(schema=KNN)
+    else:
+        k = load_catalogue()[dataset_of(context.partition_key)].knn_k
+        table = knn_table(embeddings["embedding"].to_numpy(), k)
+    return materialized(context, table, metadata={"imported": came_with_data, "modality_present": not table.is_empty()})

@@ -1,0 +1,71 @@
+"""Tables from the raw files: items, users, reviews, the split interactions, and what was rejected."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from assets.lineage import SPLIT_DIGEST, materialized
+from assets.partitions import dataset_of
+from assets.stage import stage_multi_asset
+from recmodels.data.catalogue import load_catalogue
+from recmodels.data.dump import load_dump
+from recmodels.data.raw import RawManifest
+from recmodels.data.split import split_digest, split_interactions, without_training
+
+CODE_VERSION = "1"
+GROUP = "interactions"
+
+
+def _table(key: str, description: str) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        key,
+        deps=["raw_dumps"],
+        group_name=GROUP,
+        kinds={"polars", "parquet"},
+        code_version=CODE_VERSION,
+        description=description,
+    )
+
+
+@stage_multi_asset(
+    name="read_raw_dumps",
+    specs=[
+        _table("items", "Items in id order: asin, title, description, brand, categories, price, image address."),
+        _table("item_ids", "Items in id order with their asin alone: what trained models keep to name their items."),
+        _table("users", "Users in id order with the reviewer id of the raw files."),
+        _table("reviews", "Rating, time and text of each kept (user, item) pair; empty for imports without reviews."),
+        _table("interactions", "Each kept (user, item) pair with its split: train, valid or test."),
+        _table("rejects", "Raw lines that could not be read: file, line, reason, first 200 characters."),
+    ],
+    ins={"raw_dumps": dg.AssetIn("raw_dumps")},
+)
+def read_raw_dumps(context: dg.AssetExecutionContext, raw_dumps: str) -> Iterator[dg.MaterializeResult[object]]:
+    """Read the raw files, keep the k-core, number users and items, and split each user's rows."""
+    entry = load_catalogue()[dataset_of(context.partition_key)]
+    manifest = RawManifest.model_validate_json(raw_dumps)
+    source = entry.sources[manifest.format]
+    dump = load_dump(manifest, entry)
+    interactions = split_interactions(dump.interactions, source.split, seed=source.split_seed)
+    cold = without_training(interactions, dump.users.height, dump.items.height)
+    tables = {
+        "items": dump.items,
+        "item_ids": dump.items.select("item_id", "asin"),
+        "users": dump.users,
+        "reviews": dump.reviews,
+        "rejects": dump.rejects,
+        "interactions": interactions,
+    }
+    sizes = {str(row["split"]): row["len"] for row in interactions.group_by("split").len().iter_rows(named=True)}
+    about = {
+        "interactions": {
+            SPLIT_DIGEST: split_digest(interactions),
+            "split": f"{source.split}, seed {source.split_seed}",
+            "k_core": source.k_core,
+            "split_sizes": dg.MetadataValue.json(sizes),
+            "users_without_training_rows": len(cold.users),
+            "items_without_training_rows": len(cold.items),
+        },
+        "rejects": {"counts": dg.MetadataValue.json(dump.counts)},
+    }
+    for name, table in tables.items():
+        yield materialized(context, table, key=dg.AssetKey(name), metadata=about.get(name))

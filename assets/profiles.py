@@ -1,0 +1,127 @@
+"""Profiles: what an item is and what a user likes, in a few sentences, from training rows only."""
+
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from assets.lineage import materialized
+from assets.partitions import dataset_of
+from assets.resources import DataRoot
+from assets.stage import stage_asset
+from recmodels.data.catalogue import load_catalogue
+from recmodels.errors import InputError
+from recmodels.profiles.config import ProfileConfig
+from recmodels.profiles.runner import Progress
+from recmodels.profiles.write import ProfileResult, write_item_profiles, write_user_profiles
+
+CODE_VERSION = "1"
+GROUP = "profiles"
+CACHE = "profiles.sqlite"
+
+
+class ProfilesConfig(dg.Config):
+    """Which back-end writes the profiles of a run."""
+
+    backend: str = ""
+    """`extractive` (no LLM), `ollama`, `openai` or `transformers`; empty for the catalogue's."""
+
+    settings: dict[str, Any] = {}
+    """Further settings of the back-end, such as model or server, by name. Unknown keys fail."""
+
+
+@stage_asset(
+    group_name=GROUP,
+    kinds={"polars", "parquet"},
+    code_version=CODE_VERSION,
+    pool="llm",
+)
+def item_profiles(
+    context: dg.AssetExecutionContext,
+    config: ProfilesConfig,
+    data_root: DataRoot,
+    items: pl.DataFrame,
+    reviews: pl.DataFrame,
+    interactions: pl.DataFrame,
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """
+    A short profile of every item.
+
+    From title and description, or from training reviews where there is no description (BLAST, stage 1). `source` names
+    who wrote it.
+    """
+    result = write_item_profiles(
+        items,
+        reviews,
+        interactions,
+        domain=load_catalogue()[dataset_of(context.partition_key)].domain,
+        config=_resolved(context, config),
+        cache_path=data_root.cache(CACHE),
+        progress=_logged(context),
+    )
+    return _recorded(context, result)
+
+
+@stage_asset(
+    group_name=GROUP,
+    kinds={"polars", "parquet"},
+    code_version=CODE_VERSION,
+    pool="llm",
+)
+def user_profiles(
+    context: dg.AssetExecutionContext,
+    config: ProfilesConfig,
+    data_root: DataRoot,
+    items: pl.DataFrame,
+    item_profiles: pl.DataFrame,
+    users: pl.DataFrame,
+    reviews: pl.DataFrame,
+    interactions: pl.DataFrame,
+) -> dg.MaterializeResult[pl.DataFrame]:
+    """
+    A short profile of every user, from titles, item profiles and own reviews of the training items (BLAST, stage 1).
+
+    `source` names who wrote it.
+    """
+    result = write_user_profiles(
+        items,
+        item_profiles,
+        reviews,
+        interactions,
+        n_users=users.height,
+        domain=load_catalogue()[dataset_of(context.partition_key)].domain,
+        config=_resolved(context, config),
+        cache_path=data_root.cache(CACHE),
+        progress=_logged(context),
+    )
+    return _recorded(context, result)
+
+
+def _resolved(context: dg.AssetExecutionContext, config: ProfilesConfig) -> ProfileConfig:
+    entry = load_catalogue()[dataset_of(context.partition_key)]
+    settings = {"backend": config.backend or entry.profile_backend, **config.settings}
+    try:
+        return ProfileConfig.model_validate(settings)
+    except ValueError as error:
+        raise InputError(
+            "profile settings", expected=f"some of {', '.join(ProfileConfig.model_fields)}", found=str(error)
+        ) from error
+
+
+def _logged(context: dg.AssetExecutionContext):
+    def log(progress: Progress) -> None:
+        left = "" if progress.seconds_left is None else f", {progress.seconds_left:.0f} s left"
+        context.log.info(f"{progress.done:,} of {progress.total:,} profiles, {progress.rate:.1f} a second{left}")
+
+    return log
+
+
+def _recorded(context: dg.AssetExecutionContext, result: ProfileResult) -> dg.MaterializeResult[pl.DataFrame]:
+    return materialized(
+        context,
+        result.table,
+        metadata={
+            **result.stats,
+            "dead_letters": dg.MetadataValue.json(result.dead_letters.head(100).to_dicts()),
+        },
+    )

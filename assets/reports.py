@@ -1,0 +1,158 @@
+"""The report of a data set: one HTML file."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from assets.evaluation import metrics_key
+from assets.io_managers import LAZY
+from assets.lineage import combined_version, latest_materialization, materialized, recorded_split_digest
+from assets.partitions import ALL_SEEDS, dataset_of, seed_keys
+from assets.recommendations import recommendations_key
+from assets.stage import stage_asset
+from assets.training import checkpoint_key
+from recmodels.data.catalogue import load_catalogue
+from recmodels.models.registry import FLOORS, MODELS
+from recmodels.profiles.config import ProfileConfig
+from recmodels.profiles.write import explain_item, explain_user
+
+CODE_VERSION = "1"
+TABLES = ("leaderboard", "interactions", "items", "users", "reviews", "item_profiles", "user_profiles")
+DATASET_ASSETS = (
+    "raw_dumps", "items", "item_ids", "users", "reviews", "interactions", "rejects", "item_profiles", "user_profiles",
+    "item_text_embeddings", "user_text_embeddings", "item_image_embeddings", "item_text_knn", "item_image_knn",
+    "user_knn", "augmented_interactions", "leaderboard",
+)  # fmt: skip
+
+
+@stage_asset(
+    group_name="report",
+    kinds={"html"},
+    code_version=CODE_VERSION,
+    io_manager_key="document_io",
+    metadata={"suffix": ".html"},
+    ins={
+        **{name: dg.AssetIn(name) for name in TABLES},
+        **{f"checkpoint_{name}": dg.AssetIn(checkpoint_key(name), partition_mapping=ALL_SEEDS) for name in MODELS},
+        **{
+            f"recommendations_{name}": dg.AssetIn(
+                recommendations_key(name), partition_mapping=ALL_SEEDS, metadata={LAZY: True}
+            )
+            for name in MODELS
+        },
+    },
+)
+def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeResult[str]:
+    """
+    One self-contained HTML file for a data set.
+
+    Training curves, statistics, profiles beside their sources, users with their history and recommendations, and the
+    data version of every asset.
+    """
+    from recmodels.reporting.build import ReportInputs, build_report, example_items, example_users
+
+    dataset = dataset_of(context.partition_key)
+    entry = load_catalogue()[dataset]
+    tables: dict[str, pl.DataFrame] = {name: inputs[name] for name in TABLES}
+    interactions, items, users, reviews = (tables[name] for name in ("interactions", "items", "users", "reviews"))
+    shown = example_users(interactions)
+    settings = ProfileConfig()
+    html = build_report(
+        ReportInputs(
+            dataset=dataset,
+            title=entry.title,
+            split_digest=recorded_split_digest(context.instance, dataset) or "",
+            split_rule=_recorded(context, "interactions", "split"),
+            notes=_notes(context),
+            leaderboard=tables["leaderboard"],
+            interactions=interactions,
+            items=items,
+            users=users,
+            item_profiles=tables["item_profiles"],
+            user_profiles=tables["user_profiles"],
+            histories={
+                name: [_history(path) for path in runs.values()]
+                for name in MODELS
+                if (runs := inputs[f"checkpoint_{name}"])
+            },
+            recommendations={
+                name: next(iter(runs.values())).filter(pl.col("user_id").is_in(shown)).collect()
+                for name in MODELS
+                if (runs := inputs[f"recommendations_{name}"])
+            },
+            item_evidence=[
+                explain_item(item, items, reviews, interactions, domain=entry.domain, config=settings)
+                for item in example_items(interactions)
+            ],
+            user_evidence=[
+                explain_user(
+                    user,
+                    items,
+                    tables["item_profiles"],
+                    reviews,
+                    interactions,
+                    n_users=users.height,
+                    domain=entry.domain,
+                    config=settings,
+                )
+                for user in shown[:2]
+            ],
+            lineage=_lineage(context, dataset),
+        )
+    )
+    return materialized(
+        context, html, data_version=combined_version(context, CODE_VERSION), metadata={"size_bytes": len(html)}
+    )
+
+
+def _history(checkpoint: Path) -> pl.DataFrame:
+    return pl.read_parquet(checkpoint / "history.parquet", columns=["epoch", "valid_recall"])
+
+
+def _recorded(context: dg.AssetExecutionContext, asset: str, entry: str) -> str:
+    record = latest_materialization(context.instance, dg.AssetKey(asset), dataset_of(context.partition_key))
+    value = record and record.metadata.get(entry)
+    return str(value.value) if value else ""
+
+
+def _notes(context: dg.AssetExecutionContext) -> list[str]:
+    notes: list[str] = []
+    for asset in ("item_profiles", "user_profiles"):
+        kind = asset.replace("_", " ")
+        if _recorded(context, asset, "language_model") == "no":
+            notes.append(
+                f"The {kind} were written by the extractive summariser, which is not a language model: figures that "
+                "rest on them say nothing about LLM profiles."
+            )
+        if _recorded(context, asset, "held_out_included") == "yes":
+            notes.append(f"The {kind} have read held-out reviews: test figures that rest on them leak the answer.")
+    return notes
+
+
+def _lineage(context: dg.AssetExecutionContext, dataset: str) -> list[Any]:
+    from recmodels.reporting.report import LineageRow
+
+    seeded = [make(name) for name in MODELS for make in (checkpoint_key, metrics_key, recommendations_key)]
+    seeded += [metrics_key(name) for name in FLOORS]
+    partitions = [(dg.AssetKey(name), dataset) for name in DATASET_ASSETS]
+    partitions += [
+        (key, dg.MultiPartitionKey({"dataset": dataset, "seed": seed})) for key in seeded for seed in seed_keys()
+    ]
+    rows: list[LineageRow] = []
+    for key, partition in partitions:
+        record = latest_materialization(context.instance, key, partition)
+        if record is not None:
+            tags = record.tags or {}
+            count = record.metadata.get("dagster/row_count")
+            rows.append(
+                LineageRow(
+                    asset=key.to_user_string(),
+                    partition=partition,
+                    data_version=tags.get("dagster/data_version", ""),
+                    code_version=tags.get("dagster/code_version", ""),
+                    rows=f"{count.value:,}" if count else "",
+                )
+            )
+    return rows

@@ -1,0 +1,133 @@
+"""Checkpoints: one asset a model, made from the registry, each with exactly the inputs that the model reads."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import polars as pl
+
+from assets.io_managers import staging_directory
+from assets.lineage import SPLIT_DIGEST, materialized, recorded_split_digest, versions_read
+from assets.partitions import DATASET_SEEDS, dataset_of, seed_of
+from assets.resources import DataRoot
+from assets.stage import stage_asset
+from recmodels.data.catalogue import load_catalogue
+from recmodels.data.digest import digest_of, frame_digest
+from recmodels.models.registry import MODELS, ModelSpec, resolve_config
+from recmodels.storage import safe_join
+
+if TYPE_CHECKING:
+    from recmodels.training.trainer import EpochRecord
+
+CODE_VERSION = "1"
+LOG_INTERVAL_SECONDS = 1.0
+BASE_INPUTS = frozenset({"interactions", "users", "item_ids"})
+
+
+class TrainingRunConfig(dg.Config):
+    """What one run may change about how a model is trained."""
+
+    overrides: dict[str, Any] = {}
+    """Settings of the model by name, over the catalogue's; those of the loop under `training`. Unknown keys fail."""
+
+
+def checkpoint_key(model: str) -> dg.AssetKey:
+    """Return the key of a model's checkpoint."""
+    return dg.AssetKey(["checkpoint", model])
+
+
+def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
+    """Return the asset that trains one model."""
+
+    @stage_asset(
+        key=checkpoint_key(spec.name),
+        group_name="training",
+        kinds={"pytorch", "safetensors"},
+        code_version=CODE_VERSION,
+        partitions_def=DATASET_SEEDS,
+        io_manager_key="directory_io",
+        pool="gpu",
+        ins={name: dg.AssetIn(name) for name in sorted(BASE_INPUTS | spec.inputs)},
+        description=(
+            f"{spec.title} ({spec.reference}), trained on the training rows of one data set with one seed; the epoch "
+            "is chosen by validation Recall@20. Holds parameters, final embeddings, configuration, id maps and history."
+        ),
+    )
+    def checkpoint(
+        context: dg.AssetExecutionContext, config: TrainingRunConfig, data_root: DataRoot, **tables: pl.DataFrame
+    ) -> dg.MaterializeResult[Path]:
+        from recmodels.training.data import training_data
+        from recmodels.training.run import train_checkpoint
+
+        dataset, seed = dataset_of(context.partition_key), seed_of(context.partition_key)
+        overrides = {**load_catalogue()[dataset].models.get(spec.name, {}), **config.overrides}
+        resolved = resolve_config(spec.name, overrides, dataset=dataset)
+        rows = tables["interactions"].filter(pl.col("split") != "test")
+        version = digest_of(
+            CODE_VERSION,
+            spec.name,
+            resolved.model_dump_json(),
+            f"seed {seed}",
+            *(frame_digest(tables[name]) for name in sorted(spec.inputs | {"users", "item_ids"})),
+            frame_digest(rows),
+        )
+        data = training_data(
+            rows,
+            n_users=tables["users"].height,
+            n_items=tables["item_ids"].height,
+            **{name: tables[name] for name in spec.inputs},
+        )
+        directory = staging_directory(data_root, context.run_id)
+        result = train_checkpoint(
+            directory,
+            spec.name,
+            resolved,
+            data,
+            seed=seed,
+            users=tables["users"],
+            items=tables["item_ids"],
+            provenance={
+                "dataset": dataset,
+                "data_version": version,
+                "code_version": CODE_VERSION,
+                SPLIT_DIGEST: recorded_split_digest(context.instance, dataset),
+                "read": versions_read(context),
+            },
+            on_epoch=[_logged(context)],
+            state_directory=safe_join(data_root.root, "training_state", version),
+        )
+        return materialized(
+            context,
+            directory,
+            data_version=version,
+            metadata={
+                "seed": seed,
+                "config": dg.MetadataValue.json(resolved.model_dump(mode="json")),
+                "epochs": result.history.height,
+                "best_epoch": result.best_epoch,
+                "valid_recall@20": result.best_valid_recall,
+                "seconds": float(result.history["seconds"].sum()),
+            },
+        )
+
+    return checkpoint
+
+
+def _logged(context: dg.AssetExecutionContext) -> Callable[["EpochRecord"], None]:
+    last = time.monotonic()
+
+    def log(record: "EpochRecord") -> None:
+        nonlocal last
+        if time.monotonic() - last >= LOG_INTERVAL_SECONDS:
+            last = time.monotonic()
+            context.log.info(
+                f"epoch {record.epoch}: loss {record.loss:.4f}, validation recall@20 {record.valid_recall:.4f}, "
+                f"best epoch {record.best_epoch}"
+            )
+
+    return log
+
+
+checkpoints = [checkpoint_asset(spec) for spec in MODELS.values()]

@@ -1,0 +1,96 @@
+"""Live progress of a run on the terminal, fed by the run's own event log."""
+
+import logging
+from typing import Any
+
+import dagster as dg
+from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
+
+PROGRESS_LOGGER = "recmodels.progress"
+
+
+class ProgressDisplay(logging.Handler):
+    """
+    Print a line for each finished step and keep the running one, with its latest message, in a status line.
+
+    Parameters
+    ----------
+    console
+        Where to print.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+        self._running = ""
+        self.failures: list[str] = []
+        self._status = Status("", console=console)
+
+    def __enter__(self) -> "ProgressDisplay":
+        self._status.start()
+        logging.getLogger(PROGRESS_LOGGER).addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger(PROGRESS_LOGGER).removeHandler(self)
+        self._status.stop()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one record of the run."""
+        meta: dict[str, Any] = getattr(record, "dagster_meta", None) or {}
+        event: dg.DagsterEvent | None = meta.get("dagster_event")
+        step = str(meta.get("step_key") or "")
+        if event is None:
+            if step != self._running or record.levelno < logging.INFO:
+                return
+            message = str(meta.get("orig_message") or record.getMessage())
+            if record.levelno >= logging.WARNING:
+                self.console.print(f"  [yellow]{escape(step)}[/]: {escape(message)}")
+            self._status.update(f"[bold]{escape(step)}[/] {escape(message)}")
+        elif event.is_step_start:
+            self._running = step
+            self._status.update(f"[bold]{escape(step)}[/]")
+        elif event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION:
+            self._materialized(event)
+        elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
+            check = event.asset_check_evaluation_data
+            if not check.passed:
+                name = f"{check.asset_key.to_user_string()}: {check.check_name}"
+                self.console.print(f"  [red]check failed[/] {escape(name)} {escape(check.description or '')}")
+        elif event.is_step_failure:
+            self.failures.append(_reason(event))
+
+    def _materialized(self, event: dg.DagsterEvent) -> None:
+        materialization = event.step_materialization_data.materialization
+        rows = materialization.metadata.get("dagster/row_count")
+        version = (materialization.tags or {}).get("dagster/data_version", "")
+        shown = f"{int(str(rows.value)):>10,} rows" if rows is not None else " " * 15
+        self.console.print(
+            f"  [green]✓[/] {escape(materialization.asset_key.to_user_string()):<28}{shown}  [dim]{version[:12]}[/]"
+        )
+
+
+def _reason(event: dg.DagsterEvent) -> str:
+    """Return the clear line of an intended failure, or the exception in one line."""
+    data = event.step_failure_data
+    if data.user_failure_data and data.user_failure_data.description:
+        return f"{event.step_key}: {data.user_failure_data.description}"
+    error = data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return f"{event.step_key}: {error.message.strip() if error else 'failed'}"
+
+
+def _progress_logger(_context: dg.InitLoggerContext) -> logging.Logger:
+    """Return the logger that `ProgressDisplay` listens to."""
+    logger = logging.getLogger(PROGRESS_LOGGER)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    return logger
+
+
+progress_logger = dg.LoggerDefinition(
+    _progress_logger, description="Feeds the progress display of a run on the terminal."
+)

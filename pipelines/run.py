@@ -1,0 +1,138 @@
+"""The command line: `recmodels run` materialises one data set, `recmodels dev` opens the UI."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from assets.evaluation import HEADLINE
+from assets.io_managers import stored_path
+from assets.partitions import seed_keys
+from assets.profiles import ProfilesConfig
+from assets.raw import RawDumpsConfig
+from pipelines.instance import open_instance, prepare_home
+from pipelines.jobs import assets_of_models
+from pipelines.progress import ProgressDisplay
+from recmodels.data.catalogue import load_catalogue
+from recmodels.errors import InputError, RecmodelsError
+from recmodels.models.registry import DEFAULT_MODELS, MODELS
+from recmodels.storage import data_root
+
+DEFAULT_SEEDS = ("0", "1", "2")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    options = _parser().parse_args(arguments)
+    # Threads that spin while they wait make small models many times slower wherever another process wants the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    console = Console(highlight=False)
+    try:
+        return options.command(options, console)
+    except RecmodelsError as error:
+        console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="recmodels", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    run = commands.add_parser("run", help="materialise every asset of one data set and print the leaderboard")
+    run.add_argument("--dataset", default="demo", help="a key of the catalogue (default: demo)")
+    run.add_argument("--raw-dir", type=Path, help="folder with the raw files (default: <data root>/raw/<data set>)")
+    run.add_argument(
+        "--models", default="", help=f"comma-separated names or 'all' (default: {','.join(DEFAULT_MODELS)})"
+    )
+    run.add_argument("--seeds", default=",".join(DEFAULT_SEEDS), help="comma-separated seeds (default: %(default)s)")
+    run.add_argument("--profiles", default="", help="profile back-end (default: the catalogue's)")
+    run.set_defaults(command=_run)
+    dev = commands.add_parser("dev", help="open the Dagster UI with its daemon")
+    dev.add_argument("--port", default="3000", help="port on 127.0.0.1 (default: %(default)s)")
+    dev.set_defaults(command=_dev)
+    return parser
+
+
+def _choice(kind: str, text: str, known: Sequence[str]) -> list[str]:
+    chosen = [part.strip() for part in text.split(",") if part.strip()]
+    for name in chosen:
+        if name not in known:
+            raise InputError(kind, expected=f"one of {', '.join(known)}", found=repr(name))
+    return chosen
+
+
+def _run(options: argparse.Namespace, console: Console) -> int:
+    (dataset,) = _choice("--dataset", options.dataset, list(load_catalogue())) or ["demo"]
+    models = list(MODELS) if options.models == "all" else _choice("--models", options.models, list(MODELS))
+    seeds = _choice("--seeds", options.seeds, seed_keys())
+    started = time.monotonic()
+    instance = open_instance()
+    from pipelines.definitions import defs
+
+    console.print(f"[bold]recmodels[/]: data set [bold]{dataset}[/], everything under {data_root()}", soft_wrap=True)
+    raw_dir = str(options.raw_dir.resolve()) if options.raw_dir else ""
+    profiles = ProfilesConfig(backend=options.profiles)
+    prepare_config = {
+        "raw_dumps": RawDumpsConfig(raw_dir=raw_dir),
+        "item_profiles": profiles,
+        "user_profiles": profiles,
+    }
+    train_assets = assets_of_models(models or DEFAULT_MODELS)
+    with ProgressDisplay(console) as progress, instance:
+        steps = [("prepare", dataset, None, prepare_config)]
+        steps += [("train", dg.MultiPartitionKey({"dataset": dataset, "seed": s}), train_assets, {}) for s in seeds]
+        steps += [("evaluate", dataset, None, {})]
+        for name, partition, selection, configs in steps:
+            console.print(f"[bold]{name}[/] {partition}")
+            result = defs.resolve_job_def(name).execute_in_process(
+                run_config=dg.RunConfig(ops=configs, loggers={"progress": {}}),
+                instance=instance,
+                partition_key=partition,
+                asset_selection=selection,
+                raise_on_error=False,
+            )
+            if not result.success:
+                for failure in progress.failures:
+                    console.print(f"error: {failure}", style="red", markup=False, soft_wrap=True)
+                console.print("What was materialised before is intact; run the same command again to go on.")
+                return 1
+    _print_outcome(console, dataset, time.monotonic() - started)
+    return 0
+
+
+def _print_outcome(console: Console, dataset: str, seconds: float) -> None:
+    root = data_root()
+    board = pl.read_parquet(stored_path(root, "tables", dg.AssetKey("leaderboard"), dataset, ".parquet"))
+    table = Table(title=f"{dataset}: test rows, mean ± standard deviation over seeds")
+    table.add_column("model")
+    for metric, k in HEADLINE:
+        table.add_column(f"{metric}@{k}", justify="right")
+    for (model,), group in board.group_by("model", maintain_order=True):
+        cells = {(row["metric"], row["k"]): row for row in group.iter_rows(named=True)}
+        table.add_row(str(model), *(_mean_and_spread(cells[figure]) for figure in HEADLINE))
+    console.print(table)
+    report = stored_path(root, "documents", dg.AssetKey("report"), dataset, ".html")
+    console.print(f"recommendations  {root / 'tables' / 'recommendations'}", soft_wrap=True)
+    console.print(f"report           {report}", soft_wrap=True)
+    console.print(f"user interface   make dev, then http://127.0.0.1:3000   ({seconds:.0f} s in all)", soft_wrap=True)
+
+
+def _mean_and_spread(cell: dict[str, float | None]) -> str:
+    return f"{cell['mean']:.4f}" + ("" if cell["std"] is None else f" ± {cell['std']:.4f}")
+
+
+def _dev(options: argparse.Namespace, _console: Console) -> int:
+    prepare_home()
+    workspace = Path(__file__).resolve().parent.parent / "workspace.yaml"
+    command = [str(Path(sys.executable).with_name("dagster")), "dev", "-w", str(workspace)]
+    os.execv(command[0], [*command, "-h", "127.0.0.1", "-p", options.port])  # noqa: S606 the arguments are a list, no shell
+
+
+if __name__ == "__main__":
+    sys.exit(main())

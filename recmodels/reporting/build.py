@@ -1,0 +1,187 @@
+"""What the report shows of the tables: statistics, curves, and examples of users and profiles."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from recmodels.profiles.inputs import ItemInputs, UserInputs
+from recmodels.profiles.write import Explanation
+from recmodels.reporting.charts import bars_with_spread, histogram, training_curves
+from recmodels.reporting.report import (
+    LeaderboardRow,
+    LineageRow,
+    ProfileExample,
+    ReportData,
+    UserExample,
+    render_report,
+)
+
+SHOWN_METRICS = (("recall", 10), ("recall", 20), ("ndcg", 10), ("ndcg", 20))
+SHOWN_RECOMMENDATIONS = 5
+SHOWN_HISTORY = 12
+EVIDENCE_CHARACTERS = 240
+
+
+@dataclass(frozen=True, eq=False)
+class ReportInputs:
+    """
+    The tables a report is made of.
+
+    Attributes
+    ----------
+    dataset, title
+        Key and name of the data set.
+    split_digest, split_rule
+        Which split was used.
+    notes
+        Sentences a reader must not miss, such as who wrote the profiles.
+    leaderboard
+        Schema `recmodels.evaluation.leaderboard.LEADERBOARD`.
+    interactions, items, users, item_profiles, user_profiles
+        Tables of `recmodels.data.schemas`.
+    histories
+        Per model the training histories of its seeds, with columns epoch and valid_recall.
+    recommendations
+        Per model the recommendations of one seed for the example users.
+    item_evidence, user_evidence
+        What the example profiles were made from.
+    lineage
+        The records of all assets.
+    """
+
+    dataset: str
+    title: str
+    split_digest: str
+    split_rule: str
+    notes: Sequence[str]
+    leaderboard: pl.DataFrame
+    interactions: pl.DataFrame
+    items: pl.DataFrame
+    users: pl.DataFrame
+    item_profiles: pl.DataFrame
+    user_profiles: pl.DataFrame
+    histories: Mapping[str, Sequence[pl.DataFrame]]
+    recommendations: Mapping[str, pl.DataFrame]
+    item_evidence: Sequence[Explanation]
+    user_evidence: Sequence[Explanation]
+    lineage: Sequence[LineageRow]
+
+
+def example_users(interactions: pl.DataFrame, n: int = 3) -> list[int]:
+    """Return the ids of n users spread evenly from the least to the most active in training, ties by id."""
+    counts = interactions.filter(pl.col("split") == "train").group_by("user_id").len().sort("len", "user_id")
+    places = np.linspace(0, counts.height - 1, min(n, counts.height)).round().astype(int)
+    return [int(counts["user_id"][int(place)]) for place in places]
+
+
+def example_items(interactions: pl.DataFrame, n: int = 2) -> list[int]:
+    """Return the ids of the n items with most training rows, ties by id."""
+    counts = interactions.filter(pl.col("split") == "train").group_by("item_id").len()
+    return counts.sort("len", "item_id", descending=[True, False])["item_id"].head(n).to_list()
+
+
+def build_report(inputs: ReportInputs) -> str:
+    """Return the report as one self-contained HTML document."""
+    titles = _titles(inputs.items)
+    rows = _leaderboard_rows(inputs.leaderboard)
+    recall = SHOWN_METRICS.index(("recall", 20))
+    train = inputs.interactions.filter(pl.col("split") == "train")
+    return render_report(
+        ReportData(
+            dataset=inputs.dataset,
+            title=inputs.title,
+            split_digest=inputs.split_digest,
+            split_rule=inputs.split_rule,
+            notes=inputs.notes,
+            metric_columns=[f"{metric}@{k}" for metric, k in SHOWN_METRICS],
+            leaderboard=rows,
+            statistics=_statistics(inputs),
+            profiles=_profile_examples(inputs, titles),
+            users=[_user_example(inputs, user_id, titles) for user_id in example_users(inputs.interactions)],
+            lineage=inputs.lineage,
+            leaderboard_chart=bars_with_spread(
+                [row.model for row in rows],
+                [row.cells[recall][0] for row in rows],
+                [row.cells[recall][1] for row in rows],
+                "test Recall@20",
+            ),
+            curves_chart=training_curves(
+                {
+                    model: [(run["epoch"].to_numpy(), run["valid_recall"].to_numpy()) for run in runs]
+                    for model, runs in inputs.histories.items()
+                }
+            )
+            if inputs.histories
+            else b"",
+            activity_chart=histogram(
+                train.group_by("user_id").len()["len"].to_numpy().astype(np.int64), "training rows of a user", "users"
+            ),
+        )
+    )
+
+
+def _titles(items: pl.DataFrame) -> list[str]:
+    return [title or asin for title, asin in items.select("title", "asin").iter_rows()]
+
+
+def _leaderboard_rows(board: pl.DataFrame) -> list[LeaderboardRow]:
+    rows: list[LeaderboardRow] = []
+    for (model,), group in board.group_by("model", maintain_order=True):
+        values = {(row["metric"], row["k"]): (row["mean"], row["std"] or 0.0) for row in group.iter_rows(named=True)}
+        rows.append(LeaderboardRow(str(model), group["n_seeds"][0], [values[metric] for metric in SHOWN_METRICS]))
+    return rows
+
+
+def _statistics(inputs: ReportInputs) -> list[tuple[str, str]]:
+    n_users, n_items, n = inputs.users.height, inputs.items.height, inputs.interactions.height
+    sizes = dict(inputs.interactions.group_by(pl.col("split").cast(pl.String)).len().iter_rows())
+    return [
+        ("users", f"{n_users:,}"),
+        ("items", f"{n_items:,}"),
+        ("interactions", f"{n:,}"),
+        *((f"{split} rows", f"{sizes.get(split, 0):,}") for split in ("train", "valid", "test")),
+        ("interactions a user", f"{n / n_users:.1f}"),
+        ("interactions an item", f"{n / n_items:.1f}"),
+        ("share of pairs observed", f"{n / n_users / n_items:.3%}"),
+    ]
+
+
+def _profile_examples(inputs: ReportInputs, titles: Sequence[str]) -> list[ProfileExample]:
+    examples: list[ProfileExample] = []
+    for explanation in inputs.item_evidence:
+        row = inputs.item_profiles.row(explanation.id, named=True)
+        heading = f"Item: {titles[explanation.id]}"
+        examples.append(ProfileExample(heading, row["source"], row["profile"], _evidence(explanation.inputs)))
+    for explanation in inputs.user_evidence:
+        row = inputs.user_profiles.row(explanation.id, named=True)
+        heading = f"User {inputs.users['reviewer_id'][explanation.id]}"
+        examples.append(ProfileExample(heading, row["source"], row["profile"], _evidence(explanation.inputs)))
+    return examples
+
+
+def _evidence(inputs: ItemInputs | UserInputs) -> list[str]:
+    if isinstance(inputs, UserInputs):
+        lines = [f"{entry.title}: {entry.review}" if entry.review else entry.title for entry in inputs.history]
+    else:
+        lines = [inputs.title, inputs.description, inputs.brand, " > ".join(inputs.categories), *inputs.reviews]
+    return [_short(line) for line in lines if line][:SHOWN_HISTORY]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= EVIDENCE_CHARACTERS else text[: EVIDENCE_CHARACTERS - 1] + "…"
+
+
+def _user_example(inputs: ReportInputs, user_id: int, titles: Sequence[str]) -> UserExample:
+    train = inputs.interactions.filter((pl.col("user_id") == user_id) & (pl.col("split") == "train"))
+    recommended = [
+        (model, [titles[item] for item in _top(table, user_id)]) for model, table in inputs.recommendations.items()
+    ]
+    history: list[str] = [titles[item] for item in train["item_id"].head(SHOWN_HISTORY).to_list()]
+    return UserExample(str(inputs.users["reviewer_id"][user_id]), history, recommended)
+
+
+def _top(table: pl.DataFrame, user_id: int) -> list[int]:
+    rows = table.filter((pl.col("user_id") == user_id) & (pl.col("rank") <= SHOWN_RECOMMENDATIONS))
+    return rows.sort("rank")["item_id"].to_list()
