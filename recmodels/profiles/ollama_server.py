@@ -1,5 +1,6 @@
 """Profiles from an Ollama server."""
 
+import asyncio
 import os
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +11,7 @@ from recmodels.errors import InputError
 from recmodels.profiles.answers import ANSWER_SCHEMA
 from recmodels.profiles.backend import Reply
 from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.http_faults import raise_for_status, transport_faults
+from recmodels.profiles.http_faults import connection_options, raise_for_status, transport_faults
 from recmodels.profiles.prompts import Prompt
 
 DEFAULT_MODEL = "llama3.1:8b"
@@ -40,11 +41,9 @@ class OllamaServer:
             "num_ctx": config.prompt_tokens + config.answer_tokens + _FRAME_TOKENS,
         }
         self._client = ollama.AsyncClient(
-            self.address,
-            timeout=httpx.Timeout(config.timeout, connect=min(config.timeout, 10.0)),
-            limits=httpx.Limits(max_keepalive_connections=config.in_flight),
-            event_hooks={"response": [self._check]},
+            self.address, **connection_options(config), event_hooks={"response": [self._check]}
         )
+        self._timeout = config.timeout
 
     async def start(self) -> str:
         """Return the digest that the server lists for the model."""
@@ -64,9 +63,10 @@ class OllamaServer:
         """Answer one prompt through ``/api/chat``; the server enforces the schema of the answer."""
         (prompt,) = prompts
         with transport_faults(self.address):
-            response = await self._client.chat(
-                self.model, prompt.messages, format=ANSWER_SCHEMA, options=self.parameters, stream=False
-            )
+            async with asyncio.timeout(self._timeout):
+                response = await self._client.chat(
+                    self.model, prompt.messages, format=ANSWER_SCHEMA, options=self.parameters, stream=False
+                )
         return [Reply(response.message.content or "", response.prompt_eval_count, response.eval_count)]
 
     async def ping(self) -> None:

@@ -1,5 +1,6 @@
 """Profiles from any server with the chat endpoint of the OpenAI API: vLLM, llama.cpp, a hosted service."""
 
+import asyncio
 import os
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +12,7 @@ from recmodels.errors import InputError, TransientFailure
 from recmodels.profiles.answers import ANSWER_SCHEMA
 from recmodels.profiles.backend import Reply
 from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.http_faults import raise_for_status, transport_faults
+from recmodels.profiles.http_faults import connection_options, raise_for_status, transport_faults
 from recmodels.profiles.prompts import Prompt
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000/v1"
@@ -77,9 +78,9 @@ class OpenAIServer:
         self._client = httpx.AsyncClient(
             base_url=self.address,
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(config.timeout, connect=min(config.timeout, 10.0)),
-            limits=httpx.Limits(max_keepalive_connections=config.in_flight),
+            **connection_options(config),
         )
+        self._timeout = config.timeout
 
     async def start(self) -> str:
         """Return a digest of what the server lists for the model; of its name alone if it lists no models."""
@@ -103,9 +104,10 @@ class OpenAIServer:
         """Answer one prompt; the schema of the answer is passed as ``response_format``."""
         (prompt,) = prompts
         with transport_faults(self.address):
-            response = await self._client.post(
-                "/chat/completions", json={"model": self.model, "messages": prompt.messages, **self.parameters}
-            )
+            async with asyncio.timeout(self._timeout):
+                response = await self._client.post(
+                    "/chat/completions", json={"model": self.model, "messages": prompt.messages, **self.parameters}
+                )
             await self._check(response)
             completion = _COMPLETION.validate_json(response.content)
         usage = completion.usage or _Usage()

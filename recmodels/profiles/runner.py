@@ -1,14 +1,13 @@
 """Asking a language model for every profile that the cache lacks: concurrent, resumable, within a budget."""
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any, TypeVar
-
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from recmodels.errors import PermanentFailure, RecmodelsError, TransientFailure
 from recmodels.profiles.answers import ProfileAnswer, parse_answer, repair_prompt
@@ -301,15 +300,7 @@ class ProfileRun:
         self._reserved_prompt_tokens += prompt_bound
         self._reserved_answer_tokens += answer_bound
         try:
-            retrying = AsyncRetrying(
-                retry=retry_if_exception(_worth_repeating),
-                stop=stop_after_attempt(self._config.max_attempts),
-                wait=wait_exponential_jitter(
-                    self._config.backoff, 60 * self._config.backoff, jitter=self._config.backoff
-                ),
-                reraise=True,
-            )
-            replies = await retrying(self._attempt, prompts)
+            replies = await self._persist(prompts)
         finally:
             self._reserved_prompt_tokens -= prompt_bound
             self._reserved_answer_tokens -= answer_bound
@@ -318,6 +309,19 @@ class ProfileRun:
             tally.prompt_tokens += prompt.tokens if reply.prompt_tokens is None else reply.prompt_tokens
             tally.answer_tokens += estimate_tokens(reply.text) if reply.answer_tokens is None else reply.answer_tokens
         return replies
+
+    async def _persist(self, prompts: list[Prompt]) -> list[Reply]:
+        """Repeat a failing call, after exponentially growing pauses with jitter."""
+        pause = self._config.backoff
+        for _ in range(self._config.max_attempts - 1):
+            try:
+                return await self._attempt(prompts)
+            except RunStopped:
+                raise
+            except TransientFailure:
+                await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311
+                pause = min(2 * pause, 60 * self._config.backoff)
+        return await self._attempt(prompts)
 
     async def _attempt(self, prompts: list[Prompt]) -> list[Reply]:
         """Call the model until it answers or fails by its own fault: a 429 and an outage are waited for."""
@@ -452,7 +456,3 @@ def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
             if task:
                 runner.get_loop().call_soon_threadsafe(task.cancel)
             raise
-
-
-def _worth_repeating(error: BaseException) -> bool:
-    return isinstance(error, TransientFailure) and not isinstance(error, RunStopped)
