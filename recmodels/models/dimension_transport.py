@@ -50,10 +50,10 @@ def transport_plan(cost: Tensor, kind: Plan) -> Tensor:
         return left[:, None] * kernel * right[None, :]
     scaled = -cost.double() / EPSILON
     marginal = -torch.log(torch.tensor(float(d), dtype=torch.float64, device=cost.device))
-    columns = torch.zeros(d, dtype=torch.float64, device=cost.device)
-    rows = columns
+    rows = columns = torch.zeros(d, dtype=torch.float64, device=cost.device)
     for _ in range(ITERATIONS):
-        rows = marginal - torch.logsumexp(scaled + columns, dim=1)
         columns = marginal - torch.logsumexp(scaled + rows[:, None], dim=0)
+        # Rows last: they are exact then, also where the columns have not converged, and can be conditional means.
+        rows = marginal - torch.logsumexp(scaled + columns, dim=1)
     plan = torch.exp(scaled + rows[:, None] + columns).to(cost.dtype)
     return plan * d if kind == "barycentric" else plan

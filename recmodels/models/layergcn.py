@@ -1,5 +1,7 @@
 """LayerGCN: layers refined by their likeness to layer 0, over a thinned graph (Zhou et al., ICDE 2023)."""
 
+from typing import Any
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -11,6 +13,8 @@ from recmodels.models import base
 from recmodels.models.blocks import node_table, row_dot, rows
 from recmodels.models.config import ModelConfig
 from recmodels.training.data import TrainingData
+
+_LEAST_LENGTH = 1e-8
 
 
 class Config(ModelConfig):
@@ -56,9 +60,38 @@ class Model(base.Model):
         }
 
     def _sum_of_layers(self, adjacency: Adjacency) -> Tensor:
-        layer, layers = self.nodes, []
+        layer = self.nodes
+        total = torch.zeros_like(layer)
         for _ in range(self.n_layers):
-            layer = propagate(adjacency, layer)
-            layer = functional.cosine_similarity(layer, self.nodes, dim=1)[:, None] * layer
-            layers.append(layer)
-        return torch.stack(layers).sum(dim=0)
+            layer = refine(propagate(adjacency, layer), self.nodes)
+            total = total + layer
+        return total
+
+
+def refine(layer: Tensor, ego: Tensor) -> Tensor:
+    """Return the rows of a layer, each times its cosine with the same row of the ego layer, both (n, d)."""
+    return _Refine.apply(layer, ego)
+
+
+class _Refine(torch.autograd.Function):
+    """The product with a backward of a few passes: autograd's own through the cosine takes four times as long."""
+
+    @staticmethod
+    def forward(ctx: Any, layer: Tensor, ego: Tensor) -> Tensor:
+        lengths = torch.linalg.vector_norm(layer, dim=1).clamp_min_(_LEAST_LENGTH)
+        ego_lengths = torch.linalg.vector_norm(ego, dim=1).clamp_min_(_LEAST_LENGTH)
+        cosines = row_dot(layer, ego).div_(lengths).div_(ego_lengths)
+        ctx.save_for_backward(layer, ego, cosines, lengths, ego_lengths)
+        return layer * cosines[:, None]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        layer, ego, cosines, lengths, ego_lengths = ctx.saved_tensors
+        (gradient,) = gradients
+        of_cosines = row_dot(gradient, layer)
+        across = (of_cosines / (lengths * ego_lengths))[:, None]
+        along = -of_cosines * cosines
+        of_layer = (gradient * cosines[:, None]).addcmul_(ego, across)
+        of_layer.addcmul_(layer, (along / lengths.square())[:, None])
+        of_ego = (layer * across).addcmul_(ego, (along / ego_lengths.square())[:, None])
+        return of_layer, of_ego

@@ -1,0 +1,403 @@
+"""Each model's embeddings and loss against its formula in dense matrices."""
+
+from typing import Any
+
+import numpy as np
+import ot
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from recmodels.models.base import Model
+from recmodels.models.registry import build_model, resolve_config
+from recmodels.training.data import TrainingData
+
+WIDTH = 8
+UNIFORM = np.full(WIDTH, 1 / WIDTH)
+K = 4
+
+
+@pytest.fixture(scope="module")
+def data(checkerboard) -> TrainingData:
+    return checkerboard.data()
+
+
+@pytest.fixture(scope="module")
+def batch(data: TrainingData) -> tuple[Tensor, Tensor, Tensor]:
+    users, positives = (torch.from_numpy(ids[::5].copy()) for ids in data.train_pairs)
+    return users, positives, torch.randint(data.n_items, users.shape, generator=torch.Generator().manual_seed(3))
+
+
+def build(name: str, data: TrainingData, **settings: Any) -> Model:
+    """A model with a generator for its noise, as at the start of an epoch."""
+    settings = {"embedding_size": WIDTH, **settings}
+    model = build_model(name, resolve_config(name, settings), data, 0)
+    model.on_epoch_start(0, torch.Generator().manual_seed(0))
+    return model
+
+
+def normalised_adjacency(data: TrainingData) -> Tensor:
+    n = data.n_users + data.n_items
+    a = torch.zeros(n, n)
+    a[data.train_users, data.n_users + data.train_items] = 1
+    a = a + a.T
+    scale = a.sum(dim=1).clamp_min(1e-7).rsqrt()
+    return scale[:, None] * a * scale
+
+
+def mean_of_layers(a: Tensor, x: Tensor, n_layers: int) -> Tensor:
+    layers = [x]
+    for _ in range(n_layers):
+        layers.append(a @ layers[-1])
+    return torch.stack(layers).mean(dim=0)
+
+
+def neighbours(features: np.ndarray, *, cosine: bool) -> Tensor:
+    unit = functional.normalize(torch.from_numpy(features))
+    similarity = unit @ unit.T
+    weights = torch.zeros_like(similarity)
+    nearest = similarity.topk(K, dim=1)
+    weights.scatter_(1, nearest.indices, nearest.values if cosine else torch.ones_like(nearest.values))
+    scale = weights.sum(dim=1).rsqrt()
+    return scale[:, None] * weights * scale
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
+
+
+def bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    return -torch.log(torch.sigmoid(((positive - negative) * user).sum(dim=1))).mean()
+
+
+def test_lightgcn_is_the_mean_of_the_layers(data, batch) -> None:
+    model = build("lightgcn", data, n_layers=3, regularisation=0.5)
+    expected = mean_of_layers(normalised_adjacency(data), model.nodes, 3)
+    users, items = expected.split([data.n_users, data.n_items])
+    for found, reference in zip(model.propagate(), (users, items), strict=True):
+        close(found, reference)
+    u, i, j = batch
+    parts = model.loss(*batch)
+    close(parts["bpr"], bpr(users[u], items[i], items[j]))
+    ids = model.nodes.split([data.n_users, data.n_items])
+    close(parts["penalty"], 0.5 * (ids[0][u].norm() + ids[1][i].norm() + ids[1][j].norm()) / len(u))
+
+
+def test_layergcn_scales_each_layer_by_its_cosine_with_the_ids(data, batch) -> None:
+    model = build("layergcn", data, n_layers=3, edge_drop=0.0, regularisation=0.5)
+    a, layer, layers = normalised_adjacency(data), model.nodes, []
+    for _ in range(3):
+        layer = a @ layer
+        layer = functional.cosine_similarity(layer, model.nodes, dim=1)[:, None] * layer
+        layers.append(layer)
+    expected = torch.stack(layers).sum(dim=0)
+    close(torch.cat(model.propagate()), expected)
+    users, items = expected.split([data.n_users, data.n_items])
+    u, i, j = batch
+    ids = model.nodes.split([data.n_users, data.n_items])
+    squares = sum(x.square().sum() for x in (ids[0][u], ids[1][i], ids[1][j]))
+    loss = len(u) * bpr(users[u], items[i], items[j]) + 0.25 * squares
+    found = sum(model.loss(*batch).values())
+    close(found, loss)
+    close(*(torch.autograd.grad(value, model.nodes)[0] for value in (found, loss)))
+
+
+def test_layergcn_without_refinement_is_one_product_with_the_adjacency(data, monkeypatch) -> None:
+    monkeypatch.setattr("recmodels.models.layergcn.refine", lambda layer, ego: layer)
+    model = build("layergcn", data, n_layers=1)
+    close(torch.cat(model.propagate()), normalised_adjacency(data) @ model.nodes)
+
+
+def test_layergcn_drops_edges_by_degree_in_even_epochs_and_uniformly_in_odd_ones(data, monkeypatch) -> None:
+    model = build("layergcn", data, edge_drop=0.2)
+    drawn = []
+    monkeypatch.setattr(
+        model.graph, "edge_drop", lambda ratio, generator, *, weighting: drawn.append((ratio, weighting))
+    )
+    for epoch in range(3):
+        model.on_epoch_start(epoch, torch.Generator())
+    assert drawn == [(0.2, "degree"), (0.2, "uniform"), (0.2, "degree")]
+
+
+def test_vbpr_joins_ids_with_projected_features(data, batch) -> None:
+    model = build("vbpr", data, regularisation=0.5)
+    features = torch.from_numpy(np.concatenate([data.item_image_features, data.item_text_features], axis=1))
+    layer = model.features.projection
+    items = torch.cat([model.items, features @ layer.weight.T + layer.bias], dim=1)
+    close(model.propagate()[1], items)
+    u, i, j = batch
+    norms = sum(x.norm() for x in (model.users[u], items[i], items[j]))
+    close(sum(model.loss(*batch).values()), bpr(model.users[u], items[i], items[j]) + 0.5 * norms / len(u))
+
+
+def test_lattice_mixes_fixed_and_learned_graphs(data, batch) -> None:
+    model = build("lattice", data, neighbours=K, regularisation=0.5)
+    with torch.no_grad():
+        model.shares.copy_(torch.tensor([0.3, -0.4]))
+    ids = model.nodes[data.n_users :]
+    shares = model.shares.softmax(0)
+    fixed, learned = torch.zeros(data.n_items, data.n_items), torch.zeros(data.n_items, data.n_items)
+    for share, matrix, (_, features) in zip(shares, data.item_features.values(), model.features.present(), strict=True):
+        fixed = fixed + share * neighbours(matrix, cosine=True)
+        unit = functional.normalize(features.all())
+        similarity = unit @ unit.T
+        nearest = torch.zeros_like(similarity).scatter(1, similarity.topk(K, dim=1).indices, 1.0)
+        learned = learned + share * similarity * nearest
+    scale = learned.sum(dim=1).rsqrt()
+    s = 0.9 * fixed + 0.1 * scale[:, None] * learned * scale
+    a = normalised_adjacency(data)
+    loops = (a > 0).float() + torch.eye(len(a))
+    mean = mean_of_layers(loops / loops.sum(dim=1, keepdim=True), model.nodes, 2)
+    users, items = mean.split([data.n_users, data.n_items])
+    items = items + functional.normalize(s @ ids)
+    for found, reference in zip(model.propagate(), (users, items), strict=True):
+        close(found, reference)
+    u, i, j = batch
+    squares = sum(x.square().sum() for x in (users[u], items[i], items[j])) / (2 * 2048)
+    expected = bpr(users[u], items[i], items[j]) + 0.5 * squares
+    first = sum(model.loss(*batch).values())
+    close(first, expected)
+    variables = [model.nodes, model.shares, *model.features.parameters()]
+    gradients = torch.autograd.grad(first, variables, retain_graph=True)
+    for found, reference in zip(gradients, torch.autograd.grad(expected, variables), strict=True):
+        torch.testing.assert_close(found, reference, atol=1e-6, rtol=1e-3)
+    later = sum(model.loss(*batch).values())
+    close(later, first)
+    unused = torch.autograd.grad(later, variables, allow_unused=True)
+    assert unused[0] is not None
+    assert all(gradient is None for gradient in unused[1:])
+
+
+def test_slmrec_contrasts_fused_views_and_views_with_each_other(data, batch) -> None:
+    model = build("slmrec", data)
+    a = normalised_adjacency(data)
+    users = model.nodes[: data.n_users]
+    views = [mean_of_layers(a, model.nodes, 3)]
+    for (_, features), matrix in zip(model.features.present(), data.item_features.values(), strict=True):
+        close(features.features, functional.normalize(torch.from_numpy(matrix)))
+        views.append(mean_of_layers(a, torch.cat([users, features.all()]), 3))
+    joined = torch.cat(views, dim=1)
+    all_users = model.fuse_users(joined[: data.n_users])
+    all_items = model.fuse_items(joined[data.n_users :])
+    for found, reference in zip(model.propagate(), (all_users, all_items), strict=True):
+        close(found, reference)
+    u, i, _ = batch
+    targets = torch.arange(len(u))
+
+    def cross_entropy(p: Tensor, q: Tensor, temperature: float) -> Tensor:
+        return functional.cross_entropy(p @ q.T / temperature, targets)
+
+    identity, image, text = (view[data.n_users :][i] for view in views)
+    first = model.steps[0](identity)
+    second = model.exits[1](model.steps[1](first))
+    assert second.shape[1] == WIDTH // 2
+    expected = cross_entropy(functional.normalize(all_users[u]), functional.normalize(all_items[i]), 0.2)
+    expected = expected + 0.1 * cross_entropy(first, model.heads[0](image), 0.2)
+    expected = expected + 0.1 * cross_entropy(second, model.heads[1](text), 0.2)
+    close(sum(model.loss(u, i, u[:0]).values()), expected)
+
+
+def test_bm3_sums_the_disagreements_of_predictions_with_targets(data, batch) -> None:
+    model = build("bm3", data, n_layers=2, dropout=0.0, regularisation=0.5, modality_weight=3.0)
+    users, items = mean_of_layers(normalised_adjacency(data), model.nodes, 2).split([data.n_users, data.n_items])
+    items = items + model.nodes[data.n_users :]
+    h = model.predictor
+    for found, reference in zip(model.propagate(), (h(users), h(items)), strict=True):
+        close(found, reference)
+    u, i, _ = batch
+
+    def apart(x: Tensor, target: Tensor) -> Tensor:
+        return (1 - functional.cosine_similarity(x, target.detach(), dim=1)).mean()
+
+    expected = apart(h(users[u]), items[i]) + apart(h(items[i]), users[u])
+    expected = expected + 0.5 * (users.norm() + items.norm()) / data.n_items
+    for _, features in model.features.present():
+        m = features.all()[i]
+        expected = expected + 3.0 * (apart(h(m), items[i]) + apart(h(m), m))
+    found = sum(model.loss(u, i, u[:0]).values())
+    close(found, expected)
+    close(*(torch.autograd.grad(value, model.nodes)[0] for value in (found, expected)))
+
+
+def test_freedom_adds_item_neighbours_and_modality_losses(data, batch) -> None:
+    model = build("freedom", data, neighbours=K, edge_drop=0.0, n_ii_layers=2, image_weight=0.3, modality_weight=0.5)
+    s = 0.3 * neighbours(data.item_image_features, cosine=False)
+    s = s + 0.7 * neighbours(data.item_text_features, cosine=False)
+    users, items = mean_of_layers(normalised_adjacency(data), model.nodes, 2).split([data.n_users, data.n_items])
+    items = items + s @ s @ model.nodes[data.n_users :]
+    for found, reference in zip(model.propagate(), (users, items), strict=True):
+        close(found, reference)
+    u, i, j = batch
+    expected = bpr(users[u], items[i], items[j])
+    for _, features in model.features.present():
+        m = features.all()
+        expected = expected + 0.5 * bpr(users[u], m[i], m[j])
+    close(sum(model.loss(*batch).values()), expected)
+
+
+def test_blast_adds_user_neighbours_and_the_profile_loss(data, batch) -> None:
+    settings = {"n_ui_layers": 3, "n_ii_layers": 1, "n_uu_layers": 2, "modality_weight": 0.5, "profile_weight": 0.25}
+    model = build("blast", data, neighbours=K, edge_drop=0.0, **settings)
+    s_items = 0.1 * neighbours(data.item_image_features, cosine=False)
+    s_items = s_items + 0.9 * neighbours(data.item_text_features, cosine=False)
+    s_users = neighbours(data.user_features, cosine=False)
+    users, items = mean_of_layers(normalised_adjacency(data), model.nodes, 3).split([data.n_users, data.n_items])
+    users = users + s_users @ s_users @ model.nodes[: data.n_users]
+    items = items + s_items @ model.nodes[data.n_users :]
+    for found, reference in zip(model.propagate(), (users, items), strict=True):
+        close(found, reference)
+    u, i, j = batch
+    expected = bpr(users[u], items[i], items[j])
+    for _, features in model.features.present():
+        m = features.all()
+        expected = expected + 0.5 * bpr(users[u], m[i], m[j])
+    expected = expected + 0.25 * bpr(model.profiles.all()[u], items[i], items[j])
+    close(sum(model.loss(*batch).values()), expected)
+
+
+def test_blast_without_its_user_side_is_freedom_exactly(data, batch) -> None:
+    blast = build("blast", data, neighbours=K, user_graph=False, profile_weight=0.0)
+    freedom = build("freedom", data, neighbours=K)
+    assert all(
+        torch.equal(first, second)
+        for first, second in zip(blast.state_dict().values(), freedom.state_dict().values(), strict=True)
+    )
+    assert {key: value.item() for key, value in blast.loss(*batch).items()} == {
+        key: value.item() for key, value in freedom.loss(*batch).items()
+    }
+    for first, second in zip(blast.propagate(), freedom.propagate(), strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", ["freedom", "blast"])
+def test_neighbour_tables_alone_are_enough_where_no_loss_reads_features(name: str, checkerboard) -> None:
+    features = ("item_text_embeddings", "item_image_embeddings", "user_text_embeddings")
+    alone = checkerboard.data(*features)
+    settings = {"modality_weight": 0.0} | ({"profile_weight": 0.0} if name == "blast" else {})
+    model = build(name, alone, neighbours=K, **settings)
+    assert [key for key, _ in model.named_parameters()] == ["nodes"]
+
+
+def test_mgcn_fuses_purified_modalities_with_content(data, batch) -> None:
+    model = build("mgcn", data, neighbours=K, regularisation=0.5, contrast_weight=0.3)
+    a = normalised_adjacency(data)
+    content = mean_of_layers(a, model.nodes, 2)
+    ids = model.nodes[data.n_users :]
+    views = {}
+    for modality, features in model.features.present():
+        purified = ids * torch.sigmoid(model.purify[modality](features.all()))
+        items = neighbours(data.item_features[modality], cosine=True) @ purified
+        views[modality] = torch.cat([a[: data.n_users, data.n_users :] @ items, items])
+    scores = torch.cat([model.attention(view) for view in views.values()], dim=1)
+    shares = scores.softmax(dim=1)
+    common = shares[:, :1] * views["image"] + shares[:, 1:] * views["text"]
+    side = sum(torch.sigmoid(model.prefer[m](content)) * (view - common) for m, view in views.items())
+    side = (side + common) / 3
+    final = content + side
+    close(torch.cat(model.propagate()), final)
+    u, i, j = batch
+    users, items = final.split([data.n_users, data.n_items])
+
+    def contrast(rows: Tensor) -> Tensor:
+        logits = functional.normalize(side[rows]) @ functional.normalize(content[rows]).T / 0.2
+        return functional.cross_entropy(logits, torch.arange(len(rows)))
+
+    squares = sum(x.square().sum() for x in (users[u], items[i], items[j])) / (2 * 2048)
+    expected = bpr(users[u], items[i], items[j]) + 0.5 * squares
+    expected = expected + 0.3 * (contrast(i + data.n_users) + contrast(u))
+    close(sum(model.loss(*batch).values()), expected)
+
+
+def test_lgmrec_adds_modalities_and_hypergraphs(data, batch) -> None:
+    settings = {"n_hyper_layers": 2, "n_hyperedges": 3, "global_weight": 0.7, "contrast_weight": 0.5}
+    model = build("lgmrec", data, regularisation=0.5, **settings)
+    # Without noise: the memberships' noise is that of training alone.
+    model.eval()
+    a = normalised_adjacency(data)
+    r = (a[: data.n_users, data.n_users :] > 0).float()
+    content = mean_of_layers(a, model.nodes, 2)
+    local, hyper = content, []
+    for modality, matrix in data.item_features.items():
+        x = torch.from_numpy(matrix)
+        items = x @ model.projections[modality]
+        f = torch.cat([r @ items / r.sum(dim=1, keepdim=True), items])
+        local = local + functional.normalize(a @ a @ f)
+        q = x @ model.hyperedges[modality]
+        q_items, q_users = ((logits / 0.2).softmax(dim=1) for logits in (q, r @ q))
+        items = content[data.n_users :]
+        for _ in range(2):
+            edges = q_items.T @ items
+            items = q_items @ edges
+        hyper.append((q_users @ edges, items))
+    both = torch.cat([hyper[0][0] + hyper[1][0], hyper[0][1] + hyper[1][1]])
+    final = local + 0.7 * functional.normalize(both)
+    close(torch.cat(model.propagate()), final)
+    u, i, j = batch
+    users, items = final.split([data.n_users, data.n_items])
+    expected = bpr(users[u], items[i], items[j])
+    expected = expected + 0.5 * (users[u].norm() + items[i].norm() + items[j].norm()) / len(u)
+    for side, ids in ((0, u), (1, i)):
+        first, second = (functional.normalize(view[side]) for view in hyper)
+        similarity = torch.exp(first @ second.T / 0.2)
+        expected = expected - 0.5 * torch.log(similarity[ids, ids] / similarity[ids].sum(dim=1)).sum()
+    close(sum(model.loss(*batch).values()), expected)
+
+
+@pytest.mark.parametrize("cmcl", ["aligned", "released"])
+@pytest.mark.parametrize("user_branch", ["attention", "initial", "none"])
+def test_recgoat_fuses_attended_modalities_by_transport(data, batch, cmcl: str, user_branch: str) -> None:
+    settings = {"neighbours": K, "contrast_weight": 0.3, "modality_share": 0.25, "regularisation": 0.5}
+    model = build("recgoat", data, cmcl=cmcl, user_branch=user_branch, **settings)
+    model.eval()
+    nodes = model.nodes
+    if user_branch == "initial":
+        nodes = torch.cat([nodes[: data.n_users] + model.profiles.all(), nodes[data.n_users :]])
+    users, ids = mean_of_layers(normalised_adjacency(data), nodes, 3).split([data.n_users, data.n_items])
+    noise = torch.Generator()
+
+    def attended(x: Tensor, layers: torch.nn.ModuleList) -> Tensor:
+        return functional.leaky_relu(layers[0](x, noise), 0.2)
+
+    if user_branch == "attention":
+        users = users + attended(model.profiles.all(), model.profile_attention)
+    views = {"id": ids} | {m: attended(f.all(), model.attention[m]) for m, f in model.features.present()}
+    mixed = (1 - model.shares["image"] - model.shares["text"]) * ids
+    for m in ("image", "text"):
+        cost = 100 * (views[m][:, :, None] - ids[:, None, :]).square().mean(dim=0)
+        assert model.shares[m].item() == pytest.approx({"image": 0.05, "text": 0.8}[m])
+        plan = WIDTH * ot.bregman.sinkhorn_log(
+            UNIFORM, UNIFORM, cost.detach().double().numpy(), 0.01, numItermax=100, stopThr=0, warn=False
+        )
+        barycentric = torch.from_numpy(plan).float()
+        mixed = mixed + model.shares[m] * views[m] @ (barycentric + model.maps[m])
+    items = functional.normalize(functional.layer_norm(mixed, (WIDTH,)))
+    for found, reference in zip(model.propagate(), (users, items), strict=True):
+        torch.testing.assert_close(found, reference, atol=1e-4, rtol=1e-3)
+    u, i, j = batch
+
+    def contrast(p: Tensor, q: Tensor) -> Tensor:
+        logits = functional.normalize(p) @ functional.normalize(q).T / 0.2
+        return functional.cross_entropy(logits, torch.arange(len(p)))
+
+    pairs = [("id", "image"), ("id", "text"), ("image", "text")]
+    losses = [contrast(views[a][rows], views[b][rows]) for rows in (i, j) for a, b in pairs]
+    between = sum(loss if cmcl == "aligned" else 1 - loss for loss in losses) / 6
+    id_users, id_items = model.nodes.split([data.n_users, data.n_items])
+    squares = sum(x.square().sum(dim=1) for x in (id_users[u], id_items[i], id_items[j])).mean()
+    expected = bpr(users[u], items[i], items[j]) + 0.5 * squares
+    expected = expected + 0.3 * (0.75 * contrast(users[u], items[i]) + 0.25 * between)
+    torch.testing.assert_close(sum(model.loss(*batch).values()), expected, atol=1e-4, rtol=1e-3)
+
+
+def test_recgoat_solves_for_the_plan_once_an_epoch_or_once_a_batch(data, batch, monkeypatch) -> None:
+    for refresh, solved in (("epoch", 2), ("batch", 6)):
+        model = build("recgoat", data, neighbours=K, plan_refresh=refresh)
+        calls = []
+        plan = model._plan
+        monkeypatch.setattr(
+            model, "_plan", lambda *arguments, plan=plan, calls=calls: calls.append(1) or plan(*arguments)
+        )
+        for _ in range(3):
+            model.loss(*batch)
+        assert len(calls) == solved
