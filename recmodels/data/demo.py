@@ -227,7 +227,9 @@ class _Demo:
         path = self.words["category"][product.traits["category"]]["path"]
         brand = product.traits["brand"]
         title = f"{brand} {self._pick(level['title'])} {product.look.title()} {product.noun}"
-        if self.rng.random() < 0.6:
+        if self.rng.random() < 0.5:
+            title += f" for {self._pick(product.uses)}"
+        if self.rng.random() < 0.3:
             title += f", {self._pick(self.words['text']['finishes'])}"
         lines = self._some(self.words["text"]["description_lines"], 3)
         sentences = [line.format(**self._slots(product, product.traits)) for line in lines]

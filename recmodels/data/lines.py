@@ -73,6 +73,20 @@ def read_chunks(path: Path, size: int = BLOCK_BYTES) -> Iterator[bytes]:
         raise InputError(str(path), expected="a file with lines", found="an empty one", action="Fetch it again.")
 
 
+def verify_gzip(path: Path) -> None:
+    """
+    Read a gzip file through; do nothing for any other.
+
+    Raises
+    ------
+    InputError
+        If it is truncated, or a checksum does not hold.
+    """
+    if is_gzip(path):
+        for _ in read_chunks(path):
+            pass
+
+
 def read_blocks(path: Path, rejects: RejectLog, *, longest_line: int = LONGEST_LINE) -> Iterator[LineBlock]:
     """
     Yield a plain or gzip file as blocks of whole lines.

@@ -1,6 +1,8 @@
 """Raw files of a data set: found, generated or fetched, verified and hashed; a manifest says what they are."""
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -8,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from recmodels.data.catalogue import OPTIONAL_ROLES, DatasetEntry, Role, Source, SourceFormat
 from recmodels.data.demo import write_demo_dump
 from recmodels.data.digest import digest_of
-from recmodels.data.lines import is_gzip, read_chunks
+from recmodels.data.download import NotThere, Patience, ProgressCallback, fetch_file, was_fetched
+from recmodels.data.lines import verify_gzip
 from recmodels.errors import InputError, MissingObject
 from recmodels.storage import atomic_file
 
@@ -70,36 +73,55 @@ class RawManifest(BaseModel):
             raise MissingObject(f"{path}: expected a manifest of raw files, found {error}") from error
 
 
-def prepare_raw_files(entry: DatasetEntry, raw_dir: Path, *, previous: RawManifest | None = None) -> RawManifest:
+def prepare_raw_files(
+    entry: DatasetEntry,
+    raw_dir: Path,
+    *,
+    previous: RawManifest | None = None,
+    fetch: bool = True,
+    refresh: bool = False,
+    mirrors: Sequence[str] = (),
+    patience: Patience | None = None,
+    progress: ProgressCallback | None = None,
+) -> RawManifest:
     """
     Make sure that the raw files of a data set are there and whole, and describe them.
 
-    The first source of the entry whose files all exist in the folder is taken. If there is none, a generated source is
-    generated.
+    The first source of the entry whose required files all exist in the folder is taken. If there is none, the first
+    that can be generated or fetched is.
 
     Parameters
     ----------
     entry
         The data set.
     raw_dir
-        Folder of the files.
+        Folder of the files. Nothing is written to it unless files are generated or fetched.
     previous
         An earlier manifest: the digest of a file whose path, size and time of change are the same is taken from it.
+    fetch
+        Whether missing files may be fetched.
+    refresh
+        Whether to ask the servers for newer versions of files that were fetched.
+    mirrors
+        Folders or addresses, ``http(s)://`` or ``file://``, that hold the files under their names; asked before the
+        addresses of the catalogue.
+    patience, progress
+        As `fetch_file`.
 
     Raises
     ------
     InputError
         If files are missing, empty or damaged, or their digest is not the one the catalogue names.
+    PermanentFailure, TransientFailure
+        If files cannot be fetched, for good or for now.
     """
     raw_dir = raw_dir.resolve()
+    addresses = _Addresses(mirrors, refresh=refresh, patience=patience, progress=progress)
     chosen = _first_complete(entry, raw_dir)
     if chosen is None:
-        if not any(source.generated for source in entry.sources.values()):
-            raise _missing(entry, raw_dir)
-        write_demo_dump(raw_dir)
-        chosen = _first_complete(entry, raw_dir)
-        if chosen is None:
-            raise _missing(entry, raw_dir)
+        chosen = _obtain(entry, raw_dir, addresses, fetch=fetch)
+    elif fetch and (refresh or _interrupted(chosen[1], raw_dir)):
+        _fetch(chosen[1], raw_dir, addresses)
     source_format, source = chosen
     known = {file.path: file for file in previous.files.values()} if previous else {}
     files: dict[Role, RawFile] = {}
@@ -148,15 +170,78 @@ def find_file(folder: Path, name: str) -> Path | None:
 
 def _first_complete(entry: DatasetEntry, raw_dir: Path) -> tuple[SourceFormat, Source] | None:
     for source_format, source in entry.sources.items():
-        required = [name for role, name in source.files.items() if role not in OPTIONAL_ROLES]
-        if all(find_file(raw_dir, name) for name in required):
+        if all(find_file(raw_dir, source.files[role]) for role in _required(source)):
             return source_format, source
     return None
 
 
+@dataclass(frozen=True)
+class _Addresses:
+    mirrors: Sequence[str]
+    _: KW_ONLY
+    refresh: bool
+    patience: Patience | None
+    progress: ProgressCallback | None
+
+    def of(self, source: Source, role: Role) -> list[str]:
+        """Return where a file may be, the mirrors first."""
+        name = source.files[role]
+        return [*(f"{mirror.rstrip('/')}/{name}" for mirror in self.mirrors), *source.urls.get(role, [])]
+
+
+def _obtain(entry: DatasetEntry, raw_dir: Path, addresses: _Addresses, *, fetch: bool) -> tuple[SourceFormat, Source]:
+    """Generate or fetch the first source that can be had."""
+    for source_format, source in entry.sources.items():
+        if source.generated:
+            write_demo_dump(raw_dir)
+        elif fetch and all(addresses.of(source, role) for role in _required(source)):
+            try:
+                _fetch(source, raw_dir, addresses)
+            except NotThere:
+                continue
+        else:
+            continue
+        return source_format, source
+    raise _missing(entry, raw_dir)
+
+
+def _required(source: Source) -> list[Role]:
+    return [role for role in source.files if role not in OPTIONAL_ROLES]
+
+
+def _interrupted(source: Source, raw_dir: Path) -> bool:
+    """Tell whether files were fetched into the folder, but not all that have an address."""
+    present = {role: find_file(raw_dir, name) for role, name in source.files.items()}
+    fetched = any(was_fetched(path) for path in present.values() if path is not None)
+    return fetched and any(path is None and source.urls.get(role) for role, path in present.items())
+
+
+def _fetch(source: Source, raw_dir: Path, addresses: _Addresses) -> None:
+    """Fetch what is missing, and with `refresh` what was fetched: required files first."""
+    for role in sorted(source.files, key=lambda role: role in OPTIONAL_ROLES):
+        name = source.files[role]
+        urls = addresses.of(source, role)
+        present = find_file(raw_dir, name)
+        if not urls or (present is not None and not (addresses.refresh and was_fetched(present))):
+            continue
+        try:
+            fetch_file(
+                urls,
+                present or raw_dir / name,
+                sha256=source.sha256.get(role),
+                refresh=addresses.refresh,
+                patience=addresses.patience,
+                progress=addresses.progress,
+            )
+        except NotThere:
+            # A mirror need not have the optional files; an address of the catalogue has to hold what it promises.
+            if role not in OPTIONAL_ROLES or source.urls.get(role):
+                raise
+
+
 def _missing(entry: DatasetEntry, raw_dir: Path) -> InputError:
     wanted = " or ".join(
-        f"{', '.join(name for role, name in source.files.items() if role not in OPTIONAL_ROLES)} ({source_format})"
+        f"{', '.join(source.files[role] for role in _required(source))} ({source_format})"
         for source_format, source in entry.sources.items()
     )
     if raw_dir.is_dir():
@@ -186,17 +271,3 @@ def file_digest(path: Path) -> str:
     """Return the sha256 of a file's bytes."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def verify_gzip(path: Path) -> None:
-    """
-    Read a gzip file through; do nothing for any other.
-
-    Raises
-    ------
-    InputError
-        If it is truncated, or a checksum does not hold.
-    """
-    if is_gzip(path):
-        for _ in read_chunks(path):
-            pass
