@@ -154,6 +154,7 @@ class ProfileRun:
         self._claimed: deque[_Question] = deque()
         self._held: list[_Question] = []
         self._given_up: list[_Question] = []
+        self._to_forget: list[bytes] = []
         self._reserved_prompt_tokens = 0
         self._reserved_answer_tokens = 0
         self._rows = 0
@@ -216,6 +217,7 @@ class ProfileRun:
             # A batch takes as long as its longest prompt.
             self._todo = deque(sorted(self._todo, key=lambda question: -question.tokens))
         workers = min(self._backend.in_flight, ceil(len(self._todo) / batch_size))
+        self._cache.forget(self._to_forget)
         beat = asyncio.create_task(self._beat())
         try:
             await asyncio.gather(*(self._work() for _ in range(workers)))
@@ -392,10 +394,10 @@ class ProfileRun:
             self._todo.append(_Question(self._key(repair), question.rows, repair.tokens, unusable))
 
     def _reopen_invalid(self) -> None:
-        """Forget the answers of rows that were given up, and put their first questions back."""
+        """Put the first questions of rows that were given up back; `ask` forgets their answers."""
         for question in self._given_up:
             first = self._prompt_of(replace(question, unusable=None))
-            self._cache.forget([self._key(first), question.key])
+            self._to_forget += [self._key(first), question.key]
             self._todo.append(_Question(self._key(first), question.rows, first.tokens))
         self._given_up.clear()
         self.outcome.invalid.clear()

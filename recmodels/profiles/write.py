@@ -57,6 +57,41 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """
+    What a run would do, counted without a call.
+
+    Parameters
+    ----------
+    rows, empty
+        Rows of the table, and those without any input.
+    cached
+        Rows that the cache already answers, for the model as it was last seen.
+    calls
+        Prompts that would be asked; a few repairs may come on top.
+    prompt_tokens, answer_tokens
+        Of these calls. Corrected by what the model's last run took; before its first run the answers are taken as long
+        as they may be.
+    seconds
+        At the rate of the model's last run; None before its first.
+    cost
+        At the configured prices.
+    within_budget
+        Whether the budget would last.
+    """
+
+    rows: int
+    empty: int
+    cached: int
+    calls: int
+    prompt_tokens: int
+    answer_tokens: int
+    seconds: float | None
+    cost: float
+    within_budget: bool
+
+
+@dataclass(frozen=True)
 class _Task:
     """One table to write: how to get the prompt and the extractive profile of a row."""
 
@@ -124,6 +159,43 @@ def write_user_profiles(
     """
     source = UserSource(items, item_profiles, reviews, interactions, n_users=n_users, config=config)
     return _write(_user_task(source, domain, config), cache_path, progress)
+
+
+def estimate_item_profiles(
+    items: pl.DataFrame,
+    reviews: pl.DataFrame,
+    interactions: pl.DataFrame,
+    *,
+    domain: str,
+    config: ProfileConfig,
+    cache_path: Path,
+) -> Estimate:
+    """Say what `write_item_profiles` would do, without a call. Parameters as there."""
+    return _estimate(_item_task(ItemSource(items, reviews, interactions, config), domain, config), cache_path)
+
+
+def estimate_user_profiles(
+    items: pl.DataFrame,
+    item_profiles: pl.DataFrame | None,
+    reviews: pl.DataFrame,
+    interactions: pl.DataFrame,
+    *,
+    n_users: int,
+    domain: str,
+    config: ProfileConfig,
+    cache_path: Path,
+) -> Estimate:
+    """
+    Say what `write_user_profiles` would do, without a call.
+
+    Parameters as there; while there are no item profiles yet (None), extractive ones stand in for their length.
+    """
+    if item_profiles is None:
+        extractive = config.model_copy(update={"backend": "extractive"})
+        source = ItemSource(items, reviews, interactions, extractive)
+        item_profiles = _write(_item_task(source, domain, extractive), cache_path, None).table
+    source = UserSource(items, item_profiles, reviews, interactions, n_users=n_users, config=config)
+    return _estimate(_user_task(source, domain, config), cache_path)
 
 
 def explain_item(
@@ -229,6 +301,40 @@ async def _ask(
         "server_reached": int(absent is None),
     }
     return run.outcome, stats
+
+
+def _estimate(task: _Task, cache_path: Path) -> Estimate:
+    config = task.config
+    prompts = sum(task.prompt(row) is not None for row in range(task.rows))
+    if config.backend == "extractive":
+        return Estimate(task.rows, task.rows - prompts, 0, 0, 0, 0, 0.0, 0.0, True)
+    backend = make_backend(config)
+    # A dry run must not leave a file behind.
+    with CallCache(cache_path if cache_path.exists() else Path(":memory:")) as cache:
+        name, model, address = config.backend, backend.model, backend.address
+        digest = cache.known_digest(name, model, address) or ""
+        key = key_function(ModelIdentity(name, model, address, digest), backend.parameters)
+        run = ProfileRun(backend, cache, config, task.prompt, key)
+        run.look_up(task.rows)
+        usage = cache.last_usage(name, model, address)
+    prompt_tokens, answer_tokens, seconds = run.missing_tokens, run.missing * config.answer_tokens, None
+    if usage:
+        prompt_tokens = round(prompt_tokens * usage.prompt_tokens / usage.estimated_tokens)
+        answer_tokens = round(run.missing * usage.answer_tokens / usage.calls)
+        seconds = run.missing * usage.seconds / usage.calls
+    cost = config.cost(prompt_tokens, answer_tokens)
+    return Estimate(
+        rows=task.rows,
+        empty=task.rows - prompts,
+        cached=run.outcome.from_cache,
+        calls=run.missing,
+        prompt_tokens=prompt_tokens,
+        answer_tokens=answer_tokens,
+        seconds=seconds,
+        cost=cost,
+        within_budget=(config.budget_tokens is None or prompt_tokens + answer_tokens <= config.budget_tokens)
+        and (config.budget_cost is None or cost <= config.budget_cost),
+    )
 
 
 def _assemble(task: _Task, outcome: Outcome, stats: dict[str, float | int | str], seconds: float) -> ProfileResult:
