@@ -100,7 +100,9 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, adjacency: Adjacency, x: torch.Tensor) -> torch.Tensor:
         ctx.adjacency = adjacency
-        return _multiply(adjacency.matrix, x)
+        # Autocast would hand the sparse kernels a type they do not have.
+        with torch.autocast(x.device.type, enabled=False):
+            return _multiply(adjacency.matrix, x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, torch.Tensor]:
@@ -112,7 +114,8 @@ class _MeanOfLayers(torch.autograd.Function):
     def forward(ctx: Any, adjacency: Adjacency, x: torch.Tensor, n_layers: int) -> torch.Tensor:
         ctx.adjacency = adjacency
         ctx.n_layers = n_layers
-        return _mean_of_layers(adjacency.matrix, x, n_layers)
+        with torch.autocast(x.device.type, enabled=False):
+            return _mean_of_layers(adjacency.matrix, x, n_layers)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, torch.Tensor, None]:

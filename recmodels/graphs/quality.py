@@ -152,7 +152,7 @@ def side_by_side_histograms(panels: Mapping[str, Mapping[str, np.ndarray]]) -> b
         values = np.concatenate(list(series.values()))
         bins = _bins(values)
         for name, data in series.items():
-            axes.hist(data, bins=bins, histtype="stepfilled", alpha=0.6, label=name)
+            axes.hist(data, bins=bins, histtype="step" if len(series) > 1 else "stepfilled", label=name)
         if values.size:
             axes.set_yscale("log")
         axes.set_xlabel(label)

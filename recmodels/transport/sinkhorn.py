@@ -209,7 +209,9 @@ def _reported(result: SinkhornResult, tolerance: float) -> SinkhornResult:
 
 class _ScalingKernel:
     def __init__(self, cost: sparse.csr_array, epsilon: float) -> None:
-        weights = np.expm1(cost.data.astype(np.float64) * (-1 / epsilon))
+        weights = cost.data.astype(np.float64)
+        weights *= -1 / epsilon
+        np.expm1(weights, out=weights)
         self._s = sparse.csr_array((weights, cost.indices, cost.indptr), shape=cost.shape)
         # A view on the same arrays: the product with it runs over the rows and scatters.
         self._s_transposed = self._s.T
