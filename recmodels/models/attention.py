@@ -50,6 +50,11 @@ class GraphAttention(nn.Module):
 
     def forward(self, x: Tensor, noise: torch.Generator) -> Tensor:
         """Return the attended features, (n, width)."""
+        # Autocast would hand the sparse kernels a type they do not have.
+        with torch.autocast(x.device.type, enabled=False):
+            return self._attend(x.float() if x.dtype == torch.bfloat16 else x, noise)
+
+    def _attend(self, x: Tensor, noise: torch.Generator) -> Tensor:
         rate = self.rate if self.training else 0.0
         h = dropout(x, rate, noise) @ self.weight
         heads = h.view(len(h), self.n_heads, -1)

@@ -25,6 +25,10 @@ from recmodels.training.config import TrainingConfig
 from recmodels.training.data import TrainingData
 
 
+Edges = list[tuple[Tensor, Tensor]]
+"""Of each modality, the destinations and the weights of the edges of every item, both (n_items, k)."""
+
+
 class Config(ModelConfig):
     """Settings of LATTICE."""
 
@@ -75,13 +79,14 @@ class Model(base.Model):
 
     def propagate(self) -> tuple[Tensor, Tensor]:
         """Return the embeddings over the user-item graph and the item graph of the present parameters."""
-        return self._embed(self._item_side())
+        return self._embed(self._item_side(self._learned_edges()))
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
         """Return the ranking loss and the penalty on the final embeddings."""
         if self.frozen_graph is None:
-            side = self._item_side()
-            self.frozen_graph = self._frozen()
+            edges = self._learned_edges()
+            side = self._item_side(edges)
+            self.frozen_graph = self._frozen(edges)
         else:
             side = propagate(self.frozen_graph, self.nodes[self.n_users :])
         all_users, all_items = self._embed(side)
@@ -96,19 +101,18 @@ class Model(base.Model):
         users, items = light_gcn(self.adjacency, self.nodes, self.n_ui_layers).split([self.n_users, self.n_items])
         return users, items + functional.normalize(side)
 
-    def _item_side(self) -> Tensor:
+    def _item_side(self, learned_edges: Edges) -> Tensor:
         """Return S E_I with the gradient to the projections and shares."""
         items = self.nodes[self.n_users :]
         fixed = torch.stack([propagate(graph, items) for graph in self.fixed_graphs], dim=2) @ self.shares.softmax(0)
-        neighbours, weights = self._learned_edges()
         learned = torch.zeros_like(items)
-        for destinations, weight in zip(neighbours, weights, strict=True):
+        for destinations, weight in learned_edges:
             gathered = rows(items, destinations.reshape(-1)).view(*destinations.shape, -1)
             learned = learned + (weight[:, None, :] @ gathered).squeeze(1)
         return self.fixed_share * fixed + (1 - self.fixed_share) * learned
 
-    def _learned_edges(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Return destinations and normalised weights, each (n_items, k), of the edges of every modality."""
+    def _learned_edges(self) -> Edges:
+        """Return the edges of the learned graph, normalised over all modalities."""
         neighbours: list[Tensor] = []
         similarities: list[Tensor] = []
         everything = torch.arange(self.n_items, device=self.device)
@@ -127,17 +131,17 @@ class Model(base.Model):
         weights = [
             similarity * scale[:, None] * column for similarity, column in zip(similarities, by_column, strict=True)
         ]
-        return neighbours, weights
+        return list(zip(neighbours, weights, strict=True))
 
     @torch.no_grad()
-    def _frozen(self) -> Adjacency:
+    def _frozen(self, learned_edges: Edges) -> Adjacency:
         """Return the item graph S of the present parameters as one matrix."""
         shares = self.shares.softmax(0).tolist()
         total = sparse.csr_array((self.n_items, self.n_items), dtype=np.float32)
         for graph, share in zip(self.fixed_graphs, shares, strict=True):
             total = total + graph.to_scipy() * np.float32(self.fixed_share * share)
-        for nearest, weight in zip(*self._learned_edges(), strict=True):
+        for nearest, weight in learned_edges:
             indptr = np.arange(0, nearest.numel() + 1, nearest.shape[1])
-            learned = (weight.reshape(-1).cpu().numpy(), nearest.reshape(-1).cpu().numpy(), indptr)
+            learned = (weight.detach().reshape(-1).float().cpu().numpy(), nearest.reshape(-1).cpu().numpy(), indptr)
             total = total + sparse.csr_array(learned, shape=total.shape) * np.float32(1 - self.fixed_share)
         return Adjacency.from_scipy(total).to(self.device)

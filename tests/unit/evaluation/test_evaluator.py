@@ -1,0 +1,190 @@
+"""Metrics against loops over sets, and against scikit-learn."""
+
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, label_ranking_average_precision_score, ndcg_score
+
+from recmodels.errors import InputError
+from recmodels.evaluation import ranking
+from recmodels.evaluation.evaluator import evaluate, recall_at
+from recmodels.evaluation.floors import popularity_embeddings, random_embeddings
+from recmodels.graphs.matrices import interaction_matrix
+
+N_USERS, N_ITEMS = 9, 14
+
+
+def pairs_of(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    users, items = np.nonzero(matrix)
+    return users.astype(np.int64), items.astype(np.int64)
+
+
+def problem(seed: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]:
+    """Scores of random embeddings; training and held-out pairs; some users with more held-out items than any k."""
+    rng = np.random.default_rng(seed)
+    users, items = (torch.from_numpy(rng.normal(size=(n, 5)).astype(np.float32)) for n in (N_USERS, N_ITEMS))
+    label = rng.choice(3, p=[0.6, 0.2, 0.2], size=(N_USERS, N_ITEMS))
+    label[0] = 2
+    label[1] = np.where(label[1] == 2, 0, label[1])
+    return users, items, label == 1, label == 2
+
+
+def loop(users: torch.Tensor, items: torch.Tensor, train: np.ndarray, held_out: np.ndarray, k: int) -> dict[str, float]:
+    """The metrics by their definitions, one user and one rank at a time."""
+    scores = (users @ items.T).numpy()
+    values: dict[str, list[float]] = {name: [] for name in ("recall", "ndcg", "mrr", "hit", "precision", "map")}
+    shown = set()
+    for user in range(N_USERS):
+        if not held_out[user].any():
+            continue
+        candidates = [item for item in range(N_ITEMS) if not train[user, item]]
+        top = sorted(candidates, key=lambda item: -scores[user, item])[:k]
+        shown.update(top)
+        wanted = set(np.flatnonzero(held_out[user]).tolist())
+        ranks = [rank for rank, item in enumerate(top, 1) if item in wanted]
+        most = min(len(wanted), k)
+        values["recall"].append(len(ranks) / len(wanted))
+        values["precision"].append(len(ranks) / k)
+        values["hit"].append(float(bool(ranks)))
+        values["mrr"].append(1 / ranks[0] if ranks else 0.0)
+        ideal = sum(1 / math.log2(rank + 1) for rank in range(1, most + 1))
+        values["ndcg"].append(sum(1 / math.log2(rank + 1) for rank in ranks) / ideal)
+        values["map"].append(sum(n / rank for n, rank in enumerate(ranks, 1)) / most)
+    return {name: sum(of_users) / len(of_users) for name, of_users in values.items()} | {
+        "coverage": len(shown) / N_ITEMS
+    }
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10_000), k=st.integers(1, 6), block=st.sampled_from([1, 200, 10_000]))
+def test_every_metric_equals_its_definition_whatever_the_block_size(seed: int, k: int, block: int) -> None:
+    users, items, train, held_out = problem(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranking, "_BLOCK_BYTES", block)
+        result = evaluate(users, items, pairs_of(train), pairs_of(held_out), ks=(k, 3))
+    for metric, expected in loop(users, items, train, held_out, k).items():
+        assert result.value(metric, k) == pytest.approx(expected), metric
+
+
+def test_ndcg_map_and_mrr_agree_with_scikit_learn() -> None:
+    users, items, train, held_out = problem(1)
+    train[:] = False
+    scores = (users @ items.T).numpy()
+    result = evaluate(users, items, pairs_of(train), pairs_of(held_out), ks=(4, N_ITEMS))
+    judged = held_out.any(axis=1)
+    relevance = held_out[judged].astype(int)
+    assert result.value("ndcg", 4) == pytest.approx(ndcg_score(relevance, scores[judged], k=4))
+    assert result.value("ndcg", N_ITEMS) == pytest.approx(ndcg_score(relevance, scores[judged]))
+    precisions = [average_precision_score(of_user, s) for of_user, s in zip(relevance, scores[judged], strict=True)]
+    assert result.value("map", N_ITEMS) == pytest.approx(np.mean(precisions))
+    single = np.zeros_like(relevance)
+    single[np.arange(len(single)), np.random.default_rng(0).integers(N_ITEMS, size=len(single))] = 1
+    one_each = np.zeros_like(held_out)
+    one_each[judged] = single
+    reciprocal = evaluate(users, items, pairs_of(train), pairs_of(one_each), ks=(N_ITEMS,)).value("mrr", N_ITEMS)
+    assert reciprocal == pytest.approx(label_ranking_average_precision_score(single, scores[judged]))
+
+
+def test_users_without_held_out_items_are_left_out() -> None:
+    users, items, train, held_out = problem(2)
+    result = evaluate(users, items, pairs_of(train), pairs_of(held_out), ks=(3,))
+    assert result.per_user["user_id"].to_list() == np.flatnonzero(held_out.any(axis=1)).tolist()
+    assert 1 not in result.per_user["user_id"]
+    assert result.per_user["n_held_out"].to_list() == held_out.sum(axis=1)[held_out.any(axis=1)].tolist()
+
+
+def test_training_items_are_never_candidates_and_validation_items_only_if_masked() -> None:
+    users, items = torch.ones(1, 1), torch.arange(6.0)[:, None]
+    train, valid, test = (np.array([0]), np.array([5])), (np.array([0]), np.array([4])), (np.array([0]), np.array([3]))
+    assert evaluate(users, items, train, test, ks=(1, 2)).value("recall", 1) == 0
+    assert evaluate(users, items, train, test, ks=(1, 2)).value("recall", 2) == 1
+    assert evaluate(users, items, train, test, ks=(1,), masked=valid).value("recall", 1) == 1
+
+
+def test_a_masked_item_is_no_hit_even_where_nothing_else_is_left() -> None:
+    users, items = torch.ones(1, 1), torch.ones(3, 1)
+    train = (np.array([0, 0]), np.array([0, 1]))
+    result = evaluate(users, items, train, (np.array([0, 0]), np.array([1, 2])), ks=(3,))
+    assert result.value("recall", 3) == 0.5
+
+
+def test_per_user_values_average_to_the_summary() -> None:
+    users, items, train, held_out = problem(3)
+    result = evaluate(users, items, pairs_of(train), pairs_of(held_out), ks=(2, 5))
+    for metric in ("recall", "ndcg", "mrr", "hit", "precision", "map"):
+        for k in (2, 5):
+            assert result.per_user[f"{metric}@{k}"].mean() == pytest.approx(result.value(metric, k))
+
+
+def test_groups_partition_the_users_and_the_held_out_items() -> None:
+    users, items, train, held_out = problem(4)
+    result = evaluate(users, items, pairs_of(train), pairs_of(held_out), ks=(3,))
+    recalls = result.groups.filter((pl.col("metric") == "recall") & (pl.col("k") == 3))
+    activity = recalls.filter(pl.col("grouping") == "user_activity")
+    assert activity["n_users"].sum() == result.per_user.height
+    weighted = (activity["value"] * activity["n_users"]).sum() / activity["n_users"].sum()
+    assert weighted == pytest.approx(result.value("recall", 3))
+    # By hand for the head: the fifth of the items with the most training users, three of fourteen.
+    head = np.argsort(-train.sum(axis=0), kind="stable")[:3]
+    scores = np.where(train, -np.inf, (users @ items.T).numpy())
+    of_users = []
+    for user in range(N_USERS):
+        wanted = set(head.tolist()) & set(np.flatnonzero(held_out[user]).tolist())
+        if wanted:
+            of_users.append(len(wanted & set(np.argsort(-scores[user])[:3].tolist())) / len(wanted))
+    found = recalls.filter((pl.col("grouping") == "item_popularity") & (pl.col("group") == "head"))
+    assert found["value"].item() == pytest.approx(np.mean(of_users))
+    assert found["n_users"].item() == len(of_users)
+
+
+def test_novelty_is_the_mean_self_information_of_what_is_shown() -> None:
+    users, items = torch.ones(3, 1), torch.tensor([[3.0], [2.0], [1.0]])
+    train = (np.array([0, 1, 2]), np.array([2, 2, 1]))
+    result = evaluate(users, items, train, (np.array([0]), np.array([0])), ks=(2,))
+    # User 0 is shown items 0 and 1, which 0 and 1 of 3 users have in training; one fictive user has all.
+    assert result.value("novelty", 2) == pytest.approx((math.log2(4 / 1) + math.log2(4 / 2)) / 2)
+
+
+def test_the_recall_that_training_watches_is_the_evaluators() -> None:
+    users, items, train, held_out = problem(5)
+    matrices = (interaction_matrix(*pairs_of(mask), N_USERS, N_ITEMS) for mask in (train, held_out))
+    expected = evaluate(users, items, pairs_of(train), pairs_of(held_out), ks=(4,)).value("recall", 4)
+    assert recall_at(users, items, *matrices, 4) == pytest.approx(expected)
+
+
+def test_popularity_ranks_by_training_counts_and_random_finds_what_chance_finds() -> None:
+    counts = np.array([0, 1, 1, 2, 2, 2])
+    users, items = popularity_embeddings(counts, 2, 4)
+    assert (users @ items.T).tolist() == [[1, 2, 3, 0]] * 2
+    n_users, n_items = 3000, 50
+    users, items = random_embeddings(n_users, n_items, seed=0)
+    everyone = np.arange(n_users)
+    nobody = np.zeros(0, dtype=np.int64)
+    held_out = (everyone, np.random.default_rng(0).integers(n_items, size=n_users))
+    result = evaluate(users, items, (nobody, nobody), held_out, ks=(10,))
+    assert result.value("recall", 10) == pytest.approx(10 / n_items, abs=4 * math.sqrt(0.16 / n_users))
+    assert torch.equal(random_embeddings(3, 3, seed=1)[0], random_embeddings(3, 3, seed=1)[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"ks": (0,)}, "ks"), ({"ks": (N_ITEMS + 1,)}, "ks"), ({"ks": ()}, "ks"), ({"held_out": None}, "held-out pairs")],
+)
+def test_what_cannot_be_evaluated_is_refused(change: dict, message: str) -> None:
+    users, items, train, held_out = problem(6)
+    nothing = np.zeros(0, dtype=np.int64)
+    pairs = pairs_of(held_out) if "held_out" not in change else (nothing, nothing)
+    with pytest.raises(InputError, match=message):
+        evaluate(users, items, pairs_of(train), pairs, ks=change.get("ks", (2,)))
+
+
+def test_embeddings_that_are_not_finite_are_refused() -> None:
+    users, items, train, held_out = problem(7)
+    users[0, 0] = torch.nan
+    with pytest.raises(InputError, match="finite"):
+        evaluate(users, items, pairs_of(train), pairs_of(held_out), ks=(3,))

@@ -1,0 +1,121 @@
+"""Answers from a checkpoint: ranked, unseen, and for everybody."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recmodels.errors import InputError
+from recmodels.models.registry import resolve_config
+from recmodels.serving.recommender import UNKNOWN_USER, Recommender
+from recmodels.training.data import training_data
+from recmodels.training.run import train_checkpoint
+
+COLD = 60
+
+
+@pytest.fixture(scope="module")
+def recommender(checkerboard, tmp_path_factory) -> Recommender:
+    directory: Path = tmp_path_factory.mktemp("serving") / "checkpoint"
+    # One user more than anybody has seen.
+    users = pl.concat(
+        [
+            checkerboard.users,
+            checkerboard.users.head(1).select(
+                pl.lit(COLD, pl.Int32).alias("user_id"), pl.lit("cold").alias("reviewer_id")
+            ),
+        ]
+    )
+    train_checkpoint(
+        directory,
+        "lightgcn",
+        resolve_config("lightgcn", {"embedding_size": 8, "training": {"epochs": 15, "learning_rate": 0.02}}),
+        training_data(checkerboard.interactions, n_users=61, n_items=80),
+        seed=0,
+        users=users,
+        items=checkerboard.items,
+        provenance={},
+    )
+    return Recommender.load(directory)
+
+
+def test_the_best_unseen_items_by_score(recommender: Recommender) -> None:
+    stored = recommender.checkpoint
+    scores = (stored.user_embeddings @ stored.item_embeddings.T).numpy()
+    seen = stored.seen.filter(pl.col("user_id") == 7)["item_id"].to_numpy()
+    scores[7, seen] = -np.inf
+    found = recommender.recommend([7], 10)
+    assert found["item_id"].to_list() == np.argsort(-scores[7], kind="stable")[:10].tolist()
+    assert found["rank"].to_list() == list(range(1, 11))
+    np.testing.assert_allclose(found["score"], np.sort(scores[7])[::-1][:10], rtol=1e-5)
+    assert set(found["source"]) == {"model"}
+    assert set(found["item_id"].to_list()).isdisjoint(seen.tolist())
+    # The parity of the likes is what there was to learn.
+    assert (found["item_id"] % 2 == 1).all()
+
+
+def test_seen_items_come_back_on_request(recommender: Recommender) -> None:
+    stored = recommender.checkpoint
+    scores = (stored.user_embeddings @ stored.item_embeddings.T)[7]
+    found = recommender.recommend([7], 5, exclude_seen=False)
+    assert found["item_id"].to_list() == scores.topk(5).indices.tolist()
+
+
+def test_a_batch_answers_like_single_calls_in_the_order_asked(recommender: Recommender) -> None:
+    asked = [5, UNKNOWN_USER, 3, COLD, 5]
+    together = recommender.recommend(asked, 4)
+    alone = pl.concat([recommender.recommend([user], 4) for user in asked])
+    assert together.drop("score").equals(alone.drop("score"))
+    np.testing.assert_allclose(together["score"], alone["score"], rtol=1e-5)
+
+
+def test_users_without_training_rows_are_answered_by_popularity(recommender: Recommender) -> None:
+    counts = recommender.checkpoint.seen.filter(pl.col("split") == "train")["item_id"].value_counts()
+    most = counts.sort("count", descending=True)["count"][:3].to_list()
+    for user in (COLD, UNKNOWN_USER):
+        found = recommender.recommend([user], 3)
+        assert set(found["source"]) == {"popularity"}
+        assert found["score"].to_list() == most
+
+
+def test_names_of_the_raw_data_lead_to_ids(recommender: Recommender) -> None:
+    assert recommender.user_ids(["R3", "nobody", "cold", "R3"]).tolist() == [3, UNKNOWN_USER, COLD, 3]
+
+
+def test_whoever_has_seen_nearly_everything_gets_what_is_left(recommender: Recommender) -> None:
+    n_seen = recommender.checkpoint.seen.filter(pl.col("user_id") == 0).height
+    assert recommender.recommend([0], 80).height == 80 - n_seen
+
+
+def test_similar_items_are_ranked_by_cosine_without_the_item_itself(recommender: Recommender) -> None:
+    vectors = recommender.checkpoint.item_embeddings.numpy()
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    found = recommender.similar_items([4, 9], 6)
+    for item in (4, 9):
+        cosines = unit @ unit[item]
+        cosines[item] = -np.inf
+        rows = found.filter(pl.col("item_id") == item)
+        assert rows["similar_item_id"].to_list() == np.argsort(-cosines)[:6].tolist()
+        np.testing.assert_allclose(rows["similarity"], np.sort(cosines)[::-1][:6], rtol=1e-4)
+
+
+def test_nobody_asked_nothing_answered(recommender: Recommender) -> None:
+    assert recommender.recommend([], 3).is_empty()
+    assert recommender.similar_items([], 3).is_empty()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda served: served.recommend([61], 3), "user_ids"),
+        (lambda served: served.recommend([-2], 3), "user_ids"),
+        (lambda served: served.recommend([0], 81), "n: expected 1 to 80"),
+        (lambda served: served.recommend([0], 0), "n: expected"),
+        (lambda served: served.similar_items([80], 3), "item_ids"),
+        (lambda served: served.similar_items([0], 80), "n: expected 1 to 79"),
+    ],
+)
+def test_what_is_out_of_range_is_refused(recommender: Recommender, call, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call(recommender)

@@ -1,0 +1,105 @@
+"""Checkpoints: complete, verified when read, and without anything that could run."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from recmodels.errors import MissingObject
+from recmodels.models.registry import resolve_config
+from recmodels.training.checkpoint import load_checkpoint
+from recmodels.training.run import train_checkpoint
+
+FILES = {
+    "model.safetensors",
+    "embeddings.safetensors",
+    "config.json",
+    "history.parquet",
+    "provenance.json",
+    "users.parquet",
+    "items.parquet",
+    "seen.parquet",
+    "manifest.json",
+}
+
+
+def write(directory: Path, checkerboard, seed: int = 0) -> None:
+    train_checkpoint(
+        directory,
+        "lightgcn",
+        resolve_config("lightgcn", {"embedding_size": 8, "training": {"epochs": 2, "batch_size": 100}}),
+        checkerboard.data(),
+        seed=seed,
+        users=checkerboard.users,
+        items=checkerboard.items,
+        provenance={"split": "abc"},
+    )
+
+
+@pytest.fixture
+def checkpoint(checkerboard, tmp_path: Path) -> Path:
+    write(tmp_path / "checkpoint", checkerboard)
+    return tmp_path / "checkpoint"
+
+
+def test_everything_comes_back(checkpoint: Path, checkerboard) -> None:
+    assert {path.name for path in checkpoint.iterdir()} == FILES
+    stored = load_checkpoint(checkpoint)
+    assert stored.model == "lightgcn"
+    assert stored.seed == 0
+    assert stored.config.training.epochs == 2
+    assert stored.provenance["split"] == "abc"
+    assert stored.provenance["training"]["best_epoch"] in (0, 1)
+    assert stored.history.height == 2
+    assert stored.users.equals(checkerboard.users)
+    assert stored.items.equals(checkerboard.items)
+    assert set(stored.seen["split"]) == {"train", "valid"}
+    expected = checkerboard.interactions.filter(checkerboard.interactions["split"] != "test")
+    assert stored.seen.height == expected.height
+
+
+def test_the_same_seed_writes_the_same_tensors_to_the_byte(checkerboard, tmp_path: Path) -> None:
+    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
+        write(tmp_path / name, checkerboard, seed)
+    for file in ("model.safetensors", "embeddings.safetensors", "config.json", "seen.parquet"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() != (tmp_path / "c" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("file", sorted(FILES))
+def test_a_missing_file_is_named(checkpoint: Path, file: str) -> None:
+    (checkpoint / file).unlink()
+    with pytest.raises(MissingObject, match=file):
+        load_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize("file", sorted(FILES - {"manifest.json"}))
+def test_a_changed_byte_is_found(checkpoint: Path, file: str) -> None:
+    content = bytearray((checkpoint / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (checkpoint / file).write_bytes(content)
+    with pytest.raises(MissingObject, match=f"{file} is damaged"):
+        load_checkpoint(checkpoint)
+
+
+def test_a_manifest_that_is_cut_off_or_of_another_version_is_refused(checkpoint: Path) -> None:
+    manifest = checkpoint / "manifest.json"
+    text = manifest.read_text()
+    manifest.write_text(text[:20])
+    with pytest.raises(MissingObject, match="checkpoint"):
+        load_checkpoint(checkpoint)
+    manifest.write_text(text.replace('"format_version": 1', '"format_version": 99'))
+    with pytest.raises(MissingObject, match="format version 1, found 99"):
+        load_checkpoint(checkpoint)
+
+
+def test_no_directory_is_a_missing_object(tmp_path: Path) -> None:
+    with pytest.raises(MissingObject, match="nowhere"):
+        load_checkpoint(tmp_path / "nowhere")
+
+
+def test_a_training_that_fails_leaves_no_checkpoint(checkerboard, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "backward", lambda self: (_ for _ in ()).throw(RuntimeError("no")))
+    with pytest.raises(RuntimeError):
+        write(tmp_path / "checkpoint", checkerboard)
+    assert not list(tmp_path.iterdir())
