@@ -24,7 +24,6 @@ from recmodels.models.config import ModelConfig
 from recmodels.training.config import TrainingConfig
 from recmodels.training.data import TrainingData
 
-
 Edges = list[tuple[Tensor, Tensor]]
 """Of each modality, the destinations and the weights of the edges of every item, both (n_items, k)."""
 

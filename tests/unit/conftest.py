@@ -10,8 +10,9 @@ from recmodels.data.schemas import INTERACTIONS
 from recmodels.graphs.knn import knn_table
 from recmodels.training.data import TrainingData, training_data
 
-N_USERS = 40
-N_ITEMS = 24
+N_USERS = 60
+N_ITEMS = 80
+N_UNSEEN = 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +38,8 @@ def checkerboard() -> Checkerboard:
     rows = []
     for user in range(N_USERS):
         liked = rng.permutation(np.arange(user % 2, N_ITEMS, 2))
-        splits = ["valid"] + ["test"] * 2 + ["train"] * (len(liked) - 4)
-        # One liked item is in no split at all: it must be recommended without ever having been seen.
+        # The liked items beyond these are in no split at all: a good list holds them, though nothing counts them.
+        splits = ["valid"] * 4 + ["test"] * 4 + ["train"] * (len(liked) - N_UNSEEN)
         rows += [(user, int(item), 5.0, 0, split) for item, split in zip(liked, splits, strict=False)]
     interactions = pl.DataFrame(rows, schema=INTERACTIONS, orient="row").sort("user_id", "item_id")
 
