@@ -10,6 +10,7 @@ from recmodels.models.config import ModelConfig
 from recmodels.models.registry import build_model
 from recmodels.training.checkpoint import save_checkpoint
 from recmodels.training.data import TrainingData
+from recmodels.training.state import discard
 from recmodels.training.trainer import EpochRecord, FitResult, fit
 
 
@@ -29,7 +30,7 @@ def train_checkpoint(
     """
     Build a model, train it and write its checkpoint; see `build_model`, `fit` and `save_checkpoint`.
 
-    `directory` must not exist yet; it appears when it is complete.
+    `directory` must not exist yet; it appears when it is complete, and only then the training's state is removed.
     """
     model = build_model(name, config, data, seed)
     result = fit(model, data, seed=seed, on_epoch=on_epoch, state_directory=state_directory)
@@ -44,4 +45,6 @@ def train_checkpoint(
         items=items,
         provenance=provenance,
     )
+    if state_directory is not None:
+        discard(state_directory)
     return result

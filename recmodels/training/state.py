@@ -139,9 +139,9 @@ def restore(
 
 
 def discard(directory: Path) -> None:
-    """Remove the states of a training that is over."""
-    for path in _saved(directory):
-        shutil.rmtree(path)
+    """Remove the state directory of a training that is over and stored."""
+    if directory.is_dir():
+        shutil.rmtree(directory)
 
 
 def _saved(directory: Path) -> list[Path]:

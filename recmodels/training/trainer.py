@@ -105,7 +105,7 @@ def fit(
         Called in turn after each epoch, for logs and progress.
     state_directory
         Where to keep what is needed to go on after a crash. If it holds a state of the same training, that training
-        continues as if it had never stopped. The directory is removed at the end.
+        continues as if it had never stopped. The last state stays there; `recmodels.training.state.discard` removes it.
 
     Raises
     ------
@@ -157,8 +157,6 @@ def fit(
 
     model.load_state_dict(progress.best_parameters)
     user_embeddings, item_embeddings = final_embeddings(model)
-    if state_directory is not None:
-        training_state.discard(state_directory)
     return FitResult(
         history=pl.DataFrame(progress.history),
         best_epoch=progress.best_epoch,

@@ -98,6 +98,24 @@ def test_no_directory_is_a_missing_object(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / "nowhere")
 
 
+def test_the_state_of_a_training_goes_when_its_checkpoint_stands(checkerboard, tmp_path: Path) -> None:
+    states: list[bool] = []
+    train_checkpoint(
+        tmp_path / "checkpoint",
+        "bpr",
+        resolve_config("bpr", {"embedding_size": 8, "training": {"epochs": 3, "checkpoint_interval": 1}}),
+        checkerboard.data(),
+        seed=0,
+        users=checkerboard.users,
+        items=checkerboard.items,
+        provenance={},
+        on_epoch=[lambda record: states.append((tmp_path / "state").is_dir())],
+        state_directory=tmp_path / "state",
+    )
+    assert states == [True] * 3
+    assert not (tmp_path / "state").exists()
+
+
 def test_a_training_that_fails_leaves_no_checkpoint(checkerboard, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(torch.Tensor, "backward", lambda self: (_ for _ in ()).throw(RuntimeError("no")))
     with pytest.raises(RuntimeError):
