@@ -93,6 +93,7 @@ class LoopbackLLM:
         self.digest = DIGEST
         self.calls: list[Call] = []
         self.answered: list[Call] = []
+        self.last_headers: dict[str, str] = {}
         self.in_flight = 0
         self.most_in_flight = 0
         self._seen: Counter[tuple[str, ...]] = Counter()
@@ -176,6 +177,7 @@ class _Connection(asyncio.Protocol):
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head = self._buffer[:end].decode("latin-1").split("\r\n")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:])}
+            self._server.last_headers = headers
             length = int(headers.get("content-length", 0))
             if len(self._buffer) < end + 4 + length:
                 return

@@ -11,6 +11,7 @@ _STREAK = 8
 _FIRST_PROBE = 0.05
 _LONGEST_PROBE = 5.0
 _PING_SECONDS = 10.0
+_MAX_DOUBLINGS = 6
 
 
 class Unreachable(TransientFailure):
@@ -35,12 +36,16 @@ class Breaker:
         Returns if the server is there, raises TransientFailure if not.
     patience
         Seconds.
+    backoff
+        Seconds to leave a server alone that says 429 without saying for how long; doubles while it keeps saying so.
     """
 
-    def __init__(self, ping: Callable[[], Awaitable[None]], patience: float) -> None:
+    def __init__(self, ping: Callable[[], Awaitable[None]], patience: float, backoff: float) -> None:
         self.outages = 0
         self._ping = ping
         self._patience = patience
+        self._backoff = backoff
+        self._busy_rounds = 0
         self._streak = 0
         self._busy_since: float | None = None
         self._resume_at = 0.0
@@ -65,6 +70,7 @@ class Breaker:
         """Note an answered call."""
         self._streak = 0
         self._busy_since = None
+        self._busy_rounds = 0
 
     def failed(self, fault: TransientFailure) -> None:
         """Note a failed call."""
@@ -72,7 +78,9 @@ class Breaker:
         if isinstance(fault, Busy):
             if self._busy_since is None:
                 self._busy_since = now
-            wait = 1.0 if fault.retry_after is None else fault.retry_after
+            if now >= self._resume_at:
+                self._busy_rounds = min(self._busy_rounds + 1, _MAX_DOUBLINGS)
+            wait = self._backoff * 2.0**self._busy_rounds if fault.retry_after is None else fault.retry_after
             self._resume_at = max(self._resume_at, now + wait)
             if self._resume_at - self._busy_since > self._patience:
                 self._stopped = RunStopped(f"the server has no time: {fault}")

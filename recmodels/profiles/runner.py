@@ -20,7 +20,8 @@ from recmodels.profiles.prompts import Prompt
 
 _MIN_DEAD_STREAK = 16
 _POLL_SECONDS = 0.2
-_PROGRESS_SECONDS = 1.0
+_TICK_SECONDS = 1.0
+_PROGRESS_SECONDS = 60.0
 _BUDGET_POLL_SECONDS = 0.02
 _ESTIMATE_MARGIN = 1.25
 
@@ -130,7 +131,7 @@ class ProfileRun:
     key
         The cache key of a prompt.
     progress
-        Called at most once a second, and at the end.
+        Called at the start, then every second to every minute, and at the end.
     """
 
     def __init__(
@@ -149,7 +150,7 @@ class ProfileRun:
         self._prompt = prompt
         self._key = key
         self._progress = progress
-        self._breaker = Breaker(backend.ping, config.patience)
+        self._breaker = Breaker(backend.ping, config.patience, config.backoff)
         self._todo: deque[_Question] = deque()
         self._claimed: deque[_Question] = deque()
         self._held: list[_Question] = []
@@ -403,15 +404,18 @@ class ProfileRun:
         self.outcome.invalid.clear()
 
     async def _beat(self) -> None:
-        ticks_a_heartbeat = round(HEARTBEAT_SECONDS / _PROGRESS_SECONDS)
-        tick = 0
+        """Keep the run's claims alive, and report progress: every second at first, every minute in a long run."""
+        clock = asyncio.get_running_loop().time
+        next_heartbeat = next_progress = clock()
         while True:
-            await asyncio.sleep(_PROGRESS_SECONDS)
-            tick += 1
-            if tick % ticks_a_heartbeat == 0:
+            now = clock()
+            if now >= next_heartbeat:
                 self._cache.heartbeat(self._usage())
-            if self._progress:
+                next_heartbeat = now + HEARTBEAT_SECONDS
+            if self._progress and now >= next_progress:
                 self._progress(self._state())
+                next_progress = now + min(max(_TICK_SECONDS, 0.05 * (now - self._started)), _PROGRESS_SECONDS)
+            await asyncio.sleep(_TICK_SECONDS)
 
     def _resume_note(self) -> str:
         return (
@@ -428,9 +432,9 @@ class ProfileRun:
         outcome = self.outcome
         done = len(outcome.profiles) + len(outcome.invalid) + len(outcome.dead)
         seconds = asyncio.get_running_loop().time() - self._started
-        settled = (done - outcome.from_cache) / seconds
-        left = (self._rows - done) / settled if settled > 0 else None
-        return Progress(done, self._rows, outcome.tally.replies / seconds, left)
+        settled = done - outcome.from_cache
+        left = (self._rows - done) * seconds / settled if settled else None
+        return Progress(done, self._rows, outcome.tally.replies / max(seconds, 1e-9), left)
 
 
 def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -443,18 +447,18 @@ def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(coroutine)
-    with asyncio.Runner() as runner, ThreadPoolExecutor(1) as thread:
-        task: asyncio.Task[T] | None = None
+    task: asyncio.Task[T] | None = None
 
-        async def main() -> T:
-            nonlocal task
-            task = asyncio.ensure_future(coroutine)
-            return await task
+    async def main() -> T:
+        nonlocal task
+        task = asyncio.ensure_future(coroutine)
+        return await task
 
-        future = thread.submit(runner.run, main())
+    with ThreadPoolExecutor(1) as thread:
+        future = thread.submit(asyncio.run, main())
         try:
             return future.result()
         except KeyboardInterrupt:
             if task:
-                runner.get_loop().call_soon_threadsafe(task.cancel)
+                task.get_loop().call_soon_threadsafe(task.cancel)
             raise

@@ -127,7 +127,7 @@ def write_item_profiles(
     cache_path
         SQLite file with the finished calls, made if missing. Data sets may share one. Not used by ``extractive``.
     progress
-        Called now and then, at most once a second.
+        Called at the start, then every second to every minute, and at the end.
     """
     return _write(_item_task(ItemSource(items, reviews, interactions, config), domain, config), cache_path, progress)
 
