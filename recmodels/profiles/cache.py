@@ -88,9 +88,7 @@ class Claims:
 
 def key_function(identity: ModelIdentity, parameters: Mapping[str, object]) -> Callable[[Prompt], bytes]:
     """Return the function that gives a prompt's key: SHA-256 of back-end, digest, template, parameters and messages."""
-    frame = json.dumps(
-        [identity.backend, identity.model, identity.digest, TEMPLATE_VERSION, parameters], sort_keys=True
-    )
+    frame = json.dumps([identity.backend, identity.digest, TEMPLATE_VERSION, parameters], sort_keys=True)
     prefix = hashlib.sha256(frame.encode())
 
     def key(prompt: Prompt) -> bytes:
