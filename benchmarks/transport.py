@@ -74,7 +74,13 @@ def marginal_error(plan: Any, a: np.ndarray, b: np.ndarray) -> float:
 
 
 def compare_with_pot(
-    report: Report, train: pl.DataFrame, graphs: dict[str, pl.DataFrame], n_users: int, n_items: int, rounds: int
+    report: Report,
+    name: str,
+    train: pl.DataFrame,
+    graphs: dict[str, pl.DataFrame],
+    n_users: int,
+    n_items: int,
+    rounds: int,
 ) -> None:
     users, items = train["user_id"], train["item_id"]
     positives = interaction_matrix(users, items, n_users, n_items)
@@ -108,14 +114,14 @@ def compare_with_pot(
     cost, matrix = sparse_cost(), dense_cost()
     seconds = time_in_turns({"ours": lambda: structured(cost), "pot": lambda: dense(matrix)}, rounds=rounds)
     report.add(
-        "sinkhorn_vs_pot_speed_baby",
+        f"sinkhorn_vs_pot_speed_{name}",
         seconds["pot"] / seconds["ours"],
         unit="x",
         baseline=f"{seconds['ours']:.3f} s against {seconds['pot']:.2f} s, ot.sinkhorn, equal tolerance",
         goal=">= 30 x",
     )
     report.add(
-        "sinkhorn_vs_pot_memory_baby",
+        f"sinkhorn_vs_pot_memory_{name}",
         pot_memory / our_memory,
         unit="x",
         baseline=f"{our_memory:.0f} MB against {pot_memory:.0f} MB, ot.sinkhorn; both with their cost matrix",
@@ -225,11 +231,11 @@ def measure_growth(report: Report, scales: list[float], plot: Path | None) -> No
     runs = [run_synthetic(scale) for scale in scales]
     for scale, run in zip(scales, runs, strict=True):
         report.add(
-            f"growth_{run['edges'] / 1e6:.0f}m_edges_s",
+            f"augment_{run['edges'] / 1e6:.1f}m_edges_s",
             run["seconds"],
             unit="s",
-            baseline=f"{HUGE_USERS * scale:,.0f} x {HUGE_ITEMS * scale:,.0f}, {run['iterations']:.0f} iterations, an edge "
-            f"{1e9 * run['seconds'] / run['edges']:.0f} ns and {1e6 * run['grown_mb'] / run['edges']:.0f} bytes",
+            baseline=f"{HUGE_USERS * scale:,.0f} x {HUGE_ITEMS * scale:,.0f}, {run['iterations']:.0f} iterations; "
+            f"an edge: {1e9 * run['seconds'] / run['edges']:.0f} ns, {1e6 * run['grown_mb'] / run['edges']:.0f} bytes",
         )
     if plot is not None:
         draw_growth(runs, plot)
@@ -273,14 +279,14 @@ def main() -> None:
     baby = published("baby")
     if arguments.quick:
         train, graphs, n_users, n_items = synthetic(0.0004)
-        compare_with_pot(report, train, graphs, n_users, n_items, rounds=1)
+        compare_with_pot(report, "quick", train, graphs, n_users, n_items, rounds=1)
         measure_augmentation(report, "quick", train, graphs, n_users, n_items)
         measure_sampler(report, train, graphs, n_users, n_items, rounds=1)
         measure_growth(report, [0.001, 0.002], None)
     elif baby is None:
         report.skip("sinkhorn_vs_pot_speed_baby and others", "no real data sets beside the repository")
     else:
-        compare_with_pot(report, *baby, *SIZES["baby"], rounds=3)
+        compare_with_pot(report, "baby", *baby, *SIZES["baby"], rounds=3)
         for name in ("sports", "clothing"):
             data = published(name)
             assert data is not None
