@@ -3,7 +3,7 @@
 import dagster as dg
 import polars as pl
 
-from assets.lineage import materialized
+from assets.lineage import inline_image, materialized
 from assets.partitions import dataset_of
 from assets.stage import stage_asset
 from recmodels.data.catalogue import Role, load_catalogue
@@ -61,6 +61,7 @@ def _neighbours(
     context: dg.AssetExecutionContext, embeddings: pl.DataFrame, imported: pl.DataFrame | None = None
 ) -> dg.MaterializeResult[pl.DataFrame]:
     from recmodels.graphs.knn import knn_table
+    from recmodels.graphs.quality import knn_histograms, knn_summary
 
     came_with_data = False
     if imported is not None and not imported.is_empty():
@@ -70,4 +71,14 @@ def _neighbours(
     else:
         k = load_catalogue()[dataset_of(context.partition_key)].knn_k
         table = knn_table(embeddings["embedding"].to_numpy(), k)
-    return materialized(context, table, metadata={"imported": came_with_data, "modality_present": not table.is_empty()})
+    n = table["src"].n_unique()
+    return materialized(
+        context,
+        table,
+        metadata={
+            "imported": came_with_data,
+            "modality_present": not table.is_empty(),
+            **knn_summary(table, n),
+            "histograms": inline_image(knn_histograms(table, n)),
+        },
+    )

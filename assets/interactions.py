@@ -8,6 +8,7 @@ from assets.lineage import SPLIT_DIGEST, materialized
 from assets.partitions import dataset_of
 from assets.stage import stage_multi_asset
 from recmodels.data.catalogue import load_catalogue
+from recmodels.data.checks import differences, fewest_interactions, sizes
 from recmodels.data.dump import load_dump
 from recmodels.data.raw import RawManifest
 from recmodels.data.split import split_digest, split_interactions, without_training
@@ -55,13 +56,16 @@ def read_raw_dumps(context: dg.AssetExecutionContext, raw_dumps: str) -> Iterato
         "rejects": dump.rejects,
         "interactions": interactions,
     }
-    sizes = {str(row["split"]): row["len"] for row in interactions.group_by("split").len().iter_rows(named=True)}
+    found = sizes(interactions, dump.users.height, dump.items.height)
+    compared = differences(found, entry.published) if entry.published and source.split == "published" else {}
     about = {
         "interactions": {
             SPLIT_DIGEST: split_digest(interactions),
             "split": f"{source.split}, seed {source.split_seed}",
             "k_core": source.k_core,
-            "split_sizes": dg.MetadataValue.json(sizes),
+            "sizes": dg.MetadataValue.json(found.model_dump()),
+            "fewest_interactions": dg.MetadataValue.json(fewest_interactions(interactions)),
+            "differences_from_published": dg.MetadataValue.json(compared),
             "users_without_training_rows": len(cold.users),
             "items_without_training_rows": len(cold.items),
         },

@@ -1,5 +1,6 @@
 """What every materialisation records: rows, columns, a preview, its data version and the versions of what it read."""
 
+import base64
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,6 +79,11 @@ def _short(value: object) -> str:
     return text if len(text) <= PREVIEW_CHARACTERS else text[: PREVIEW_CHARACTERS - 1] + "…"
 
 
+def inline_image(png: bytes) -> dg.MarkdownMetadataValue:
+    """Return a small picture that the user interface shows in place."""
+    return dg.MetadataValue.md(f"![](data:image/png;base64,{base64.b64encode(png).decode('ascii')})")
+
+
 def versions_read(context: dg.AssetExecutionContext) -> dict[str, str]:
     """Return the data version of everything the running asset depends on, by ``asset`` or ``asset[partition]``."""
     versions: dict[str, str] = {}
@@ -102,10 +108,18 @@ def latest_materialization(
     instance: dg.DagsterInstance, key: dg.AssetKey, partition_key: str
 ) -> dg.AssetMaterialization | None:
     """Return the newest record of one partition of an asset, or None."""
-    records = instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition_key]), limit=1
-    ).records
-    return records[0].asset_materialization if records else None
+    records = latest_materializations(instance, key, partition_key, 1)
+    return records[0] if records else None
+
+
+def latest_materializations(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partition_key: str, limit: int
+) -> list[dg.AssetMaterialization]:
+    """Return the newest records of one partition of an asset, the newest first."""
+    found = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition_key]), limit=limit
+    )
+    return [record.asset_materialization for record in found.records if record.asset_materialization]
 
 
 def recorded_split_digest(instance: dg.DagsterInstance, dataset: str) -> str | None:

@@ -1,5 +1,6 @@
 """Raw files: found, fetched or generated, verified and hashed."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -21,6 +22,12 @@ class RawDumpsConfig(dg.Config):
 
     raw_dir: str = ""
     """Folder with the raw files; empty for the one used last, or else `raw/<data set>` under the data root."""
+    download: bool = True
+    """Whether missing files may be fetched from the addresses of the catalogue."""
+    refresh: bool = False
+    """Whether to ask the servers for newer versions of files that were fetched."""
+    mirrors: list[str] = []
+    """Folders or addresses (`http(s)://`, `file://`) that hold the files, asked before the catalogue's."""
 
 
 @stage_asset(
@@ -42,7 +49,15 @@ def raw_dumps(
     dataset = dataset_of(context.partition_key)
     previous = _previous(data_root, context.asset_key, dataset)
     folder = Path(config.raw_dir) if config.raw_dir else _usual_folder(data_root, dataset, previous)
-    manifest = prepare_raw_files(load_catalogue()[dataset], folder, previous=previous)
+    manifest = prepare_raw_files(
+        load_catalogue()[dataset],
+        folder,
+        previous=previous,
+        fetch=config.download,
+        refresh=config.refresh,
+        mirrors=config.mirrors,
+        progress=_logged(context),
+    )
     size = sum(file.size for file in manifest.files.values())
     return materialized(
         context,
@@ -57,6 +72,14 @@ def raw_dumps(
             "absent": ", ".join(manifest.absent) or "nothing",
         },
     )
+
+
+def _logged(context: dg.AssetExecutionContext) -> Callable[[str, int, int | None], None]:
+    def log(name: str, done: int, total: int | None) -> None:
+        of = f" of {total / 1e6:,.0f}" if total else ""
+        context.log.info(f"{name}: {done / 1e6:,.0f}{of} MB")
+
+    return log
 
 
 def _previous(data_root: DataRoot, key: dg.AssetKey, dataset: str) -> RawManifest | None:

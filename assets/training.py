@@ -79,7 +79,7 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
             n_items=tables["item_ids"].height,
             **{name: tables[name] for name in spec.inputs},
         )
-        directory = staging_directory(data_root, context.run_id)
+        directory = staging_directory(data_root, context.run.run_id)
         result = train_checkpoint(
             directory,
             spec.name,

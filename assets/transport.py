@@ -3,7 +3,7 @@
 import dagster as dg
 import polars as pl
 
-from assets.lineage import materialized
+from assets.lineage import inline_image, materialized
 from assets.partitions import dataset_of
 from assets.stage import stage_asset
 from recmodels.data.catalogue import load_catalogue
@@ -29,12 +29,15 @@ def augmented_interactions(
     They come from training rows and item graphs alone. `mass` is the plan's entry.
     """
     from recmodels.transport.augment import augment
+    from recmodels.transport.quality import activity_histograms
 
+    train = interactions.filter(pl.col("split") == "train").select("user_id", "item_id")
     result = augment(
-        interactions.filter(pl.col("split") == "train").select("user_id", "item_id"),
+        train,
         {"text": item_text_knn, "image": item_image_knn},
         n_users=users.height,
         n_items=item_ids.height,
         config=TransportConfig.model_validate(load_catalogue()[dataset_of(context.partition_key)].transport),
     )
-    return materialized(context, result.added, metadata=result.diagnostics)
+    picture = inline_image(activity_histograms(train, result.added, users.height, item_ids.height))
+    return materialized(context, result.added, metadata={**result.diagnostics, "before_and_after": picture})

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import dagster as dg
 
 from assets.evaluation import metrics_key, user_metrics_key
-from assets.partitions import DATASET_SEEDS, DATASETS
 from assets.recommendations import recommendations_key
 from assets.training import checkpoint_key
 from recmodels.models.registry import FLOORS
@@ -15,21 +14,18 @@ PREPARE_GROUPS = ("raw", "interactions", "profiles", "embeddings", "graphs", "tr
 prepare = dg.define_asset_job(
     "prepare",
     selection=dg.AssetSelection.groups(*PREPARE_GROUPS),
-    partitions_def=DATASETS,
     description="From the raw files of a data set to graphs and the augmented training set.",
 )
 
 train = dg.define_asset_job(
     "train",
     selection=dg.AssetSelection.groups("training", "evaluation", "serving") - dg.AssetSelection.assets("leaderboard"),
-    partitions_def=DATASET_SEEDS,
     description="Checkpoints, test metrics and recommendations of the models, for one data set and seed.",
 )
 
 evaluate = dg.define_asset_job(
     "evaluate",
     selection=dg.AssetSelection.assets("leaderboard", "report"),
-    partitions_def=DATASETS,
     description="Leaderboard over all seeds, and the report.",
 )
 

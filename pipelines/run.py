@@ -52,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--seeds", default=",".join(DEFAULT_SEEDS), help="comma-separated seeds (default: %(default)s)")
     run.add_argument("--profiles", default="", help="profile back-end (default: the catalogue's)")
+    run.add_argument(
+        "--no-download", action="store_true", help="fail where raw files are missing instead of fetching them"
+    )
     run.set_defaults(command=_run)
     dev = commands.add_parser("dev", help="open the Dagster UI with its daemon")
     dev.add_argument("--port", default="3000", help="port on 127.0.0.1 (default: %(default)s)")
@@ -79,7 +82,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     raw_dir = str(options.raw_dir.resolve()) if options.raw_dir else ""
     profiles = ProfilesConfig(backend=options.profiles)
     prepare_config = {
-        "raw_dumps": RawDumpsConfig(raw_dir=raw_dir),
+        "raw_dumps": RawDumpsConfig(raw_dir=raw_dir, download=not options.no_download),
         "item_profiles": profiles,
         "user_profiles": profiles,
     }

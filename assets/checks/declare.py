@@ -8,6 +8,7 @@ import polars as pl
 
 from assets.failures import clear_failures
 from assets.io_managers import stored_path
+from assets.lineage import latest_materializations
 from assets.partitions import DATASETS, dataset_of
 from assets.resources import DataRoot
 from recmodels.errors import MissingObject
@@ -23,6 +24,43 @@ def read_table(data_root: DataRoot, asset: dg.AssetKey | str, partition_key: str
     if not path.exists():
         raise MissingObject(f"{path} is gone: restore it, or materialise {key.to_user_string()} again.")
     return pl.read_parquet(path)
+
+
+def recorded_check(
+    asset: str, description: str, *, blocking: bool, n_records: int = 1
+) -> Callable[[Callable[[list[dg.AssetMaterialization]], Verdict]], dg.AssetChecksDefinition]:
+    """
+    Declare a check of what the latest materialisations of an asset recorded about themselves.
+
+    The decorated function gets up to `n_records` of them, the newest first.
+    """
+
+    def decorate(verdict: Callable[[list[dg.AssetMaterialization]], Verdict]) -> dg.AssetChecksDefinition:
+        @dg.asset_check(
+            asset=asset,
+            name=verdict.__name__,
+            description=description,
+            blocking=blocking,
+            partitions_def=DATASETS,
+        )
+        def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+            records = latest_materializations(context.instance, dg.AssetKey(asset), context.partition_key, n_records)
+            passed, measured = verdict(records)
+            return dg.AssetCheckResult(passed=passed, metadata=measured, severity=_severity(blocking))
+
+        return check
+
+    return decorate
+
+
+def recorded_json(record: dg.AssetMaterialization, entry: str) -> dict[str, Any]:
+    """Return a JSON entry of a record's metadata."""
+    value: Any = record.metadata[entry].value
+    return dict(value)
+
+
+def _severity(blocking: bool) -> dg.AssetCheckSeverity:
+    return dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN
 
 
 def table_check(
@@ -62,8 +100,7 @@ def table_check(
                 frames = [read_table(data_root, asset, context.partition_key)]
                 frames += [read_table(data_root, name, dataset_of(context.partition_key)) for name in also]
                 passed, measured = verdict(*frames)
-            severity = dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN
-            return dg.AssetCheckResult(passed=passed, metadata=measured, severity=severity)
+            return dg.AssetCheckResult(passed=passed, metadata=measured, severity=_severity(blocking))
 
         return check
 

@@ -1,14 +1,14 @@
 """Checks of the raw files and of what could not be read from them."""
 
 import dagster as dg
-import polars as pl
 
-from assets.checks.declare import Verdict, table_check
+from assets.checks.declare import Verdict, recorded_check, recorded_json
 from assets.failures import clear_failures
 from assets.io_managers import stored_path
 from assets.partitions import DATASETS
 from assets.raw import MANIFEST_SUFFIX
 from assets.resources import DataRoot
+from recmodels.data.checks import rejected_shares
 from recmodels.data.raw import RawFile, RawManifest
 
 MAX_REJECTED_SHARE = 0.01
@@ -36,12 +36,13 @@ def _has_changed(file: RawFile) -> bool:
     return (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns)
 
 
-@table_check("rejects", "At most 1 % of the raw lines could not be read.", also=["reviews"])
-def few_rejects(rejects: pl.DataFrame, reviews: pl.DataFrame) -> Verdict:
-    """Compare the rejected lines with the kept ones."""
-    share = rejects.height / max(1, rejects.height + reviews.height)
-    reasons = {str(row["reason"]): row["len"] for row in rejects.group_by("reason").len().iter_rows(named=True)}
-    return share <= MAX_REJECTED_SHARE, {"rejected_share": share, "reasons": dg.MetadataValue.json(reasons)}
+@recorded_check("rejects", "At most 1 % of the lines of each raw file could not be read.", blocking=True)
+def few_rejects(records: list[dg.AssetMaterialization]) -> Verdict:
+    """Compare the rejected lines of each file with all of its lines."""
+    shares = rejected_shares(recorded_json(records[0], "counts"))
+    return all(share <= MAX_REJECTED_SHARE for share in shares.values()), {
+        f"rejected_share_of_{kind}": share for kind, share in shares.items()
+    }
 
 
 CHECKS = [raw_files_unchanged, few_rejects]

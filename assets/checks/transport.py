@@ -1,24 +1,38 @@
 """Checks of the augmentation."""
 
+import dagster as dg
 import polars as pl
 
-from assets.checks.declare import Verdict, table_check
+from assets.checks.declare import Verdict, recorded_check, table_check
+from recmodels.transport.quality import augmentation_violations
 
 
 @table_check(
-    "augmented_interactions", "No added pair is a training pair, and none is added twice.", also=["interactions"]
+    "augmented_interactions",
+    "No added pair is a training pair, none is added twice, and every mass is positive.",
+    also=["interactions", "users", "item_ids"],
 )
-def added_pairs_are_new(added: pl.DataFrame, interactions: pl.DataFrame) -> Verdict:
+def sound_additions(
+    added: pl.DataFrame, interactions: pl.DataFrame, users: pl.DataFrame, item_ids: pl.DataFrame
+) -> Verdict:
     """Compare the added pairs with the training pairs."""
     train = interactions.filter(pl.col("split") == "train")
-    known = added.join(train, on=["user_id", "item_id"], how="semi").height
-    repeated = added.height - added.select("user_id", "item_id").n_unique()
-    return known == 0 and repeated == 0, {
-        "training_pairs_added": known,
-        "repeated_pairs": repeated,
-        "share_of_users_reached": added["user_id"].n_unique() / max(1, interactions["user_id"].n_unique()),
-        "share_of_items_reached": added["item_id"].n_unique() / max(1, interactions["item_id"].n_unique()),
+    violations = augmentation_violations(added, train, users.height, item_ids.height)
+    return not any(violations.values()), {
+        **violations,
+        "share_of_users_reached": added["user_id"].n_unique() / users.height,
+        "share_of_items_reached": added["item_id"].n_unique() / item_ids.height,
     }
 
 
-CHECKS = [added_pairs_are_new]
+@recorded_check("augmented_interactions", "The plan's marginals were met within the tolerance.", blocking=False)
+def converged_plan(records: list[dg.AssetMaterialization]) -> Verdict:
+    """Look at how the solver ended."""
+    metadata = records[0].metadata
+    status = metadata.get("status")
+    error = metadata.get("marginal_error")
+    passed = status is None or status.value != "not converged"
+    return passed, {"status": str(status.value) if status else "", "marginal_error": error.value if error else 0.0}
+
+
+CHECKS = [sound_additions, converged_plan]

@@ -1,0 +1,181 @@
+"""The graph from raw files to recommendations: data versions, leaks, bad input."""
+
+import gzip
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+from conftest import Run, data_versions, failure_texts
+
+from assets.io_managers import stored_path
+from assets.resources import DataRoot
+from pipelines.jobs import assets_of_models
+
+TRAINED = ["bpr", "lightgcn", "blast"]
+SEEDED = {"dataset": "demo", "seed": "0"}
+AFTER_SPLIT = [
+    dg.AssetKey(name)
+    for name in (
+        "item_profiles", "user_profiles", "item_text_embeddings", "user_text_embeddings", "item_text_knn", "user_knn",
+        "augmented_interactions",
+    )
+]  # fmt: skip
+
+
+def _interactions_path(data_root: DataRoot) -> Path:
+    return stored_path(data_root.root, "tables", dg.AssetKey("interactions"), "demo", ".parquet")
+
+
+@pytest.mark.slow
+def test_materialising_twice_gives_equal_data_versions_for_every_asset(prepared_run: Run, data_root: DataRoot) -> None:
+    versions: list[dict[str, str]] = []
+    weights: list[bytes] = []
+    for _ in range(2):
+        results = [
+            prepared_run("prepare"),
+            prepared_run("train", SEEDED, assets=assets_of_models(TRAINED)),
+            prepared_run("evaluate"),
+        ]
+        assert all(result.success for result in results), [failure_texts(result) for result in results]
+        versions.append({key: value for result in results for key, value in data_versions(result).items()})
+        newest = max(
+            data_root.root.glob("checkpoints/checkpoint/blast/demo/0/*"), key=lambda path: path.stat().st_mtime_ns
+        )
+        weights.append((newest / "model.safetensors").read_bytes())
+    assert versions[0] == versions[1]
+    assert weights[0] == weights[1]
+    assert {"raw_dumps", "augmented_interactions", "checkpoint/blast", "leaderboard", "report"} <= versions[0].keys()
+
+
+@pytest.mark.slow
+def test_every_materialisation_tells_rows_columns_and_what_it_read(prepared_run: Run) -> None:
+    results = [
+        prepared_run("prepare"),
+        prepared_run("train", SEEDED, assets=assets_of_models(["lightgcn"])),
+        prepared_run("evaluate"),
+    ]
+    for result in results:
+        assert result.success
+        for event in result.get_asset_materialization_events():
+            metadata = event.materialization.metadata
+            name = event.asset_key.to_user_string()
+            assert bool(metadata["read"].value) == (name != "raw_dumps")
+            assert "split_digest" in metadata or name in {
+                "raw_dumps",
+                "items",
+                "item_ids",
+                "users",
+                "reviews",
+                "rejects",
+            }
+            if name != "raw_dumps" and not name.startswith("checkpoint") and name != "report":
+                assert metadata["dagster/row_count"].value >= 0
+                assert metadata["dagster/column_schema"].value.columns
+
+
+@pytest.mark.slow
+def test_held_out_rows_reach_nothing_before_evaluation(prepared_run: Run, data_root: DataRoot) -> None:
+    before = data_versions(prepared_run("prepare"))
+    trained = data_versions(prepared_run("train", SEEDED, assets=assets_of_models(["bpr", "blast"])))
+    path = _interactions_path(data_root)
+    table = pl.read_parquet(path)
+    n_items = table["item_id"].max() + 1
+    test = table.filter(pl.col("split") == "test").with_columns(
+        item_id=((pl.col("item_id") * 7 + 3) % n_items).cast(pl.Int32)
+    )
+    kept = table.filter(pl.col("split") != "test")
+    pl.concat([kept, test.join(kept, on=["user_id", "item_id"], how="anti")]).sort("user_id", "item_id").write_parquet(
+        path
+    )
+
+    after = data_versions(prepared_run("prepare", assets=AFTER_SPLIT))
+    assert after == {name: before[name] for name in after}
+    assert len(after) == len(AFTER_SPLIT)
+    retrained = data_versions(prepared_run("train", SEEDED, assets=assets_of_models(["bpr", "blast"])))
+    assert retrained["checkpoint/blast"] == trained["checkpoint/blast"]
+    assert retrained["checkpoint/bpr"] == trained["checkpoint/bpr"]
+    assert retrained["metrics/blast"] != trained["metrics/blast"]
+
+
+@pytest.mark.slow
+def test_a_leaderboard_leaves_out_what_was_measured_on_another_split(prepared_run: Run, data_root: DataRoot) -> None:
+    prepared_run("train", SEEDED, assets=assets_of_models(["bpr"]))
+    path = _interactions_path(data_root)
+    table = pl.read_parquet(path)
+    swapped = table.with_columns(
+        split=pl.col("split").cast(pl.String).replace({"valid": "test", "test": "valid"}).cast(table.schema["split"])
+    )
+    swapped.write_parquet(path)
+    prepared_run("train", {"dataset": "demo", "seed": "1"}, assets=assets_of_models(["bpr"]))
+    prepared_run("evaluate", assets=[dg.AssetKey("leaderboard")])
+    board = pl.read_parquet(stored_path(data_root.root, "tables", dg.AssetKey("leaderboard"), "demo", ".parquet"))
+    assert board["n_seeds"].unique().to_list() == [1]
+
+
+REVIEWS = "".join(
+    f'{{"reviewerID": "U{user}", "asin": "B00000000{item}", "overall": 5.0, "unixReviewTime": 1500000000}}\n'
+    for user in range(6)
+    for item in range(6)
+).encode()
+READ = [dg.AssetKey(name) for name in ("raw_dumps", "items", "item_ids", "users", "reviews", "rejects", "interactions")]
+
+
+@pytest.fixture
+def raw_folder(tmp_path: Path) -> Path:
+    """A folder with a small whole dump of the 2018 format."""
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    (folder / "Gift_Cards_5.json.gz").write_bytes(gzip.compress(REVIEWS))
+    (folder / "meta_Gift_Cards.json.gz").write_bytes(gzip.compress(b'{"asin": "B000000001", "title": "One"}\n'))
+    return folder
+
+
+def _config(raw_folder: Path) -> dict[str, object]:
+    return {"raw_dumps": {"config": {"raw_dir": str(raw_folder), "download": False}}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", gzip.compress(REVIEWS)[:-20], gzip.compress(b"userID,itemID\n1,2\n")],
+    ids=["missing", "empty", "truncated", "another format"],
+)
+def test_bad_raw_files_fail_once_with_a_clear_line_and_leave_the_rest_intact(
+    run: Run, data_root: DataRoot, raw_folder: Path, content: bytes | None
+) -> None:
+    assert run("prepare", "gift_cards", assets=READ, config=_config(raw_folder)).success
+    stored = {path: path.read_bytes() for path in data_root.root.rglob("*.parquet")}
+    assert stored
+
+    reviews = raw_folder / "Gift_Cards_5.json.gz"
+    reviews.unlink()
+    if content is not None:
+        reviews.write_bytes(content)
+    result = run("prepare", "gift_cards", assets=READ, config=_config(raw_folder))
+    assert not result.success
+    (text,) = failure_texts(result)
+    assert "expected" in text
+    assert "found" in text
+    assert "Gift_Cards_5.json" in text
+    assert "\n" not in text
+    assert not [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY]
+    assert {path: path.read_bytes() for path in stored} == stored
+    assert not list(data_root.root.rglob("*.tmp"))
+
+
+def test_a_failing_blocking_check_stops_what_is_downstream(run: Run, data_root: DataRoot, raw_folder: Path) -> None:
+    (raw_folder / "Gift_Cards_5.json.gz").write_bytes(gzip.compress(REVIEWS + b"not json\n" * 5))
+    result = run("prepare", "gift_cards", config=_config(raw_folder))
+    failed = {check.check_name for check in result.get_asset_check_evaluations() if not check.passed}
+    assert failed == {"few_rejects"}
+    rejects = pl.read_parquet(stored_path(data_root.root, "tables", dg.AssetKey("rejects"), "gift_cards", ".parquet"))
+    assert rejects.height == 5
+
+
+@pytest.mark.slow
+def test_an_unknown_setting_of_a_model_is_refused_before_training(prepared_run: Run) -> None:
+    config = {"checkpoint__bpr": {"config": {"overrides": {"learning_rat": 1.0}}}}
+    result = prepared_run("train", SEEDED, assets=assets_of_models(["bpr"]), config=config)
+    (text,) = failure_texts(result)
+    assert "learning_rat" in text
+    assert "embedding_size" in text
