@@ -62,7 +62,7 @@ def knn_table(
     seed
         Of the clustering of ``ivf`` and of the sample of rows.
     use_gpu
-        Search on the GPUs that FAISS sees, if any (``exact`` and ``ivf``).
+        Search on the GPUs that FAISS sees, if any (``exact`` alone).
 
     Returns
     -------
@@ -246,7 +246,7 @@ def _build(
         built.cp.min_points_per_centroid = 1
     else:
         built = faiss.IndexFlatIP(width)
-    if use_gpu and index != "hnsw" and getattr(faiss, "get_num_gpus", lambda: 0)() > 0:
+    if use_gpu and index == "exact" and getattr(faiss, "get_num_gpus", lambda: 0)() > 0:
         built = faiss.index_cpu_to_all_gpus(built)
     built.train(unit)
     built.add(unit)

@@ -152,6 +152,7 @@ def augment(
             "form": solved.form,
             "iterations": solved.n_iterations,
             "marginal_error": solved.marginal_error,
+            "tolerance": config.tolerance,
             "plan_mass": solved.mass,
             "status": "converged" if solved.converged else "not converged",
         },

@@ -202,7 +202,7 @@ def _reported(result: SinkhornResult, tolerance: float) -> SinkhornResult:
             f"{result.marginal_error:.1e} of the mass (tolerance {tolerance:.1e}). "
             "Allow more iterations, or raise epsilon or the tolerance.",
             NotConverged,
-            stacklevel=5,
+            stacklevel=4,
         )
     return result
 

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 from scipy import sparse
 
 from recmodels.errors import InputError
+from recmodels.transport import sinkhorn as module
 from recmodels.transport.sinkhorn import NotConverged, SinkhornResult, sinkhorn
 
 
@@ -149,6 +150,18 @@ def test_users_and_items_without_mass_get_none() -> None:
         plan = plan_of(result, cost, 0.5)
         assert_allclose(plan.sum(axis=1), a, atol=1e-9)
         assert_allclose(plan.sum(axis=0), b, atol=1e-9)
+
+
+@pytest.mark.parametrize("block_entries", [1, 7, 50])
+def test_the_log_form_does_not_depend_on_its_blocks(block_entries: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    cost = sparse.csr_array(rng.choice([-1.0, 0.0, 1.0], (20, 10), p=[0.2, 0.6, 0.2]))
+    a, b = np.full(20, 1.0), np.full(10, 2.0)
+    whole = sinkhorn(cost, a, b, 0.5, form="log")
+    monkeypatch.setattr(module, "_BLOCK_ENTRIES", block_entries)
+    cut = sinkhorn(cost, a, b, 0.5, form="log")
+    assert_allclose(cut.log_f, whole.log_f, rtol=1e-12)
+    assert_allclose(cut.log_g, whole.log_g, rtol=1e-12)
 
 
 def test_stopping_early_warns_and_reports_the_error_of_its_marginals() -> None:
