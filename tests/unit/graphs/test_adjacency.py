@@ -185,6 +185,13 @@ def test_edge_drop_keeps_the_exact_number_and_normalises_by_what_is_left(
     assert kept[:n_users, :n_users].sum() == 0
 
 
+def test_edge_drop_reads_the_ratio_as_it_is_written() -> None:
+    # In binary 1 - 0.9 is a little less than a tenth, and a floor would lose the edge.
+    graph = BipartiteGraph(np.arange(10), np.zeros(10, np.int64), 10, 1)
+    for ratio, kept in ((0.9, 1), (0.8, 2), (0.7, 3), (0.1, 9), (0.05, 9)):
+        assert graph.edge_drop(ratio, torch.Generator()).n_edges == 2 * kept
+
+
 def test_edge_drop_repeats_with_the_seed_and_moves_on_without() -> None:
     rng = np.random.default_rng(0)
     graph = BipartiteGraph(rng.integers(0, 50, 400), rng.integers(0, 40, 400), 50, 40)

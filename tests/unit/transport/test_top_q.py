@@ -23,7 +23,7 @@ def dense_top_q(logs: np.ndarray, excluded: np.ndarray, q: int) -> list[tuple[in
     return sorted((u, i) for _, u, i in sorted(candidates)[:q])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.1, 0.5, 1.0]), st.integers(0, 70))
 def check_against_dense(seed: int, share: float, q: int) -> None:
     rng = np.random.default_rng(seed)
@@ -79,6 +79,14 @@ def test_a_flat_plan_is_not_listed_as_a_whole() -> None:
     best = top_q(np.zeros(n), np.zeros(n), sparse.csr_array((n, n)), 1.0, 5)
     assert best.user_ids.tolist() == [0] * 5
     assert best.item_ids.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_excluded_pairs_do_not_take_the_place_of_ties_further_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CHEAP_PAIRS", 0)
+    excluded = np.zeros((6, 20), dtype=bool)
+    excluded[:2, 1:] = True
+    best = top_q(np.zeros(6), np.zeros(20), sparse.csr_array((6, 20)), 1.0, 4, excluded=sparse.csr_array(excluded))
+    assert list(zip(best.user_ids, best.item_ids, strict=True)) == [(0, 0), (1, 0), (2, 0), (2, 1)]
 
 
 @pytest.mark.parametrize(
