@@ -122,7 +122,9 @@ def evaluate(
     summary = [(*_split_name(name), float(values.mean())) for name, values in columns.items()]
     novelty = -np.log2((popularity + 1) / (n_users + 1))
     for k in sorted(set(ks)):
-        summary.append(("coverage", k, len(np.unique(items[:, :k])) / n_items))
+        summary.append(
+            ("coverage", k, np.count_nonzero(np.bincount(items[:, :k].ravel(), minlength=n_items)) / n_items)
+        )
         summary.append(("novelty", k, float(novelty[items[:, :k]].mean())))
     groups = _by_activity(columns, n_train) + _by_popularity(hits, items, users, held_out_matrix, popularity, ks)
     return EvaluationResult(

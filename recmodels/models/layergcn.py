@@ -60,38 +60,50 @@ class Model(base.Model):
         }
 
     def _sum_of_layers(self, adjacency: Adjacency) -> Tensor:
-        layer = self.nodes
-        total = torch.zeros_like(layer)
-        for _ in range(self.n_layers):
-            layer = refine(propagate(adjacency, layer), self.nodes)
-            total = total + layer
+        return _SumOfLayers.apply(self.nodes, adjacency, self.n_layers)
+
+
+class _SumOfLayers(torch.autograd.Function):
+    r"""
+    The sum of layers 1 to L, :math:`Y_l = \hat A X_{l-1}`, :math:`X_l = \cos(Y_l, X_0) Y_l` row by row.
+
+    Autograd would take several passes over the nodes for each cosine and each sum; this backward takes few.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, ego: Tensor, adjacency: Adjacency, n_layers: int) -> Tensor:
+        ego_lengths = _lengths(ego)
+        layer, total = ego, torch.zeros_like(ego)
+        saved: list[Tensor] = []
+        for _ in range(n_layers):
+            propagated = propagate(adjacency, layer)
+            lengths = _lengths(propagated)
+            cosines = row_dot(propagated, ego).div_(lengths).div_(ego_lengths)
+            layer = propagated * cosines[:, None]
+            total += layer
+            saved += [propagated, lengths, cosines]
+        ctx.adjacency = adjacency
+        ctx.save_for_backward(ego, ego_lengths, *saved)
         return total
 
-
-def refine(layer: Tensor, ego: Tensor) -> Tensor:
-    """Return the rows of a layer, each times its cosine with the same row of the ego layer, both (n, d)."""
-    return _Refine.apply(layer, ego)
-
-
-class _Refine(torch.autograd.Function):
-    """The product with a backward of a few passes: autograd's own through the cosine takes four times as long."""
-
     @staticmethod
-    def forward(ctx: Any, layer: Tensor, ego: Tensor) -> Tensor:
-        lengths = torch.linalg.vector_norm(layer, dim=1).clamp_min_(_LEAST_LENGTH)
-        ego_lengths = torch.linalg.vector_norm(ego, dim=1).clamp_min_(_LEAST_LENGTH)
-        cosines = row_dot(layer, ego).div_(lengths).div_(ego_lengths)
-        ctx.save_for_backward(layer, ego, cosines, lengths, ego_lengths)
-        return layer * cosines[:, None]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        ego, ego_lengths, *saved = ctx.saved_tensors
+        of_ego = torch.zeros_like(ego)
+        of_layer = gradients[0]
+        for at in reversed(range(0, len(saved), 3)):
+            propagated, lengths, cosines = saved[at : at + 3]
+            of_cosines = row_dot(of_layer, propagated)
+            across = (of_cosines / (lengths * ego_lengths))[:, None]
+            along = of_cosines.mul_(cosines).neg_()
+            of_ego.addcmul_(propagated, across).addcmul_(ego, (along / ego_lengths.square())[:, None])
+            of_propagated = (of_layer * cosines[:, None]).addcmul_(ego, across)
+            of_propagated.addcmul_(propagated, (along / lengths.square())[:, None])
+            # The adjacency is symmetric. Layer 0 is not part of the sum, so its gradient has no share of the output's.
+            through = propagate(ctx.adjacency, of_propagated)
+            of_layer = through + gradients[0] if at else through
+        return of_ego + of_layer, None, None
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        layer, ego, cosines, lengths, ego_lengths = ctx.saved_tensors
-        (gradient,) = gradients
-        of_cosines = row_dot(gradient, layer)
-        across = (of_cosines / (lengths * ego_lengths))[:, None]
-        along = -of_cosines * cosines
-        of_layer = (gradient * cosines[:, None]).addcmul_(ego, across)
-        of_layer.addcmul_(layer, (along / lengths.square())[:, None])
-        of_ego = (layer * across).addcmul_(ego, (along / ego_lengths.square())[:, None])
-        return of_layer, of_ego
+
+def _lengths(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=1).clamp_min_(_LEAST_LENGTH)
