@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -208,12 +209,23 @@ class _Writer:
             self._tokenizer.apply_chat_template(prompt.messages, tokenize=False, add_generation_prompt=True) + opening
             for prompt in prompts
         ]
-        encoded = self._tokenizer(texts, padding=True, add_special_tokens=False, return_tensors="pt").to(self._device)
-        tokens, mask = encoded["input_ids"], encoded["attention_mask"]
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        encoded: list[list[int]] = self._tokenizer(texts, add_special_tokens=False)["input_ids"]
+        # The system message is the same for all: the model reads it once for the batch.
+        alike = takewhile(lambda column: len(set(column)) == 1, zip(*encoded, strict=False))
+        shared = min(sum(1 for _ in alike), min(map(len, encoded)) - 1)
+        prefix = torch.tensor([encoded[0][:shared]], device=self._device)
+        cache: Any = None
+        if shared:
+            cache = self._model(input_ids=prefix, use_cache=True, logits_to_keep=1).past_key_values
+            cache.batch_repeat_interleave(len(prompts))
+        padded = self._tokenizer.pad(
+            {"input_ids": [tokens[shared:] for tokens in encoded]}, padding=True, return_tensors="pt"
+        ).to(self._device)
+        tokens = padded["input_ids"]
+        mask = torch.cat([prefix.new_ones(len(prompts), shared), padded["attention_mask"]], dim=1)
+        positions = (mask.cumsum(1) - 1)[:, shared:]
         generators = [self._generator(text) for text in texts]
         answers = [_Answer([[]], []) for _ in prompts]
-        cache: Any = None
         while True:
             output = self._model(
                 input_ids=tokens,
@@ -234,8 +246,7 @@ class _Writer:
             tokens = torch.tensor(step, device=self._device)[:, None]
             mask = torch.cat([mask, torch.ones_like(tokens)], dim=1)
             positions = positions[:, -1:] + 1
-        counts = encoded["attention_mask"].sum(1).tolist()
-        return [self._reply(answer, count) for answer, count in zip(answers, counts, strict=True)]
+        return [self._reply(answer, len(read)) for answer, read in zip(answers, encoded, strict=True)]
 
     def _next(self, answer: _Answer, logits: "torch.Tensor", generator: "torch.Generator") -> int:
         """Return the next token of one answer and advance its state."""
