@@ -62,8 +62,14 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         from recmodels.training.run import train_checkpoint
 
         dataset, seed = dataset_of(context.partition_key), seed_of(context.partition_key)
-        overrides = {**load_catalogue()[dataset].models.get(spec.name, {}), **config.overrides}
-        resolved = resolve_config(spec.name, overrides, dataset=dataset)
+        entry = load_catalogue()[dataset]
+        resolved = resolve_config(
+            spec.name,
+            {"training": entry.training},
+            entry.models.get(spec.name, {}),
+            config.overrides,
+            dataset=dataset,
+        )
         rows = tables["interactions"].filter(pl.col("split") != "test")
         version = digest_of(
             CODE_VERSION,

@@ -119,6 +119,9 @@ class DatasetEntry(_Strict):
     knn_k: int = Field(default=10, ge=1)
     """Neighbours kept for each row of a neighbour graph, itself included."""
 
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the training loop, such as the batch size, that suit all models of this data set."""
+
     models: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of single models that differ from their defaults, by model name."""
 

@@ -132,7 +132,7 @@ def model_spec(name: str) -> ModelSpec:
     return MODELS[name]
 
 
-def resolve_config(name: str, overrides: Mapping[str, Any] | None = None, *, dataset: str | None = None) -> ModelConfig:
+def resolve_config(name: str, *overrides: Mapping[str, Any], dataset: str | None = None) -> ModelConfig:
     """
     Return the configuration of a model: its defaults, then the published values of the data set, then the overrides.
 
@@ -141,8 +141,8 @@ def resolve_config(name: str, overrides: Mapping[str, Any] | None = None, *, dat
     name
         Key in `MODELS`.
     overrides
-        Settings by name; those of the training loop in a nested mapping `training`. What is not named keeps the
-        model's own default, also inside `training`.
+        Settings by name, a later mapping over an earlier one; those of the training loop in a nested mapping
+        `training`. What is not named keeps the model's own default, also inside `training`.
     dataset
         Key of a data set for which the authors give values; others have none.
 
@@ -153,7 +153,7 @@ def resolve_config(name: str, overrides: Mapping[str, Any] | None = None, *, dat
     """
     config_class = _class(name, "Config")
     merged = config_class().model_dump()
-    for layer in (config_class.published.get(dataset or "", {}), overrides or {}):
+    for layer in (config_class.published.get(dataset or "", {}), *overrides):
         _merge(merged, layer, f"configuration of {name}")
     try:
         return config_class.model_validate(merged)
