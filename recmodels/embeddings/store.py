@@ -9,6 +9,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from recmodels.errors import InputError
+
 _LOOKUP = 500
 
 
@@ -24,18 +26,31 @@ class VectorStore:
         Digest of the encoder's files and settings.
     width
         Length of a vector.
+
+    Raises
+    ------
+    InputError
+        If the file is not a store or cannot be opened.
     """
 
     def __init__(self, path: Path, encoder_digest: str, width: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._encoder = encoder_digest
         self._width = width
-        self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=NORMAL")
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS vectors (encoder TEXT, text BLOB, vector BLOB, PRIMARY KEY (encoder, text))"
-        )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS vectors (encoder TEXT, text BLOB, vector BLOB, PRIMARY KEY (encoder, text))"
+            )
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise InputError(
+                f"vector store {path}",
+                expected="an SQLite file that can be written, or none yet",
+                found=str(error),
+                action="Check the data root, or move the file away.",
+            ) from error
 
     def __enter__(self) -> Self:
         return self

