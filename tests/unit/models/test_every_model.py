@@ -143,3 +143,13 @@ class TestEveryModel:
     def test_every_setting_is_explained(self, name: str) -> None:
         for settings in (type(resolve_config(name)), type(resolve_config(name).training)):
             assert [key for key, field in settings.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize("name", ["lattice", "bm3", "freedom", "mgcn", "blast"])
+def test_features_are_trained_where_asked_for(name: str, data: TrainingData) -> None:
+    config = resolve_config(name, {**overrides(name, epochs=2), "trainable_features": True})
+    model = build_model(name, config, data, 0)
+    before = {key: value.clone() for key, value in model.state_dict().items() if key.endswith(".features")}
+    assert len(before) == (3 if name == "blast" else 2)
+    fit(model, data, seed=0)
+    assert all(not torch.equal(value, model.state_dict()[key]) for key, value in before.items())
