@@ -22,7 +22,6 @@ from recmodels.data.lines import is_gzip, verify_gzip
 from recmodels.errors import InputError, PermanentFailure, TransientFailure
 from recmodels.storage import atomic_file
 
-_CHUNK = 1 << 20
 _ORIGIN = "origin.json"
 _PASSING_STATUS = frozenset({408, 425, 429})
 _PARTIAL_CONTENT, _NOT_MODIFIED, _RANGE_NOT_SATISFIABLE = 206, 304, 416
@@ -272,7 +271,9 @@ class _Download:
         self.verified_failures = 0
 
     def run(self) -> bool:
-        backoff = wait_exponential_jitter(initial=self.patience.first_wait, max=_LONGEST_WAIT)
+        backoff = wait_exponential_jitter(
+            multiplier=self.patience.first_wait, max=_LONGEST_WAIT, jitter=self.patience.first_wait
+        )
 
         def wait(state: RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
@@ -364,7 +365,8 @@ class _Download:
         with self.part.open("r+b" if start else "wb") as handle:
             handle.seek(start)
             handle.truncate()
-            for chunk in response.iter_raw(_CHUNK):
+            # Chunks of a given size would be held back until they are full, and lost when the connection drops.
+            for chunk in response.iter_raw():
                 handle.write(chunk)
                 done += len(chunk)
                 if self.progress is not None:

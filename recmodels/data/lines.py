@@ -1,12 +1,11 @@
 """Raw text files, plain or gzip, as blocks of whole lines in bounded memory."""
 
-import gzip
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from recmodels.data.rejects import SHOWN_BYTES, RejectLog
 from recmodels.errors import InputError
@@ -14,6 +13,8 @@ from recmodels.errors import InputError
 GZIP_MAGIC = b"\x1f\x8b"
 BLOCK_BYTES = 8 << 20
 LONGEST_LINE = 16 << 20
+_PACKED_BYTES = 1 << 20
+_GZIP_WBITS = 31
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -42,7 +43,7 @@ def is_gzip(path: Path) -> bool:
 
 def read_chunks(path: Path, size: int = BLOCK_BYTES) -> Iterator[bytes]:
     """
-    Yield the content of a plain or gzip file in chunks, reading one chunk ahead in a thread.
+    Yield the content of a plain or gzip file in chunks of at most `size` bytes, one ahead of the caller in a thread.
 
     Raises
     ------
@@ -50,13 +51,13 @@ def read_chunks(path: Path, size: int = BLOCK_BYTES) -> Iterator[bytes]:
         If the file is empty, or its gzip stream is truncated or corrupt.
     """
     with path.open("rb") as raw, ThreadPoolExecutor(1, thread_name_prefix="read_chunks") as pool:
-        stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if is_gzip(path) else raw
+        chunks = _gunzipped(raw, size) if is_gzip(path) else iter(lambda: raw.read(size), b"")
+        empty = True
         try:
-            ahead = pool.submit(stream.read, size)
-            empty = True
+            ahead = pool.submit(next, chunks, b"")
             while chunk := ahead.result():
                 empty = False
-                ahead = pool.submit(stream.read, size)
+                ahead = pool.submit(next, chunks, b"")
                 yield chunk
         except EOFError as error:
             raise InputError(
@@ -65,12 +66,32 @@ def read_chunks(path: Path, size: int = BLOCK_BYTES) -> Iterator[bytes]:
                 found=f"one that ends too early after {path.stat().st_size:,} bytes",
                 action="Fetch it again.",
             ) from error
-        except (gzip.BadGzipFile, zlib.error) as error:
+        except zlib.error as error:
             raise InputError(
                 str(path), expected="an intact gzip file", found=f"a corrupt one ({error})", action="Fetch it again."
             ) from error
     if empty:
         raise InputError(str(path), expected="a file with lines", found="an empty one", action="Fetch it again.")
+
+
+def _gunzipped(raw: BinaryIO, size: int) -> Iterator[bytes]:
+    """
+    Yield the content of a gzip file of one or more members, verified by zlib as it goes.
+
+    The standard library's reader works in steps of 8 kB, each of which has to win the interpreter lock back from the
+    thread that parses; here a step is a chunk.
+    """
+    packed = raw.read(_PACKED_BYTES)
+    while packed.rstrip(b"\0"):
+        member = zlib.decompressobj(wbits=_GZIP_WBITS)
+        while not member.eof:
+            if not packed and not (packed := raw.read(_PACKED_BYTES)):
+                raise EOFError
+            if chunk := member.decompress(packed, size):
+                yield chunk
+            packed = member.unconsumed_tail
+        # Tapes and some servers pad with zeros.
+        packed = member.unused_data or raw.read(_PACKED_BYTES)
 
 
 def verify_gzip(path: Path) -> None:

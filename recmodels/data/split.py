@@ -66,9 +66,10 @@ def split_interactions(interactions: pl.DataFrame, strategy: SplitStrategy, *, s
                 found="none",
                 action="Choose the split `random`, `temporal` or `leave_last_out`.",
             )
-        return interactions.select(INTERACTIONS.names()).sort("user_id", "item_id")
-    table = interactions.sort("user_id", "item_id")
-    order = np.random.default_rng(seed).permutation(table.height)
+        return _by_pair(interactions).select(INTERACTIONS.names())
+    table = _by_pair(interactions)
+    n = table.height
+    priority = np.random.default_rng(seed).permutation(n)
     if strategy != "random":
         if table["timestamp"].null_count():
             raise InputError(
@@ -77,19 +78,19 @@ def split_interactions(interactions: pl.DataFrame, strategy: SplitStrategy, *, s
                 found=f"{table['timestamp'].null_count():,} rows without",
                 action="Choose the split `random` or `published`.",
             )
-        order = order[np.argsort(table["timestamp"].to_numpy()[order], kind="stable")]
+        priority = _ranks(table["timestamp"].to_numpy(), priority)
     users = table["user_id"].to_numpy()
     if strategy == "temporal":
-        labels = _latest_overall(users, order)
+        labels = _latest_overall(users, priority)
     else:
-        labels = _last_of_each_user(users, order, published_rule=strategy == "random")
+        labels = _last_of_each_user(users, priority, published_rule=strategy == "random")
     split = pl.Series("split", labels, dtype=pl.UInt8).cat.to(Split)
     return table.with_columns(split).select(INTERACTIONS.names())
 
 
 def split_digest(interactions: pl.DataFrame) -> str:
     """Return the digest of a split: which (user, item) pair is where, whatever the order of the rows."""
-    return frame_digest(interactions.select("user_id", "item_id", "split").sort("user_id", "item_id"))
+    return frame_digest(_by_pair(interactions).select("user_id", "item_id", "split"))
 
 
 def without_training(interactions: pl.DataFrame, n_users: int, n_items: int) -> WithoutTraining:
@@ -112,26 +113,43 @@ def _published_sizes(n: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[n
     return valid, held_out - valid
 
 
+def _by_pair(interactions: pl.DataFrame) -> pl.DataFrame:
+    # One key a row sorts several times faster than two columns.
+    keys = (interactions["user_id"].to_numpy().astype(np.int64) << 32) | interactions["item_id"].to_numpy()
+    if np.all(keys[1:] >= keys[:-1]):
+        return interactions
+    return interactions[np.argsort(keys, kind="stable")]
+
+
+def _ranks(values: NDArray[np.int64], ties: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rank of each value, equal ones in the order of `ties`, a permutation."""
+    ranks = np.empty(len(values), dtype=np.int64)
+    order = np.argsort(ties)
+    ranks[order[np.argsort(values[order], kind="stable")]] = np.arange(len(values))
+    return ranks
+
+
 def _last_of_each_user(
-    users: NDArray[np.int32], order: NDArray[np.int64], *, published_rule: bool
+    users: NDArray[np.int32], priority: NDArray[np.int64], *, published_rule: bool
 ) -> NDArray[np.uint8]:
-    by_user = order[np.argsort(users[order], kind="stable")]
+    """Label the rows of each user with the highest priorities (a permutation); `users` is sorted."""
     n = np.bincount(users)
     if published_rule:
         valid, test = _published_sizes(n)
     else:
         valid = test = (n >= FEWEST_TO_SPLIT).astype(np.int64)
-    sorted_users = users[by_user]
-    from_end = np.cumsum(n)[sorted_users] - 1 - np.arange(users.shape[0])
-    labels = np.full(users.shape[0], TRAIN, dtype=np.uint8)
-    labels[by_user[from_end < (valid + test)[sorted_users]]] = VALID
-    labels[by_user[from_end < test[sorted_users]]] = TEST
+    by_priority = np.argsort(users * np.int64(len(users)) + priority)
+    from_end = np.cumsum(n)[users] - 1 - np.arange(len(users))
+    labels = np.full(len(users), TRAIN, dtype=np.uint8)
+    labels[by_priority[from_end < (valid + test)[users]]] = VALID
+    labels[by_priority[from_end < test[users]]] = TEST
     return labels
 
 
-def _latest_overall(users: NDArray[np.int32], order: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _latest_overall(users: NDArray[np.int32], priority: NDArray[np.int64]) -> NDArray[np.uint8]:
     valid, test = (int(sizes.sum()) for sizes in _published_sizes(np.bincount(users)))
-    labels = np.full(users.shape[0], TRAIN, dtype=np.uint8)
-    labels[order[len(order) - test - valid :]] = VALID
-    labels[order[len(order) - test :]] = TEST
+    n = len(users)
+    labels = np.full(n, TRAIN, dtype=np.uint8)
+    labels[priority >= n - test - valid] = VALID
+    labels[priority >= n - test] = TEST
     return labels
