@@ -112,13 +112,14 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 def _print_outcome(console: Console, dataset: str, seconds: float) -> None:
     root = data_root()
     board = pl.read_parquet(stored_path(root, "tables", dg.AssetKey("leaderboard"), dataset, ".parquet"))
-    table = Table(title=f"{dataset}: test rows, mean ± standard deviation over seeds")
-    table.add_column("model")
+    table = Table(title=f"{dataset}: test rows, mean ± standard deviation over seeds", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("model", no_wrap=True)
+    table.add_column("seeds", justify="right", no_wrap=True)
     for metric, k in HEADLINE:
-        table.add_column(f"{metric}@{k}", justify="right")
+        table.add_column(f"{metric}@{k}", justify="right", no_wrap=True)
     for (model,), group in board.group_by("model", maintain_order=True):
         cells = {(row["metric"], row["k"]): row for row in group.iter_rows(named=True)}
-        table.add_row(str(model), *(_mean_and_spread(cells[figure]) for figure in HEADLINE))
+        table.add_row(str(model), str(group["n_seeds"][0]), *(_mean_and_spread(cells[figure]) for figure in HEADLINE))
     console.print(table)
     report = stored_path(root, "documents", dg.AssetKey("report"), dataset, ".html")
     console.print(f"recommendations  {root / 'tables' / 'recommendations'}", soft_wrap=True)
@@ -127,7 +128,7 @@ def _print_outcome(console: Console, dataset: str, seconds: float) -> None:
 
 
 def _mean_and_spread(cell: dict[str, float | None]) -> str:
-    return f"{cell['mean']:.4f}" + ("" if cell["std"] is None else f" ± {cell['std']:.4f}")
+    return f"{cell['mean']:.4f}" + ("" if cell["std"] is None else f"±{cell['std']:.4f}")
 
 
 def _dev(options: argparse.Namespace, _console: Console) -> int:

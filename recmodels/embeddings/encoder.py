@@ -1,7 +1,8 @@
 """Sentence encoders: where their weights are found, and how a text becomes a vector."""
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -14,6 +15,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from transformers.utils import logging
 
 from recmodels.errors import InputError
 
@@ -95,17 +97,30 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", ma
     if precision == "auto":
         precision = "float16" if device == "cuda" else "float32"
     model_kwargs = {"dtype": _DTYPES[precision]}
-    if (directory / "modules.json").exists():
-        model = SentenceTransformer(str(directory), device=device, local_files_only=True, model_kwargs=model_kwargs)
-    else:
-        transformer = Transformer(str(directory), model_kwargs=model_kwargs)
-        pooling = Pooling(transformer.get_embedding_dimension(), "mean")
-        model = SentenceTransformer(modules=[transformer, pooling], device=device)
+    with _without_loading_bar():
+        if (directory / "modules.json").exists():
+            model = SentenceTransformer(str(directory), device=device, local_files_only=True, model_kwargs=model_kwargs)
+        else:
+            transformer = Transformer(str(directory), model_kwargs=model_kwargs)
+            pooling = Pooling(transformer.get_embedding_dimension(), "mean")
+            model = SentenceTransformer(modules=[transformer, pooling], device=device)
     model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
     model.eval()
     width = cast(int, model.get_embedding_dimension())
     digest = _digest(directory, f"{precision} {model.max_seq_length}")
     return Encoder(model, digest, width, device, precision)
+
+
+@contextlib.contextmanager
+def _without_loading_bar() -> Generator[None]:
+    """Keep transformers from drawing a bar for weights that load in a moment."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def locate_encoder(name: str) -> Path:
