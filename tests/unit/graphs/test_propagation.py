@@ -78,6 +78,18 @@ def test_shapes_that_do_not_fit_are_refused(adjacency: Adjacency) -> None:
             light_gcn(adjacency, torch.zeros(9, 2, dtype=torch.float64), -1)
 
 
+def test_a_graph_without_edges_propagates_nothing() -> None:
+    wide = Adjacency.from_scipy(sparse.csr_array((4, 3)), dtype=torch.float64)
+    x = torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
+    product = propagate(wide, x)
+    product.sum().backward()
+    assert product.tolist() == [[0, 0]] * 4
+    assert x.grad is not None
+    assert x.grad.tolist() == [[0, 0]] * 3
+    square = Adjacency.from_scipy(sparse.csr_array((3, 3)), dtype=torch.float64)
+    assert light_gcn(square, x, 1).tolist() == [[0.5, 0.5]] * 3
+
+
 @pytest.mark.gpu
 def test_cuda_gives_what_the_cpu_gives() -> None:
     rng = np.random.default_rng(4)
