@@ -43,7 +43,7 @@ def transport_faults(address: str) -> Generator[None]:
         raise TransientFailure(f"{address} did not answer in time") from error
     except (httpx.TransportError, aiohttp.ClientError, ConnectionError) as error:
         raise Unreachable(f"{address} cannot be reached: {error or type(error).__name__}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError, httpx.DecodingError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, ValidationError, httpx.DecodingError) as error:
         raise TransientFailure(f"{address} sent an unreadable reply ({type(error).__name__})") from error
 
 

@@ -63,16 +63,19 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments_repeat_no_finished_call(llm: LoopbackLLM, cache: Path, tmp_path: Path) -> None:
-    n_items, in_flight = 500, 4
+    n_items, in_flight = 800, 4
     llm.latency = 0.02
     config = ollama_config(llm, in_flight=in_flight)
     key = key_function(ModelIdentity("ollama", MODEL, llm.ollama, DIGEST), OllamaServer(config).parameters)
     moments = np.random.default_rng(0)
     kept: dict[bytes, str] = {}
-    for _ in range(20):
+    for kill in range(20):
         before, kept_before = len(llm.calls), kept
         process = start(n_items, config, cache, tmp_path / "killed.parquet")
-        time.sleep(moments.uniform(0.0, 0.35))
+        if kill % 5:
+            # Four of five while calls are made, however slowly this machine starts a process; the fifth before.
+            wait_until(lambda: len(llm.calls) > before)  # noqa: B023
+        time.sleep(moments.uniform(0.0, 0.2))
         process.kill()
         process.join()
         kept = answers(cache)

@@ -10,12 +10,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 from loopback_llm import DIGEST, Behaviour, Call, LoopbackLLM, echo, profile_json
-from profile_shop import Shop, make_shop, ollama_config, openai_config
+from profile_shop import DOMAIN, Shop, make_shop, ollama_config, openai_config
 
 from recmodels.errors import InputError, PermanentFailure, TransientFailure
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.runner import BudgetReached, Progress
-from recmodels.profiles.write import ProfileResult, write_item_profiles
+from recmodels.profiles.write import ProfileResult, explain_item, explain_user, write_item_profiles
 
 CONFIGS = pytest.mark.parametrize("configure", [ollama_config, openai_config], ids=["ollama", "openai"])
 Configure = Callable[..., ProfileConfig]
@@ -441,3 +441,21 @@ def test_a_file_that_is_no_cache_is_named(shop: Shop, llm: LoopbackLLM, tmp_path
     path.write_text("This is not a database, but it is long enough to look like one. " * 20)
     with pytest.raises(InputError, match=r"profiles\.sqlite"):
         shop.write_items(ollama_config(llm), path)
+
+
+def test_an_explanation_shows_what_the_model_was_asked(shop: Shop, llm: LoopbackLLM, cache: Path) -> None:
+    config = ollama_config(llm, in_flight=1)
+    items = shop.write_items(config, cache)
+    item = explain_item(5, shop.items, shop.reviews, shop.interactions, domain=DOMAIN, config=config)
+    assert (item.prompt.system, item.prompt.user) == llm.calls[5].messages
+    assert item.prompt.user.count("Verdict") == len(item.inputs.reviews) > 0
+    llm.calls.clear()
+    shop.write_users(items.table, config, cache)
+    user = explain_user(
+        *(3, shop.items, items.table, shop.reviews, shop.interactions),
+        n_users=shop.n_users,
+        domain=DOMAIN,
+        config=config,
+    )
+    assert (user.prompt.system, user.prompt.user) == llm.calls[3].messages
+    assert [entry.title for entry in user.inputs.history]
