@@ -13,6 +13,8 @@ from recmodels.data.schemas import KNN
 
 CODE_VERSION = "1"
 GROUP = "graphs"
+SAMPLED_RECALL = "sampled_recall"
+"""Metadata entry of an approximate table: the share of true neighbours it holds, measured on a sample of rows."""
 
 
 @stage_asset(
@@ -60,17 +62,21 @@ def user_knn(
 def _neighbours(
     context: dg.AssetExecutionContext, embeddings: pl.DataFrame, imported: pl.DataFrame | None = None
 ) -> dg.MaterializeResult[pl.DataFrame]:
-    from recmodels.graphs.knn import knn_table
+    from recmodels.graphs.knn import knn_recall, knn_table
     from recmodels.graphs.quality import knn_histograms, knn_summary
 
     came_with_data = False
+    measured: dict[str, float] = {}
     if imported is not None and not imported.is_empty():
         came_with_data, table = True, imported
     elif embeddings.is_empty():
         table = pl.DataFrame(schema=KNN)
     else:
-        k = load_catalogue()[dataset_of(context.partition_key)].knn_k
-        table = knn_table(embeddings["embedding"].to_numpy(), k)
+        entry = load_catalogue()[dataset_of(context.partition_key)]
+        vectors = embeddings["embedding"].to_numpy()
+        table = knn_table(vectors, entry.knn_k, index=entry.knn_index)
+        if entry.knn_index != "exact":
+            measured[SAMPLED_RECALL] = knn_recall(table, vectors)
     n = table["src"].n_unique()
     return materialized(
         context,
@@ -79,6 +85,7 @@ def _neighbours(
             "imported": came_with_data,
             "modality_present": not table.is_empty(),
             **knn_summary(table, n),
+            **measured,
             "histograms": inline_image(knn_histograms(table, n)),
         },
     )

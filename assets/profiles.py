@@ -10,8 +10,7 @@ from assets.partitions import dataset_of
 from assets.resources import DataRoot
 from assets.stage import stage_asset
 from recmodels.data.catalogue import load_catalogue
-from recmodels.errors import InputError
-from recmodels.profiles.config import ProfileConfig
+from recmodels.profiles.config import ProfileConfig, resolve_profile_config
 from recmodels.profiles.runner import Progress
 from recmodels.profiles.write import ProfileResult, write_item_profiles, write_user_profiles
 
@@ -99,13 +98,9 @@ def user_profiles(
 
 def _resolved(context: dg.AssetExecutionContext, config: ProfilesConfig) -> ProfileConfig:
     entry = load_catalogue()[dataset_of(context.partition_key)]
-    settings = {"backend": config.backend or entry.profile_backend, **config.settings}
-    try:
-        return ProfileConfig.model_validate(settings)
-    except ValueError as error:
-        raise InputError(
-            "profile settings", expected=f"some of {', '.join(ProfileConfig.model_fields)}", found=str(error)
-        ) from error
+    return resolve_profile_config(
+        entry.profiles, {"backend": config.backend} if config.backend else {}, config.settings
+    )
 
 
 def _logged(context: dg.AssetExecutionContext):

@@ -4,25 +4,33 @@ import argparse
 import os
 import sys
 import time
+import tomllib
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from assets.checks.declare import read_table
 from assets.evaluation import HEADLINE
 from assets.io_managers import stored_path
 from assets.partitions import seed_keys
+from assets.profiles import CACHE as PROFILE_CACHE
 from assets.profiles import ProfilesConfig
 from assets.raw import RawDumpsConfig
+from assets.resources import DataRoot
 from pipelines.instance import open_instance, prepare_home
 from pipelines.jobs import assets_of_models
 from pipelines.progress import ProgressDisplay
 from recmodels.data.catalogue import load_catalogue
 from recmodels.errors import InputError, RecmodelsError
 from recmodels.models.registry import DEFAULT_MODELS, MODELS
+from recmodels.profiles.config import resolve_profile_config
+from recmodels.profiles.write import Estimate, estimate_item_profiles, estimate_user_profiles
 from recmodels.storage import data_root
 
 DEFAULT_SEEDS = ("0", "1", "2")
@@ -51,15 +59,41 @@ def _parser() -> argparse.ArgumentParser:
         "--models", default="", help=f"comma-separated names or 'all' (default: {','.join(DEFAULT_MODELS)})"
     )
     run.add_argument("--seeds", default=",".join(DEFAULT_SEEDS), help="comma-separated seeds (default: %(default)s)")
-    run.add_argument("--profiles", default="", help="profile back-end (default: the catalogue's)")
     run.add_argument(
         "--no-download", action="store_true", help="fail where raw files are missing instead of fetching them"
     )
+    _add_profile_options(run)
     run.set_defaults(command=_run)
+    estimate = commands.add_parser("estimate", help="say what profiles would take and cost, without a call")
+    estimate.add_argument("--dataset", default="demo", help="a key of the catalogue, with its tables materialised")
+    _add_profile_options(estimate)
+    estimate.set_defaults(command=_estimate)
     dev = commands.add_parser("dev", help="open the Dagster UI with its daemon")
     dev.add_argument("--port", default="3000", help="port on 127.0.0.1 (default: %(default)s)")
     dev.set_defaults(command=_dev)
     return parser
+
+
+def _add_profile_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--profiles", default="", help="profile back-end (default: the catalogue's)")
+    command.add_argument(
+        "--profile-setting",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the back-end such as answer_tokens=96; may be repeated",
+    )
+
+
+def _profile_settings(options: argparse.Namespace) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for text in options.profile_setting:
+        name, _, value = text.partition("=")
+        try:
+            settings[name.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            settings[name.strip()] = value
+    return settings
 
 
 def _choice(kind: str, text: str, known: Sequence[str]) -> list[str]:
@@ -80,7 +114,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 
     console.print(f"[bold]recmodels[/]: data set [bold]{dataset}[/], everything under {data_root()}", soft_wrap=True)
     raw_dir = str(options.raw_dir.resolve()) if options.raw_dir else ""
-    profiles = ProfilesConfig(backend=options.profiles)
+    profiles = ProfilesConfig(backend=options.profiles, settings=_profile_settings(options))
     prepare_config = {
         "raw_dumps": RawDumpsConfig(raw_dir=raw_dir, download=not options.no_download),
         "item_profiles": profiles,
@@ -112,7 +146,12 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 def _print_outcome(console: Console, dataset: str, seconds: float) -> None:
     root = data_root()
     board = pl.read_parquet(stored_path(root, "tables", dg.AssetKey("leaderboard"), dataset, ".parquet"))
-    table = Table(title=f"{dataset}: test rows, mean ± standard deviation over seeds", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(
+        title=f"{dataset}: test rows, mean ± standard deviation over seeds",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
     table.add_column("model", no_wrap=True)
     table.add_column("seeds", justify="right", no_wrap=True)
     for metric, k in HEADLINE:
@@ -129,6 +168,36 @@ def _print_outcome(console: Console, dataset: str, seconds: float) -> None:
 
 def _mean_and_spread(cell: dict[str, float | None]) -> str:
     return f"{cell['mean']:.4f}" + ("" if cell["std"] is None else f"±{cell['std']:.4f}")
+
+
+def _estimate(options: argparse.Namespace, console: Console) -> int:
+    (dataset,) = _choice("--dataset", options.dataset, list(load_catalogue()))
+    entry, root = load_catalogue()[dataset], DataRoot()
+    names = ("items", "users", "reviews", "interactions")
+    items, users, reviews, interactions = (read_table(root, name, dataset) for name in names)
+    config = resolve_profile_config(
+        entry.profiles, {"backend": options.profiles} if options.profiles else {}, _profile_settings(options)
+    )
+    shared = {"domain": entry.domain, "config": config, "cache_path": root.cache(PROFILE_CACHE)}
+    estimates = {
+        "items": estimate_item_profiles(items, reviews, interactions, **shared),
+        "users": estimate_user_profiles(items, None, reviews, interactions, n_users=users.height, **shared),
+    }
+    table = Table(title=f"{dataset}: profiles by {config.backend}, without a call", box=None, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for kind in estimates:
+        table.add_column(kind, justify="right")
+    for field in fields(Estimate):
+        values = [getattr(estimate, field.name) for estimate in estimates.values()]
+        table.add_row(field.name.replace("_", " "), *(_shown(value) for value in values))
+    console.print(table)
+    return 0
+
+
+def _shown(value: float | bool | None) -> str:
+    if value is None:
+        return "unknown before a first run"
+    return str(value) if isinstance(value, bool) else f"{value:,.2f}".removesuffix(".00")
 
 
 def _dev(options: argparse.Namespace, _console: Console) -> int:

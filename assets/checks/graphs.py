@@ -3,8 +3,11 @@
 import dagster as dg
 import polars as pl
 
-from assets.checks.declare import Verdict, table_check
+from assets.checks.declare import Verdict, recorded_check, table_check
+from assets.graphs import SAMPLED_RECALL
 from recmodels.graphs.quality import SelfEdges, knn_violations
+
+MIN_RECALL = 0.99
 
 
 def _well_formed(name: str, ids: str, self_edges: SelfEdges) -> dg.AssetChecksDefinition:
@@ -20,7 +23,19 @@ def _well_formed(name: str, ids: str, self_edges: SelfEdges) -> dg.AssetChecksDe
     return sound_neighbours
 
 
+def _approximate(name: str) -> dg.AssetChecksDefinition:
+    @recorded_check(name, f"An approximate search found {MIN_RECALL:.0%} of the true neighbours.", blocking=True)
+    def sampled_recall(records: list[dg.AssetMaterialization]) -> Verdict:
+        recall = records[0].metadata.get(SAMPLED_RECALL)
+        if recall is None:
+            return True, {"search": "exact or imported"}
+        return float(str(recall.value)) >= MIN_RECALL, {"recall": recall}
+
+    return sampled_recall
+
+
 CHECKS = [
+    *(_approximate(name) for name in ("item_text_knn", "item_image_knn", "user_knn")),
     # Imported item tables may have lost edges from an item to itself.
     _well_formed("item_text_knn", "item_ids", "allowed"),
     _well_formed("item_image_knn", "item_ids", "allowed"),

