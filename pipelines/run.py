@@ -146,12 +146,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 def _print_outcome(console: Console, dataset: str, seconds: float) -> None:
     root = data_root()
     board = pl.read_parquet(stored_path(root, "tables", dg.AssetKey("leaderboard"), dataset, ".parquet"))
-    table = Table(
-        title=f"{dataset}: test rows, mean ± standard deviation over seeds",
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
+    table = _plain_table(f"{dataset}: test rows, mean ± standard deviation over seeds")
     table.add_column("model", no_wrap=True)
     table.add_column("seeds", justify="right", no_wrap=True)
     for metric, k in HEADLINE:
@@ -166,6 +161,10 @@ def _print_outcome(console: Console, dataset: str, seconds: float) -> None:
     console.print(f"user interface   make dev, then http://127.0.0.1:3000   ({seconds:.0f} s in all)", soft_wrap=True)
 
 
+def _plain_table(title: str) -> Table:
+    return Table(title=title, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+
+
 def _mean_and_spread(cell: dict[str, float | None]) -> str:
     return f"{cell['mean']:.4f}" + ("" if cell["std"] is None else f"±{cell['std']:.4f}")
 
@@ -178,12 +177,12 @@ def _estimate(options: argparse.Namespace, console: Console) -> int:
     config = resolve_profile_config(
         entry.profiles, {"backend": options.profiles} if options.profiles else {}, _profile_settings(options)
     )
-    shared = {"domain": entry.domain, "config": config, "cache_path": root.cache(PROFILE_CACHE)}
+    shared: dict[str, Any] = {"domain": entry.domain, "config": config, "cache_path": root.cache(PROFILE_CACHE)}
     estimates = {
         "items": estimate_item_profiles(items, reviews, interactions, **shared),
         "users": estimate_user_profiles(items, None, reviews, interactions, n_users=users.height, **shared),
     }
-    table = Table(title=f"{dataset}: profiles by {config.backend}, without a call", box=None, padding=(0, 2, 0, 0))
+    table = _plain_table(f"{dataset}: profiles by {config.backend}, without a call")
     table.add_column("")
     for kind in estimates:
         table.add_column(kind, justify="right")
