@@ -8,7 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, label_ranking_average_precision_score, ndcg_score
+from sklearn.metrics import (
+    average_precision_score,
+    label_ranking_average_precision_score,
+    ndcg_score,
+    precision_score,
+    recall_score,
+    top_k_accuracy_score,
+)
 
 from recmodels.errors import InputError
 from recmodels.evaluation import ranking
@@ -71,7 +78,7 @@ def test_every_metric_equals_its_definition_whatever_the_block_size(seed: int, k
         assert result.value(metric, k) == pytest.approx(expected), metric
 
 
-def test_ndcg_map_and_mrr_agree_with_scikit_learn() -> None:
+def test_the_metrics_agree_with_scikit_learn() -> None:
     users, items, train, held_out = problem(1)
     train[:] = False
     scores = (users @ items.T).numpy()
@@ -80,14 +87,20 @@ def test_ndcg_map_and_mrr_agree_with_scikit_learn() -> None:
     relevance = held_out[judged].astype(int)
     assert result.value("ndcg", 4) == pytest.approx(ndcg_score(relevance, scores[judged], k=4))
     assert result.value("ndcg", N_ITEMS) == pytest.approx(ndcg_score(relevance, scores[judged]))
+    shown = np.zeros_like(relevance)
+    np.put_along_axis(shown, np.argsort(-scores[judged], axis=1)[:, :4], 1, axis=1)
+    assert result.value("recall", 4) == pytest.approx(recall_score(relevance, shown, average="samples"))
+    assert result.value("precision", 4) == pytest.approx(precision_score(relevance, shown, average="samples"))
     precisions = [average_precision_score(of_user, s) for of_user, s in zip(relevance, scores[judged], strict=True)]
     assert result.value("map", N_ITEMS) == pytest.approx(np.mean(precisions))
     single = np.zeros_like(relevance)
     single[np.arange(len(single)), np.random.default_rng(0).integers(N_ITEMS, size=len(single))] = 1
     one_each = np.zeros_like(held_out)
     one_each[judged] = single
-    reciprocal = evaluate(users, items, pairs_of(train), pairs_of(one_each), ks=(N_ITEMS,)).value("mrr", N_ITEMS)
-    assert reciprocal == pytest.approx(label_ranking_average_precision_score(single, scores[judged]))
+    of_one = evaluate(users, items, pairs_of(train), pairs_of(one_each), ks=(4, N_ITEMS))
+    assert of_one.value("mrr", N_ITEMS) == pytest.approx(label_ranking_average_precision_score(single, scores[judged]))
+    accuracy = top_k_accuracy_score(single.argmax(axis=1), scores[judged], k=4, labels=np.arange(N_ITEMS))
+    assert of_one.value("hit", 4) == pytest.approx(accuracy)
 
 
 def test_users_without_held_out_items_are_left_out() -> None:
