@@ -163,6 +163,19 @@ def test_bad_raw_files_fail_once_with_a_clear_line_and_leave_the_rest_intact(
     assert not list(data_root.root.rglob("*.tmp"))
 
 
+def test_editing_a_raw_line_changes_the_data_version_and_touching_the_file_does_not(run: Run, raw_folder: Path) -> None:
+    reviews = raw_folder / "Gift_Cards_5.json.gz"
+    versions = [data_versions(run("prepare", "gift_cards", assets=READ, config=_config(raw_folder)))]
+    reviews.touch()
+    versions.append(data_versions(run("prepare", "gift_cards", assets=READ, config=_config(raw_folder))))
+    reviews.write_bytes(gzip.compress(REVIEWS.replace(b"5.0", b"4.0", 1)))
+    versions.append(data_versions(run("prepare", "gift_cards", assets=READ, config=_config(raw_folder))))
+    first, touched, edited = versions
+    assert touched == first
+    changed = {name for name in first if edited[name] != first[name]}
+    assert changed == {"raw_dumps", "reviews", "interactions"}
+
+
 def test_a_failing_blocking_check_stops_what_is_downstream(run: Run, data_root: DataRoot, raw_folder: Path) -> None:
     (raw_folder / "Gift_Cards_5.json.gz").write_bytes(gzip.compress(REVIEWS + b"not json\n" * 5))
     result = run("prepare", "gift_cards", config=_config(raw_folder))

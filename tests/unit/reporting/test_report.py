@@ -1,0 +1,114 @@
+"""The report shows what it was given, escapes it, and needs nothing from outside."""
+
+import base64
+import re
+
+import polars as pl
+import pytest
+
+from recmodels.data.schemas import INTERACTIONS, ITEM_PROFILES, ITEMS, REVIEWS, USER_PROFILES, USERS
+from recmodels.evaluation.leaderboard import LEADERBOARD
+from recmodels.profiles.config import ProfileConfig
+from recmodels.profiles.write import explain_item, explain_user
+from recmodels.reporting.build import ReportInputs, build_report, example_items, example_users
+from recmodels.reporting.report import LineageRow
+
+HOSTILE = '<script>alert("x")</script>'
+
+
+@pytest.fixture
+def inputs() -> ReportInputs:
+    n_users, n_items = 6, 8
+    interactions = pl.DataFrame(
+        [
+            (user, item, 5.0, 10 * user + item, "test" if item == user else "train")
+            for user in range(n_users)
+            for item in range(user, n_items)
+        ],
+        schema=INTERACTIONS,
+        orient="row",
+    )
+    items = pl.DataFrame(
+        [(item, f"A{item}", f"{HOSTILE} {item}", "", "", [], None, "") for item in range(n_items)],
+        schema=ITEMS,
+        orient="row",
+    )
+    users = pl.DataFrame([(user, f"R{user}") for user in range(n_users)], schema=USERS, orient="row")
+    item_profiles = pl.DataFrame(
+        [(i, f"profile {i}", "extractive") for i in range(n_items)], schema=ITEM_PROFILES, orient="row"
+    )
+    user_profiles = pl.DataFrame(
+        [(u, f"likes {u}", "extractive") for u in range(n_users)], schema=USER_PROFILES, orient="row"
+    )
+    board = pl.DataFrame(
+        [
+            (model, metric, k, seeds, value, spread)
+            for model, seeds, value, spread in (("blast", 3, 0.25, 0.01), ("popularity", 1, 0.125, None))
+            for metric in ("recall", "ndcg")
+            for k in (10, 20)
+        ],
+        schema=LEADERBOARD,
+        orient="row",
+    )
+    recommended = pl.DataFrame(
+        {"user_id": [0, 0], "rank": [1, 2], "item_id": [7, 5]},
+        schema_overrides={"user_id": pl.Int32, "item_id": pl.Int32},
+    )
+    reviews = pl.DataFrame(schema=REVIEWS)
+    settings = ProfileConfig()
+    return ReportInputs(
+        dataset="demo",
+        title=f"Demo {HOSTILE}",
+        split_digest="abc",
+        split_rule="random, seed 0",
+        notes=["written by no language model"],
+        leaderboard=board,
+        interactions=interactions,
+        items=items,
+        users=users,
+        item_profiles=item_profiles,
+        user_profiles=user_profiles,
+        histories={"blast": [pl.DataFrame({"epoch": [0, 1, 2], "valid_recall": [0.1, 0.2, 0.15]})]},
+        recommendations={"blast": recommended},
+        item_evidence=[explain_item(0, items, reviews, interactions, domain="things", config=settings)],
+        user_evidence=[
+            explain_user(
+                0, items, item_profiles, reviews, interactions, n_users=n_users, domain="things", config=settings
+            )
+        ],
+        lineage=[LineageRow("items", "demo", "0123abcd", "1", "8")],
+    )
+
+
+def test_every_text_of_the_data_is_escaped_and_nothing_is_loaded_from_outside(inputs: ReportInputs) -> None:
+    html = build_report(inputs)
+    assert HOSTILE not in html
+    assert "&lt;script&gt;" in html
+    assert not re.search(r"<script|@import|(?:src|href)\s*=\s*[\"'](?!data:image/png;base64,)", html)
+
+
+def test_figures_notes_profiles_and_lineage_are_shown(inputs: ReportInputs) -> None:
+    html = build_report(inputs)
+    for shown in (
+        "0.2500 ± 0.0100",
+        "0.1250",
+        "written by no language model",
+        "profile 0",
+        "likes 0",
+        "0123abcd",
+        "abc",
+    ):
+        assert shown in html
+    assert "0.1250 ±" not in html
+    pictures = re.findall(r"data:image/png;base64,([^\"]+)", html)
+    assert len(pictures) == 3
+    assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
+
+
+def test_the_same_tables_give_the_same_report(inputs: ReportInputs) -> None:
+    assert build_report(inputs) == build_report(inputs)
+
+
+def test_examples_span_the_activity_of_users_and_show_popular_items(inputs: ReportInputs) -> None:
+    assert example_users(inputs.interactions, 2) == [5, 0]
+    assert example_items(inputs.interactions, 2) == [6, 7]
