@@ -253,7 +253,7 @@ class _LogProduct:
         self._indices = cost.indices
         exponent = cost.data.astype(np.float64) * (-1 / epsilon)
         with np.errstate(divide="ignore"):
-            self._log_weights = np.where(exponent > 0, exponent + np.log1p(-np.exp(-np.abs(exponent))), exponent)
+            self._log_weights = np.where(exponent < 0, exponent, exponent + np.log(-np.expm1(-np.abs(exponent))))
         dear = exponent < 0
         self._left_out = sparse.csr_array(
             (

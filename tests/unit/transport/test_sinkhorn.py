@@ -164,6 +164,17 @@ def test_the_log_form_does_not_depend_on_its_blocks(block_entries: int, monkeypa
     assert_allclose(cut.log_g, whole.log_g, rtol=1e-12)
 
 
+def test_stored_zeros_cost_what_absent_entries_cost() -> None:
+    rng = np.random.default_rng(6)
+    dense = rng.choice([-1.0, 0.0, 1.0], (12, 8))
+    padded = sparse.csr_array((dense.ravel(), np.tile(np.arange(8), 12), np.arange(0, 97, 8)), shape=(12, 8))
+    a, b = np.full(12, 2.0), np.full(8, 3.0)
+    for form in ("scaling", "log"):
+        with_zeros, without = (sinkhorn(c, a, b, 0.5, form=form) for c in (padded, sparse.csr_array(dense)))
+        assert_allclose(with_zeros.log_f, without.log_f, rtol=1e-12)
+        assert_allclose(with_zeros.log_g, without.log_g, rtol=1e-12)
+
+
 def test_stopping_early_warns_and_reports_the_error_of_its_marginals() -> None:
     rng = np.random.default_rng(2)
     cost = rng.choice([-1.0, 0.0, 1.0], (20, 10))
