@@ -18,6 +18,7 @@ from recmodels.graphs.matrices import row_blocks, shape_of
 # Logarithms of masses are compared as integers in this unit (1.2e-10, well below any solver's tolerance). Sums of
 # integers are exact, so counting and listing can never disagree, and entries that are equal but for rounding are ties.
 _UNIT = 2.0**-33
+_NO_MASS = np.iinfo(np.int64).min
 _BLOCK_ENTRIES = 1 << 22
 # Listing this many pairs at once is cheaper than looking for a sharper bound first.
 _CHEAP_PAIRS = 1 << 22
@@ -108,9 +109,6 @@ def _canonical(matrix: Any) -> sparse.csr_array:
         rows = rows.copy()
         rows.sum_duplicates()
     return rows
-
-
-_NO_MASS = np.iinfo(np.int64).min
 
 
 def _integers(logs: np.ndarray) -> np.ndarray:
