@@ -259,6 +259,7 @@ def draw_growth(runs: list[dict[str, float]], plot: Path) -> None:
         axis.set_xlabel("million false-negative edges")
         axis.set_ylabel(label)
         axis.legend(frameon=False)
+    plot.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(plot, dpi=110)
 
 
