@@ -4,10 +4,9 @@ import dagster as dg
 import polars as pl
 
 from assets.lineage import materialized
-from assets.partitions import dataset_of
+from assets.partitions import entry_of
 from assets.resources import DataRoot
 from assets.stage import stage_asset
-from recmodels.data.catalogue import load_catalogue
 from recmodels.data.dump import read_image_embeddings, read_text_features
 from recmodels.data.raw import RawManifest
 
@@ -74,7 +73,7 @@ def _embedded(
         profiles,
         id_column=id_column,
         text_column="profile",
-        config=EncoderConfig(model=load_catalogue()[dataset_of(context.partition_key)].encoder),
+        config=EncoderConfig(model=entry_of(context.partition_key).encoder),
         store_path=data_root.cache(STORE),
         progress=lambda done, total: context.log.info(f"{done:,} of {total:,} texts encoded"),
     )

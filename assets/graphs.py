@@ -4,9 +4,9 @@ import dagster as dg
 import polars as pl
 
 from assets.lineage import inline_image, materialized
-from assets.partitions import dataset_of
+from assets.partitions import entry_of
 from assets.stage import stage_asset
-from recmodels.data.catalogue import Role, load_catalogue
+from recmodels.data.catalogue import Role
 from recmodels.data.dump import read_imported_knn
 from recmodels.data.raw import RawManifest
 from recmodels.data.schemas import KNN
@@ -72,7 +72,7 @@ def _neighbours(
     elif embeddings.is_empty():
         table = pl.DataFrame(schema=KNN)
     else:
-        entry = load_catalogue()[dataset_of(context.partition_key)]
+        entry = entry_of(context.partition_key)
         vectors = embeddings["embedding"].to_numpy()
         table = knn_table(vectors, entry.knn_k, index=entry.knn_index)
         if entry.knn_index != "exact":

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 import dagster as dg
 
 from assets.lineage import SPLIT_DIGEST, materialized
-from assets.partitions import dataset_of
+from assets.partitions import entry_of
 from assets.stage import stage_multi_asset
-from recmodels.data.catalogue import load_catalogue
 from recmodels.data.checks import differences, fewest_interactions, sizes
 from recmodels.data.dump import load_dump
 from recmodels.data.raw import RawManifest
@@ -42,7 +41,7 @@ def _table(key: str, description: str) -> dg.AssetSpec:
 )
 def read_raw_dumps(context: dg.AssetExecutionContext, raw_dumps: str) -> Iterator[dg.MaterializeResult[object]]:
     """Read the raw files, keep the k-core, number users and items, and split each user's rows."""
-    entry = load_catalogue()[dataset_of(context.partition_key)]
+    entry = entry_of(context.partition_key)
     manifest = RawManifest.model_validate_json(raw_dumps)
     source = entry.sources[manifest.format]
     dump = load_dump(manifest, entry)

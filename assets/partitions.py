@@ -4,7 +4,7 @@ import os
 
 import dagster as dg
 
-from recmodels.data.catalogue import load_catalogue
+from recmodels.data.catalogue import DatasetEntry, load_catalogue
 from recmodels.errors import InputError
 
 SEEDS_VARIABLE = "RECMODELS_SEEDS"
@@ -34,6 +34,11 @@ def dataset_of(partition_key: str) -> str:
     if isinstance(partition_key, dg.MultiPartitionKey):
         return partition_key.keys_by_dimension["dataset"]
     return partition_key
+
+
+def entry_of(partition_key: str) -> DatasetEntry:
+    """Return the catalogue's entry of a partition's data set."""
+    return load_catalogue()[dataset_of(partition_key)]
 
 
 def seed_of(partition_key: str) -> int:

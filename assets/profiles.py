@@ -6,10 +6,9 @@ import dagster as dg
 import polars as pl
 
 from assets.lineage import materialized
-from assets.partitions import dataset_of
+from assets.partitions import entry_of
 from assets.resources import DataRoot
 from assets.stage import stage_asset
-from recmodels.data.catalogue import load_catalogue
 from recmodels.profiles.config import ProfileConfig, resolve_profile_config
 from recmodels.profiles.runner import Progress
 from recmodels.profiles.write import ProfileResult, write_item_profiles, write_user_profiles
@@ -53,7 +52,7 @@ def item_profiles(
         items,
         reviews,
         interactions,
-        domain=load_catalogue()[dataset_of(context.partition_key)].domain,
+        domain=entry_of(context.partition_key).domain,
         config=_resolved(context, config),
         cache_path=data_root.cache(CACHE),
         progress=_logged(context),
@@ -88,7 +87,7 @@ def user_profiles(
         reviews,
         interactions,
         n_users=users.height,
-        domain=load_catalogue()[dataset_of(context.partition_key)].domain,
+        domain=entry_of(context.partition_key).domain,
         config=_resolved(context, config),
         cache_path=data_root.cache(CACHE),
         progress=_logged(context),
@@ -97,7 +96,7 @@ def user_profiles(
 
 
 def _resolved(context: dg.AssetExecutionContext, config: ProfilesConfig) -> ProfileConfig:
-    entry = load_catalogue()[dataset_of(context.partition_key)]
+    entry = entry_of(context.partition_key)
     return resolve_profile_config(
         entry.profiles, {"backend": config.backend} if config.backend else {}, config.settings
     )

@@ -7,10 +7,9 @@ import dagster as dg
 
 from assets.io_managers import stored_path
 from assets.lineage import materialized
-from assets.partitions import dataset_of
+from assets.partitions import dataset_of, entry_of
 from assets.resources import DataRoot
 from assets.stage import stage_asset
-from recmodels.data.catalogue import load_catalogue
 from recmodels.data.raw import RawManifest, prepare_raw_files
 from recmodels.errors import MissingObject
 
@@ -50,7 +49,7 @@ def raw_dumps(
     previous = _previous(data_root, context.asset_key, dataset)
     folder = Path(config.raw_dir) if config.raw_dir else _usual_folder(data_root, dataset, previous)
     manifest = prepare_raw_files(
-        load_catalogue()[dataset],
+        entry_of(context.partition_key),
         folder,
         previous=previous,
         fetch=config.download,

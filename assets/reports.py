@@ -9,11 +9,10 @@ import polars as pl
 from assets.evaluation import metrics_key
 from assets.io_managers import LAZY
 from assets.lineage import combined_version, latest_materialization, materialized, recorded_split_digest
-from assets.partitions import ALL_SEEDS, dataset_of, seed_keys
+from assets.partitions import ALL_SEEDS, dataset_of, entry_of, seed_keys
 from assets.recommendations import recommendations_key
 from assets.stage import stage_asset
 from assets.training import checkpoint_key
-from recmodels.data.catalogue import load_catalogue
 from recmodels.models.registry import FLOORS, MODELS
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.write import explain_item, explain_user
@@ -54,7 +53,7 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
     from recmodels.reporting.build import ReportInputs, build_report, example_items, example_users
 
     dataset = dataset_of(context.partition_key)
-    entry = load_catalogue()[dataset]
+    entry = entry_of(context.partition_key)
     tables: dict[str, pl.DataFrame] = {name: inputs[name] for name in TABLES}
     interactions, items, users, reviews = (tables[name] for name in ("interactions", "items", "users", "reviews"))
     shown = example_users(interactions)

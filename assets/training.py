@@ -10,10 +10,9 @@ import polars as pl
 
 from assets.io_managers import staging_directory
 from assets.lineage import SPLIT_DIGEST, materialized, recorded_split_digest, versions_read
-from assets.partitions import DATASET_SEEDS, dataset_of, seed_of
+from assets.partitions import DATASET_SEEDS, dataset_of, entry_of, seed_of
 from assets.resources import DataRoot
 from assets.stage import stage_asset
-from recmodels.data.catalogue import load_catalogue
 from recmodels.data.digest import digest_of, frame_digest
 from recmodels.models.registry import MODELS, ModelSpec, resolve_config
 from recmodels.storage import safe_join
@@ -62,7 +61,7 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         from recmodels.training.run import train_checkpoint
 
         dataset, seed = dataset_of(context.partition_key), seed_of(context.partition_key)
-        entry = load_catalogue()[dataset]
+        entry = entry_of(context.partition_key)
         resolved = resolve_config(
             spec.name,
             {"training": entry.training},

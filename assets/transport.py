@@ -4,10 +4,10 @@ import dagster as dg
 import polars as pl
 
 from assets.lineage import inline_image, materialized
-from assets.partitions import dataset_of
+from assets.partitions import entry_of
 from assets.stage import stage_asset
-from recmodels.data.catalogue import load_catalogue
 from recmodels.transport.config import TransportConfig
+from recmodels.validation import validated
 
 
 @stage_asset(
@@ -31,13 +31,14 @@ def augmented_interactions(
     from recmodels.transport.augment import augment
     from recmodels.transport.quality import activity_histograms
 
+    entry = entry_of(context.partition_key)
     train = interactions.filter(pl.col("split") == "train").select("user_id", "item_id")
     result = augment(
         train,
         {"text": item_text_knn, "image": item_image_knn},
         n_users=users.height,
         n_items=item_ids.height,
-        config=TransportConfig.model_validate(load_catalogue()[dataset_of(context.partition_key)].transport),
+        config=validated(TransportConfig, entry.transport, f"transport settings of {entry.key}"),
     )
     picture = inline_image(activity_histograms(train, result.added, users.height, item_ids.height))
     return materialized(context, result.added, metadata={**result.diagnostics, "before_and_after": picture})

@@ -7,10 +7,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recmodels.errors import InputError
 from recmodels.storage import safe_join
+from recmodels.validation import validated
 
 CATALOGUE_VARIABLE = "RECMODELS_CATALOGUE"
 
@@ -171,16 +172,7 @@ def _entry(key: str, table: Any, where: str) -> DatasetEntry:
     safe_join(Path(), key)
     if not isinstance(table, dict):
         raise InputError(f"{where}, {key}", expected="a table [key]", found=repr(table))
-    try:
-        return DatasetEntry.model_validate({"key": key, **table})
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in (key, *first["loc"]))
-        raise InputError(
-            f"{where}, {place}",
-            expected="a valid data set entry",
-            found=f"{first['msg']} ({error.error_count()} in all)",
-        ) from error
+    return validated(DatasetEntry, {"key": key, **table}, f"{where}, {key}")
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from recmodels.errors import InputError
 from recmodels.models.config import ModelConfig
+from recmodels.validation import validated
 
 if TYPE_CHECKING:
     from recmodels.models.base import Model
@@ -155,14 +154,7 @@ def resolve_config(name: str, *overrides: Mapping[str, Any], dataset: str | None
     merged = config_class().model_dump()
     for layer in (config_class.published.get(dataset or "", {}), *overrides):
         _merge(merged, layer, f"configuration of {name}")
-    try:
-        return config_class.model_validate(merged)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {problem['input']!r}"
-            for problem in error.errors()
-        )
-        raise InputError(f"configuration of {name}", expected="values within their ranges", found=problems) from error
+    return validated(config_class, merged, f"configuration of {name}")
 
 
 def build_model(name: str, config: ModelConfig, data: "TrainingData", seed: int) -> "Model":

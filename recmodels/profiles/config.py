@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recmodels.errors import InputError
+from recmodels.validation import validated
 
 BackendName = Literal["extractive", "ollama", "openai", "transformers"]
 
@@ -144,18 +145,4 @@ def resolve_profile_config(*settings: Mapping[str, Any]) -> ProfileConfig:
     merged: dict[str, Any] = {}
     for layer in settings:
         merged |= layer
-    unknown = merged.keys() - ProfileConfig.model_fields.keys()
-    if unknown:
-        raise InputError(
-            "profile settings",
-            expected=f"some of {', '.join(ProfileConfig.model_fields)}",
-            found=", ".join(map(repr, sorted(unknown))),
-        )
-    try:
-        return ProfileConfig.model_validate(merged)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {problem['input']!r}"
-            for problem in error.errors()
-        )
-        raise InputError("profile settings", expected="values within their ranges", found=problems) from error
+    return validated(ProfileConfig, merged, "profile settings")

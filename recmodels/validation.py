@@ -1,0 +1,33 @@
+"""Configuration from outside becomes typed settings, or one clear error."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from recmodels.errors import InputError
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def validated(kind: type[Settings], values: Mapping[str, Any], where: str) -> Settings:
+    """
+    Return the settings of a pydantic class from values by name.
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, or a value is missing, has the wrong type or is out of range; the known names are listed.
+    """
+    unknown = [name for name in values if name not in kind.model_fields]
+    if unknown:
+        known = ", ".join(kind.model_fields)
+        raise InputError(where, expected=f"some of {known}", found=", ".join(map(repr, unknown)))
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {problem['input']!r}"
+            for problem in error.errors()
+        )
+        raise InputError(where, expected="values within their types and ranges", found=problems) from error
