@@ -36,8 +36,9 @@ run: setup ## every asset of one data set: make run [DATASET=demo] [RAW_DIR=...]
 dev: setup ## the Dagster UI and daemon on http://127.0.0.1:3000
 	@$(BIN)/recmodels dev $(ARGS)
 
+# Two processes with one thread each: the tests are many and small.
 test: setup lint types contracts ## what CI runs: lint, types, import contracts, all tests
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: setup
 	$(BIN)/ruff format --check .
