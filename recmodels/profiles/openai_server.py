@@ -76,16 +76,17 @@ class OpenAIServer:
         self._revision = config.model_revision
         key = os.environ.get(config.api_key_variable)
         self._client = httpx.AsyncClient(
-            base_url=self.address,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             **connection_options(config),
         )
         self._timeout = config.timeout
+        self._models = httpx.URL(f"{self.address}/models")
+        self._chat = httpx.URL(f"{self.address}/chat/completions")
 
     async def start(self) -> str:
         """Return a digest of what the server lists for the model; of its name alone if it lists no models."""
         with transport_faults(self.address):
-            response = await self._client.get("/models")
+            response = await self._client.get(self._models)
             if response.status_code in (404, 405):
                 return digest_of(self.model, self._revision)
             await self._check(response)
@@ -106,7 +107,7 @@ class OpenAIServer:
         with transport_faults(self.address):
             async with asyncio.timeout(self._timeout):
                 response = await self._client.post(
-                    "/chat/completions", json={"model": self.model, "messages": prompt.messages, **self.parameters}
+                    self._chat, json={"model": self.model, "messages": prompt.messages, **self.parameters}
                 )
             await self._check(response)
             completion = _COMPLETION.validate_json(response.content)
@@ -116,7 +117,7 @@ class OpenAIServer:
     async def ping(self) -> None:
         """List the models; any answer but a server fault will do."""
         with transport_faults(self.address):
-            response = await self._client.get("/models")
+            response = await self._client.get(self._models)
         if response.status_code >= 500:
             raise TransientFailure(f"{self.address} answered {response.status_code}")
 

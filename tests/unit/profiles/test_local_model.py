@@ -1,6 +1,8 @@
 """Local weights: whatever a model knows, its answer has the form of a profile."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,13 @@ def test_a_model_without_chat_template_is_refused(weights: Path, shop: Shop, tmp
     (bare / "chat_template.jinja").unlink()
     with pytest.raises(InputError, match="chat template"):
         shop.write_items(config_for(bare), tmp_path / "cache.sqlite")
+
+
+def test_no_heavy_library_is_loaded_before_it_is_needed() -> None:
+    modules = ("write", "ollama_server", "openai_server", "local_model")
+    code = f"import sys; {'; '.join(f'import recmodels.profiles.{name}' for name in modules)}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "transformers", "sentence_transformers", "faiss"} & set(loaded)
 
 
 def test_missing_weights_are_named_with_a_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
