@@ -46,8 +46,8 @@ def raw_dumps(
     downloaded.
     """
     dataset = dataset_of(context.partition_key)
-    previous = _previous(data_root, context.asset_key, dataset)
-    folder = Path(config.raw_dir) if config.raw_dir else _usual_folder(data_root, dataset, previous)
+    previous = last_manifest(data_root, dataset)
+    folder = Path(config.raw_dir) if config.raw_dir else usual_folder(data_root, dataset, previous)
     manifest = prepare_raw_files(
         entry_of(context.partition_key),
         folder,
@@ -81,15 +81,17 @@ def _logged(context: dg.AssetExecutionContext) -> Callable[[str, int, int | None
     return log
 
 
-def _previous(data_root: DataRoot, key: dg.AssetKey, dataset: str) -> RawManifest | None:
-    path = stored_path(data_root.root, "documents", key, dataset, MANIFEST_SUFFIX)
+def last_manifest(data_root: DataRoot, dataset: str) -> RawManifest | None:
+    """Return the manifest stored last for a data set, None if there is none that can be read."""
+    path = stored_path(data_root.root, "documents", raw_dumps.key, dataset, MANIFEST_SUFFIX)
     try:
         return RawManifest.load(path) if path.exists() else None
     except MissingObject:
         return None
 
 
-def _usual_folder(data_root: DataRoot, dataset: str, previous: RawManifest | None) -> Path:
+def usual_folder(data_root: DataRoot, dataset: str, previous: RawManifest | None) -> Path:
+    """Return where the raw files are unless a run names a folder: where they were last, or below the data root."""
     if previous is not None:
         folder = next(iter(previous.files.values())).path.parent
         if folder.is_dir():
