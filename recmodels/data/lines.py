@@ -108,9 +108,11 @@ def verify_gzip(path: Path) -> None:
             pass
 
 
-def read_blocks(path: Path, rejects: RejectLog, *, longest_line: int = LONGEST_LINE) -> Iterator[LineBlock]:
+def read_blocks(
+    path: Path, rejects: RejectLog, *, longest_line: int = LONGEST_LINE, chunk_bytes: int = BLOCK_BYTES
+) -> Iterator[LineBlock]:
     """
-    Yield a plain or gzip file as blocks of whole lines.
+    Yield a plain or gzip file as blocks of whole lines, read in chunks of `chunk_bytes`.
 
     A line above `longest_line` bytes is rejected without being held and stands in its block as an empty line, so that
     line numbers stay true.
@@ -124,7 +126,7 @@ def read_blocks(path: Path, rejects: RejectLog, *, longest_line: int = LONGEST_L
     pending: list[bytes] = []
     pending_bytes = 0
     dropping = False
-    for position, chunk in enumerate(read_chunks(path)):
+    for position, chunk in enumerate(read_chunks(path, chunk_bytes)):
         if position == 0:
             chunk = chunk.removeprefix(_BYTE_ORDER_MARK)
         if dropping:

@@ -63,7 +63,9 @@ def read_image_features(path: Path, asins: Sequence[str]) -> pl.DataFrame:
         for position, row in [(position, row_of[name]) for position, name in enumerate(names) if name in row_of]:
             vector = records["features"][position]
             # Zero times infinity or NaN is NaN: a product is several times faster than isfinite.
-            if vector @ zeros == 0 and not (present[row] and vector.tobytes() < vectors[row].tobytes()):
+            with np.errstate(invalid="ignore"):
+                finite = vector @ zeros == 0
+            if finite and not (present[row] and vector.tobytes() < vectors[row].tobytes()):
                 vectors[row] = vector
                 present[row] = True
     if not present.any():

@@ -193,14 +193,21 @@ def _parse(line: bytes, literal: bool) -> dict[str, Any] | str:
 
 def _text(value: Any) -> str:
     if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        return " ".join(part for part in value if isinstance(part, str))
-    return ""
+        return _encodable(value)
+    return " ".join(_texts(value))
 
 
 def _texts(value: Any) -> list[str]:
-    return [part for part in value if isinstance(part, str)] if isinstance(value, list) else []
+    return [_encodable(part) for part in value if isinstance(part, str)] if isinstance(value, list) else []
+
+
+def _encodable(text: str) -> str:
+    """Return a text in which halves of a surrogate pair are joined, or replaced where the other half is missing."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 _PRICE = re.compile(r"\s*\$?\s*(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)")
@@ -219,7 +226,7 @@ def parse_price(value: Any) -> float | None:
 
 
 def _first(values: Iterable[Any]) -> str:
-    return next((value for value in values if isinstance(value, str) and value), "")
+    return next((text for value in values if (text := _text(value))), "")
 
 
 def _fields_2014(record: dict[str, Any]) -> tuple[Any, ...]:
