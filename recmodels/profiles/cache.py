@@ -27,7 +27,6 @@ from recmodels.profiles.prompts import TEMPLATE_VERSION, Prompt
 HEARTBEAT_SECONDS = 5.0
 _HEARTBEAT_LAPSE = 60.0
 _BLOCK = 500
-_MAX_ANSWER = 100_000
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -235,10 +234,7 @@ class CallCache:
         with self._transaction():
             self._connection.executemany(
                 "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)",
-                [
-                    (key, reply.text[:_MAX_ANSWER], reply.prompt_tokens, reply.answer_tokens, now)
-                    for key, reply in replies
-                ],
+                [(key, reply.text, reply.prompt_tokens, reply.answer_tokens, now) for key, reply in replies],
             )
 
     def _among(self, query: str, keys: Sequence[bytes]) -> list[Any]:

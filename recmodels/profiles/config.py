@@ -92,7 +92,7 @@ class ProfileConfig(BaseModel):
     """What a million answer tokens cost, in the same currency."""
 
     budget_cost: float | None = Field(default=None, ge=0)
-    """A run stops, resumably, before its calls can cost more than this. Needs the prices."""
+    """A run (of one table) stops, resumably, before its calls can cost more than this. Needs the prices."""
 
     budget_tokens: int | None = Field(default=None, ge=0)
     """A run stops, resumably, before its calls can use more prompt and answer tokens than this."""

@@ -24,6 +24,7 @@ _TICK_SECONDS = 1.0
 _PROGRESS_SECONDS = 60.0
 _BUDGET_POLL_SECONDS = 0.02
 _ESTIMATE_MARGIN = 1.25
+_LONGEST_ANSWER = 100_000
 
 T = TypeVar("T")
 
@@ -184,7 +185,7 @@ class ProfileRun:
                 questions.setdefault(key, []).append(row)
                 tokens[key] = prompt.tokens
         self._rows = sum(map(len, questions.values()))
-        self._todo.extend(_Question(key, tuple(rows), tokens[key]) for key, rows in questions.items())
+        self._todo.extend(_Question(key, tuple(same), tokens[key]) for key, same in questions.items())
         for _ in ("first answers", "repairs"):
             asked = list(self._todo)
             self._todo.clear()
@@ -353,7 +354,8 @@ class ProfileRun:
             else:
                 tally.replies += len(prompts)
                 self._breaker.succeeded()
-                return replies
+                # An endless answer is cut before it is read, so that the cache gives back exactly what was read.
+                return [replace(reply, text=reply.text[:_LONGEST_ANSWER]) for reply in replies]
 
     async def _await_budget(self, prompt_tokens: int, answer_tokens: int) -> None:
         """Return when a call of this size fits into the budget beside those in flight. Raise if it never will."""

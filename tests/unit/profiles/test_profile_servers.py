@@ -147,9 +147,10 @@ def test_a_server_that_asks_for_more_patience_than_there_is_stops_the_run(
         '{"summarization": "For people who',
         json.dumps({"summary": "wrong", "why": "keys"}),
         profile_json("endless " * 10_000),
+        profile_json("endless " * 50_000),
         "HACKED",
     ],
-    ids=["prose", "truncated JSON", "wrong keys", "10,000 words", "follows an injection"],
+    ids=["prose", "truncated JSON", "wrong keys", "10,000 words", "more than is kept", "follows an injection"],
 )
 def test_an_unusable_answer_is_repaired_once(
     configure: Configure, content: str, shop: Shop, llm: LoopbackLLM, cache: Path
