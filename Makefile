@@ -37,6 +37,9 @@ dev: setup ## the Dagster UI and daemon on http://127.0.0.1:3000
 	@$(BIN)/recmodels dev $(ARGS)
 
 # Two processes with one thread each: the tests are many and small.
+doctor: setup ## what this machine has for a run and what it lacks: make doctor [DATASET=demo] [PROFILES=...]
+	@$(BIN)/recmodels doctor --dataset '$(DATASET)' $(if $(PROFILES),--profiles '$(PROFILES)') $(ARGS)
+
 test: setup lint types contracts ## what CI runs: lint, types, import contracts, all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 

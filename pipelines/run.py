@@ -1,4 +1,4 @@
-"""The command line: `recmodels run` materialises one data set, `recmodels dev` opens the UI."""
+"""The command line: `recmodels run` materialises one data set, `dev` opens the UI, `doctor` looks at the machine."""
 
 import argparse
 import os
@@ -23,6 +23,7 @@ from assets.profiles import CACHE as PROFILE_CACHE
 from assets.profiles import ProfilesConfig
 from assets.raw import RawDumpsConfig
 from assets.resources import DataRoot
+from pipelines import doctor
 from pipelines.instance import open_instance, prepare_home
 from pipelines.jobs import assets_of_models
 from pipelines.progress import ProgressDisplay
@@ -68,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     estimate.add_argument("--dataset", default="demo", help="a key of the catalogue, with its tables materialised")
     _add_profile_options(estimate)
     estimate.set_defaults(command=_estimate)
+    check = commands.add_parser("doctor", help="say what this machine has for a run, and what it lacks")
+    check.add_argument("--dataset", default="demo", help="a key of the catalogue (default: %(default)s)")
+    _add_profile_options(check)
+    check.set_defaults(command=_doctor)
     dev = commands.add_parser("dev", help="open the Dagster UI with its daemon")
     dev.add_argument("--port", default="3000", help="port on 127.0.0.1 (default: %(default)s)")
     dev.set_defaults(command=_dev)
@@ -197,6 +202,16 @@ def _shown(value: float | bool | None) -> str:
     if value is None:
         return "unknown before a first run"
     return str(value) if isinstance(value, bool) else f"{value:,.2f}".removesuffix(".00")
+
+
+def _doctor(options: argparse.Namespace, console: Console) -> int:
+    catalogue = load_catalogue()
+    (dataset,) = _choice("--dataset", options.dataset, list(catalogue))
+    entry = catalogue.pop(dataset)
+    profiles = resolve_profile_config(
+        entry.profiles, {"backend": options.profiles} if options.profiles else {}, _profile_settings(options)
+    )
+    return doctor.show(doctor.examine(entry, profiles, data_root(), list(catalogue.values())), console)
 
 
 def _dev(options: argparse.Namespace, _console: Console) -> int:
