@@ -12,7 +12,7 @@ from recmodels.data.demo import write_demo_dump
 from recmodels.data.digest import digest_of
 from recmodels.data.download import NotThere, Patience, ProgressCallback, fetch_file, was_fetched
 from recmodels.data.lines import verify_gzip
-from recmodels.errors import InputError, MissingObject
+from recmodels.errors import InputError, MissingObject, PermanentFailure
 from recmodels.storage import atomic_file
 
 
@@ -201,17 +201,19 @@ class _Addresses:
 
 def _obtain(entry: DatasetEntry, raw_dir: Path, addresses: _Addresses, *, fetch: bool) -> tuple[SourceFormat, Source]:
     """Generate or fetch the first source that can be had."""
+    failures: list[str] = []
     for source_format, source in entry.sources.items():
         if source.generated:
             write_demo_dump(raw_dir)
-        elif fetch and all(addresses.of(source, role) for role in _required(source)):
+            return source_format, source
+        if fetch and all(addresses.of(source, role) for role in _required(source)):
             try:
                 _fetch(source, raw_dir, addresses)
-            except NotThere:
-                continue
-        else:
-            continue
-        return source_format, source
+                return source_format, source
+            except NotThere as error:
+                failures.append(str(error))
+    if failures:
+        raise NotThere("; ".join(failures))
     raise _missing(entry, raw_dir)
 
 
@@ -227,7 +229,11 @@ def _interrupted(source: Source, raw_dir: Path) -> bool:
 
 
 def _fetch(source: Source, raw_dir: Path, addresses: _Addresses) -> None:
-    """Fetch what is missing, and with `refresh` what was fetched: required files first."""
+    """
+    Fetch what is missing, and with `refresh` what was fetched: required files first.
+
+    Raises NotThere if a required file is nowhere: then this is not the source to take.
+    """
     for role in sorted(source.files, key=lambda role: role in OPTIONAL_ROLES):
         name = source.files[role]
         urls = addresses.of(source, role)
@@ -243,10 +249,12 @@ def _fetch(source: Source, raw_dir: Path, addresses: _Addresses) -> None:
                 patience=addresses.patience,
                 progress=addresses.progress,
             )
-        except NotThere:
-            # A mirror need not have the optional files; an address of the catalogue has to hold what it promises.
-            if role not in OPTIONAL_ROLES or source.urls.get(role):
+        except NotThere as error:
+            if role not in OPTIONAL_ROLES:
                 raise
+            # A mirror need not have the optional files; an address of the catalogue has to hold what it promises.
+            if source.urls.get(role):
+                raise PermanentFailure(str(error)) from error
 
 
 def _missing(entry: DatasetEntry, raw_dir: Path) -> InputError:
@@ -255,7 +263,7 @@ def _missing(entry: DatasetEntry, raw_dir: Path) -> InputError:
         for source_format, source in entry.sources.items()
     )
     if raw_dir.is_dir():
-        names = sorted(path.name for path in raw_dir.iterdir() if path.is_file())
+        names = sorted(path.name for path in raw_dir.iterdir() if path.is_file() and not path.name.startswith("."))
         found = f"{len(names)} files: {', '.join(names[:5])}" if names else "an empty folder"
     else:
         found = "no such folder"

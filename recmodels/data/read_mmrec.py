@@ -270,5 +270,6 @@ def _accepted(rows: pl.DataFrame, reason: pl.Expr, log: RejectLog) -> pl.DataFra
     for row in bad.arg_true():
         record = rows.row(row, named=True)
         line = record.pop("line")
-        log.add(line, reasons[row], "\t".join(value or "" for value in record.values()).encode())
+        # A column that the file lacks is null; an empty field is not.
+        log.add(line, reasons[row], "\t".join(value for value in record.values() if value is not None).encode())
     return rows.filter(~bad)
