@@ -40,6 +40,9 @@ dev: setup ## the Dagster UI and daemon on http://127.0.0.1:3000
 doctor: setup ## what this machine has for a run and what it lacks: make doctor [DATASET=demo] [PROFILES=...]
 	@$(BIN)/recmodels doctor --dataset '$(DATASET)' $(if $(PROFILES),--profiles '$(PROFILES)') $(ARGS)
 
+up: ## build and start the deployment of docker/compose.yaml on http://127.0.0.1:3000; docs/operations.md
+	docker compose --file docker/compose.yaml $(if $(filter gpu,$(HARDWARE)),--file docker/compose.gpu.yaml) up --build --detach $(ARGS)
+
 test: setup lint types contracts ## what CI runs: lint, types, import contracts, all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 

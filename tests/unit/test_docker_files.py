@@ -1,0 +1,138 @@
+"""The container files are pinned, unprivileged, without secrets, and agree with the code they run."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dagster._core.instance.config import dagster_instance_config
+
+from assets.training import checkpoints
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCKER = REPOSITORY / "docker"
+DOCKERFILES = ("Dockerfile", "Dockerfile.gpu")
+PINNED = re.compile(r"[a-z0-9/._-]+:v?\d+\.\d+(\.\d+)?(-[a-z0-9.-]+)?")
+
+
+def _instructions(name: str) -> list[tuple[str, str]]:
+    text = (DOCKER / name).read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(line.split()[0], line.split(maxsplit=1)[1]) for line in lines]
+
+
+def _compose(name: str = "compose.yaml") -> dict[str, Any]:
+    return yaml.safe_load((DOCKER / name).read_text())
+
+
+def _version() -> str:
+    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_base_images_are_pinned_and_the_process_is_not_root(name: str) -> None:
+    instructions = _instructions(name)
+    bases = [rest.split()[0] for word, rest in instructions if word == "FROM"]
+    assert bases
+    assert all(PINNED.fullmatch(base) for base in bases)
+    last = max(index for index, (word, _) in enumerate(instructions) if word == "FROM")
+    users = [rest for word, rest in instructions[last:] if word == "USER"]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", users[-1])
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_dependencies_are_installed_under_the_constraints(name: str) -> None:
+    commands = " && ".join(rest for word, rest in _instructions(name) if word == "RUN")
+    installs = [part for part in commands.split("&&") if "pip install" in part]
+    assert installs
+    assert all("-c constraints.txt" in part for part in installs)
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_what_is_copied_exists_and_is_let_through(name: str) -> None:
+    sources = [
+        source
+        for word, rest in _instructions(name)
+        if word == "COPY" and "--from" not in rest
+        for source in rest.split()[:-1]
+    ]
+    ignored = (DOCKER / f"{name}.dockerignore").read_text().splitlines()
+    assert "*" in ignored
+    assert sorted(sources) == sorted(line[1:] for line in ignored if line.startswith("!"))
+    assert all((REPOSITORY / source).exists() for source in sources)
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_threads_do_not_spin_and_no_secret_is_baked_in(name: str) -> None:
+    environment = " ".join(rest for word, rest in _instructions(name) if word == "ENV")
+    assert "OMP_WAIT_POLICY=passive" in environment
+    assert not re.search(r"PASSWORD|SECRET|TOKEN|API_KEY", (DOCKER / name).read_text())
+
+
+def test_services_run_pinned_images() -> None:
+    for name in ("compose.yaml", "compose.gpu.yaml"):
+        images = {service["image"] for service in _compose(name)["services"].values() if "image" in service}
+        assert images
+        assert all(PINNED.fullmatch(image) for image in images)
+        assert all(image.endswith(f":{_version()}") for image in images if image.startswith("recmodels"))
+
+
+def test_ports_are_published_on_the_loopback_address_only() -> None:
+    published = [port for service in _compose()["services"].values() for port in service.get("ports", [])]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_secrets_come_from_the_environment() -> None:
+    for service in _compose()["services"].values():
+        for name, value in service.get("environment", {}).items():
+            if re.search(r"PASSWORD|SECRET|TOKEN|KEY", name):
+                assert re.fullmatch(r"\$\{\w+:[?-][^}]*\}", value), name
+                assert not re.fullmatch(r"\$\{\w+:-.+\}", value), name
+
+
+def test_nothing_starts_before_what_it_needs() -> None:
+    services = _compose()["services"]
+    conditions = {
+        name: {other: how["condition"] for other, how in service.get("depends_on", {}).items()}
+        for name, service in services.items()
+    }
+    assert conditions["init"] == {"postgres": "service_healthy"}
+    assert conditions["code"] == {"init": "service_completed_successfully"}
+    assert conditions["webserver"] == conditions["daemon"] == {"code": "service_healthy"}
+    awaited = {other for each in conditions.values() for other, how in each.items() if how == "service_healthy"}
+    assert all("healthcheck" in services[name] for name in awaited)
+
+
+def test_every_pool_of_the_assets_gets_a_limit() -> None:
+    (_, _, script) = _compose()["services"]["init"]["command"]
+    pools = {spec.op.pool for spec in checkpoints}
+    assert pools == {"gpu"}
+    for pool in pools | {"llm"}:
+        assert f"dagster instance concurrency set {pool} " in script
+
+
+def test_the_gpu_file_changes_only_services_that_exist() -> None:
+    gpu = _compose("compose.gpu.yaml")["services"]
+    assert gpu.keys() <= _compose()["services"].keys()
+    for name in ("code", "ollama"):
+        (device,) = gpu[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert device["capabilities"] == ["gpu"]
+
+
+def test_the_instance_settings_are_valid_and_take_the_database_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    environment = _compose()["services"]["code"]["environment"]
+    settings = yaml.safe_load((DOCKER / "dagster.yaml").read_text())
+    asked = re.findall(r"env: (\w+)", (DOCKER / "dagster.yaml").read_text() + (DOCKER / "workspace.yaml").read_text())
+    images = (DOCKER / "Dockerfile").read_text()
+    assert all(name in environment or f"{name}=" in images for name in asked)
+    for name in asked:
+        monkeypatch.setenv(name, "5432")
+    valid, _ = dagster_instance_config(str(DOCKER))
+    assert valid["storage"] == settings["storage"]
+    assert valid["concurrency"]["pools"]["granularity"] == "op"
+    assert valid["run_monitoring"]["free_slots_after_run_end_seconds"] > 0
