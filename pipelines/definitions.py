@@ -27,8 +27,11 @@ from assets.checks import reports as report_checks
 from assets.checks import transport as transport_checks
 from assets.io_managers import DirectoryIOManager, DocumentIOManager, ParquetIOManager
 from assets.resources import DataRoot
+from pipelines.automation import follow_inputs
 from pipelines.jobs import ALL_JOBS
 from pipelines.progress import progress_logger
+from pipelines.schedules import ALL_SCHEDULES
+from pipelines.sensors import ALL_SENSORS
 
 STAGES = (
     raw, interactions, profiles, embeddings, graphs, transport, training, evaluation, recommendations, reports
@@ -56,9 +59,11 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definiti
         "document_io": DocumentIOManager(data_root=data_root),
     }
     return dg.Definitions(
-        assets=dg.load_assets_from_modules(STAGES),
+        assets=follow_inputs(dg.load_assets_from_modules(STAGES)),
         asset_checks=[check for stage in CHECKED_STAGES for check in stage.CHECKS],
         jobs=ALL_JOBS,
+        schedules=ALL_SCHEDULES,
+        sensors=ALL_SENSORS,
         loggers={"console": dg.colored_console_logger, "progress": progress_logger},
         resources=resources | dict(overrides or {}),
         executor=dg.in_process_executor,
