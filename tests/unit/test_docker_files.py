@@ -1,5 +1,6 @@
 """The container files are pinned, unprivileged, without secrets, and agree with the code they run."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -136,3 +137,20 @@ def test_the_instance_settings_are_valid_and_take_the_database_from_the_environm
     assert valid["storage"] == settings["storage"]
     assert valid["concurrency"]["pools"]["granularity"] == "op"
     assert valid["run_monitoring"]["free_slots_after_run_end_seconds"] > 0
+
+
+def test_pods_are_unprivileged_and_of_this_version() -> None:
+    values = yaml.safe_load((DOCKER / "k8s-values.yaml").read_text())
+    (deployment,) = values["dagster-user-deployments"]["deployments"]
+    assert deployment["image"]["tag"] == _version()
+    assert deployment["podSecurityContext"]["runAsNonRoot"]
+    (user,) = {rest for word, rest in _instructions("Dockerfile.gpu") if word == "USER"}
+    assert user == f"{deployment['podSecurityContext']['runAsUser']}:{deployment['podSecurityContext']['runAsGroup']}"
+    assert values["concurrency"]["pools"]["granularity"] == "op"
+    assert "postgresqlPassword" not in values["postgresql"]
+
+
+def test_the_gpu_tag_asks_for_a_gpu_and_its_node() -> None:
+    tag = json.loads((DOCKER / "k8s-gpu-tag.json").read_text())["dagster-k8s/config"]
+    assert int(tag["container_config"]["resources"]["limits"]["nvidia.com/gpu"]) == 1
+    assert tag["pod_spec_config"]["node_selector"]
