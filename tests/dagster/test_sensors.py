@@ -1,6 +1,7 @@
 """Sensors and schedules of the real definitions: what they watch, what they ask for, and which of them are on."""
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -113,6 +114,22 @@ def test_files_are_watched_where_they_were_last_found(watch: Watch, tmp_path: Pa
     assert [watch.look() for _ in range(3)] == [[]] * 3
     _touch(elsewhere)
     assert [watch.look() for _ in range(3)] == [[], ["demo"], []]
+
+
+def test_the_weekly_evaluation_takes_data_sets_that_were_evaluated(instance: dg.DagsterInstance) -> None:
+    schedule = DEFINITIONS.resolve_schedule_def("weekly_evaluation")
+
+    def requested() -> list[str | None]:
+        context = dg.build_schedule_context(
+            instance,
+            scheduled_execution_time=datetime(2026, 1, 5, 5, tzinfo=UTC),
+            repository_def=DEFINITIONS.get_repository_def(),
+        )
+        return [request.partition_key for request in schedule.evaluate_tick(context).run_requests or []]
+
+    assert requested() == []
+    instance.report_runless_asset_event(dg.AssetMaterialization("leaderboard", partition="demo"))
+    assert requested() == ["demo"]
 
 
 def _touch(folder: Path) -> None:
