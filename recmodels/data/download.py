@@ -131,6 +131,7 @@ def fetch_file(
             except (PermanentFailure, TransientFailure) as error:
                 failures.append(error)
     summary = f"{target.name} cannot be fetched: " + "; ".join(str(failure) for failure in failures)
+    summary += f". It can also be put into {target.parent} by hand."
     if any(isinstance(failure, TransientFailure) for failure in failures):
         raise TransientFailure(summary) from failures[-1]
     missing = all(isinstance(failure, NotThere) for failure in failures)

@@ -91,12 +91,13 @@ def read_metadata(path: Path, source_format: MetadataFormat, wanted: Collection[
     wanted_bytes = {asin.encode() for asin in wanted}
     log = RejectLog(path.name)
     best: dict[str, tuple[int, bytes, tuple[Any, ...]]] = {}
-    lines = duplicates = unwanted = 0
+    duplicates = unwanted = 0
+    first = True
     for block in read_blocks(path, log):
-        if lines == 0:
+        if first:
             _check_syntax(path, source_format, block)
-        candidates, n_lines, n_unwanted = _candidates(block, usual, any_spelling, wanted_bytes)
-        lines += n_lines
+            first = False
+        candidates, n_unwanted = _candidates(block, usual, any_spelling, wanted_bytes)
         unwanted += n_unwanted
         for number, line in candidates:
             record = _parse(line, syntax.literal)
@@ -115,7 +116,6 @@ def read_metadata(path: Path, source_format: MetadataFormat, wanted: Collection[
                     duplicates += 1
                 best[asin] = max(best.get(asin, entry), entry, key=lambda e: e[:2])
     rejects = log.frame()
-    # A line too long to hold stands as a blank one in its block and was not counted there.
     return Metadata(
         table=_table({asin: entry[2] for asin, entry in best.items()}),
         rejects=rejects,
@@ -140,18 +140,17 @@ def _check_syntax(path: Path, source_format: MetadataFormat, block: LineBlock) -
 
 def _candidates(
     block: LineBlock, usual: re.Pattern[bytes], any_spelling: re.Pattern[bytes], wanted: set[bytes]
-) -> tuple[list[tuple[int, bytes]], int, int]:
-    """Return the lines (number, bytes) to parse, the count of lines that are not blank, and of those not wanted."""
+) -> tuple[list[tuple[int, bytes]], int]:
+    """Return the lines (number, bytes) to parse, and how many others belong to items that are not wanted."""
     data = block.data
     ends = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == ord("\n"))
     found = list(usual.finditer(data))
     rows = np.searchsorted(ends, np.fromiter((match.start() for match in found), np.int64, len(found)))
     once = np.bincount(rows, minlength=len(ends)) == 1
     chosen: list[int] = np.flatnonzero(~once).tolist()
-    n_lines = n_unwanted = 0
+    n_unwanted = 0
     for match, row in zip(found, rows.tolist(), strict=True):
         if once[row]:
-            n_lines += 1
             if match.group(1) in wanted:
                 chosen.append(row)
             else:
@@ -162,13 +161,12 @@ def _candidates(
         if not line.strip():
             continue
         if not once[row]:
-            n_lines += 1
             asins = any_spelling.findall(line)
             if len(asins) == 1 and asins[0] not in wanted:
                 n_unwanted += 1
                 continue
         candidates.append((block.first_line + row, line))
-    return candidates, n_lines, n_unwanted
+    return candidates, n_unwanted
 
 
 def _parse(line: bytes, literal: bool) -> dict[str, Any] | str:

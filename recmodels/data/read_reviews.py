@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -153,16 +152,16 @@ def _numbered(block: LineBlock) -> tuple[list[bytes], list[int]]:
 
 def _reason(keys: _Keys) -> pl.Expr:
     """Return why a parsed row is no review, null if it is one."""
-    when: Callable[[pl.Expr, str], Any] = lambda condition, reason: pl.when(condition).then(pl.lit(reason))  # noqa: E731
-    return pl.coalesce(
-        when(pl.col("reviewer").fill_null("") == "", f"{keys.reviewer} is missing"),
-        when(pl.col("asin").is_null(), f"{keys.asin} is missing"),
-        when(~pl.col("asin").str.contains(ASIN_PATTERN), f"{keys.asin} is not 10 letters or digits"),
-        when(pl.col("timestamp").is_null(), f"{keys.timestamp} is missing"),
-        when(~pl.col("timestamp").is_between(EARLIEST, LATEST), f"{keys.timestamp} is outside 1995-2100"),
-        when(pl.col("rating").is_null(), f"{keys.rating} is missing"),
-        when(~pl.col("rating").is_between(0.0, HIGHEST_RATING), f"{keys.rating} is outside 0-5"),
-    )
+    cases = [
+        (pl.col("reviewer").fill_null("") == "", f"{keys.reviewer} is missing"),
+        (pl.col("asin").is_null(), f"{keys.asin} is missing"),
+        (~pl.col("asin").str.contains(ASIN_PATTERN), f"{keys.asin} is not 10 letters or digits"),
+        (pl.col("timestamp").is_null(), f"{keys.timestamp} is missing"),
+        (~pl.col("timestamp").is_between(EARLIEST, LATEST), f"{keys.timestamp} is outside 1995-2100"),
+        (pl.col("rating").is_null(), f"{keys.rating} is missing"),
+        (~pl.col("rating").is_between(0.0, HIGHEST_RATING), f"{keys.rating} is outside 0-5"),
+    ]
+    return pl.coalesce(*(pl.when(condition).then(pl.lit(reason)) for condition, reason in cases))
 
 
 def _read_lines(

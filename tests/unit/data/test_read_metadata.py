@@ -143,6 +143,8 @@ def test_the_asin_is_found_however_it_is_written(tmp_path: Path, line: bytes) ->
         (b"{'title': 'no asin'}", "asin is missing"),
         (b"['asin', 'B000000001']", "not a record"),
         (b"{'asin': 'B000000001', 'x': " + b"(" * 5000 + b")" * 5000 + b"}", "not a Python literal"),
+        (b"{'asin': 'B000000001', 'x': " + b"-" * 900_000 + b"1}", "not a Python literal"),
+        (b"{'asin': 'B000000001', 'x': " + b"+".join([b"1"] * 90_000) + b"}", "not a Python literal"),
         (b"{'asin': 'B000000001', 'x': " + b"9" * 5000 + b"}", "not a Python literal"),
     ],
 )

@@ -88,6 +88,10 @@ def test_the_2023_release_has_other_names_and_milliseconds(tmp_path: Path) -> No
         (encode({**GOOD, "unixReviewTime": -5}), "unixReviewTime is outside 1995-2100"),
         (encode({**GOOD, "unixReviewTime": 1393545600000}), "unixReviewTime is outside 1995-2100"),
         (encode({**GOOD, "unixReviewTime": 10**30}), "not a JSON object with the expected types"),
+        (
+            encode(GOOD)[:-1] + b', "x": ' + b"[" * 90_000 + b"]" * 90_000 + b"}",
+            "not a JSON object with the expected types",
+        ),
         (encode({**GOOD, "unixReviewTime": "now"}), "unixReviewTime is not a number"),
     ],
 )
