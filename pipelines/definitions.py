@@ -30,6 +30,7 @@ from assets.resources import DataRoot
 from pipelines.automation import follow_inputs
 from pipelines.jobs import ALL_JOBS
 from pipelines.progress import progress_logger
+from pipelines.retention import checkpoint_retention, weekly_checkpoint_retention
 from pipelines.schedules import ALL_SCHEDULES
 from pipelines.sensors import ALL_SENSORS
 
@@ -61,8 +62,8 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definiti
     return dg.Definitions(
         assets=follow_inputs(dg.load_assets_from_modules(STAGES)),
         asset_checks=[check for stage in CHECKED_STAGES for check in stage.CHECKS],
-        jobs=ALL_JOBS,
-        schedules=ALL_SCHEDULES,
+        jobs=[*ALL_JOBS, checkpoint_retention],
+        schedules=[*ALL_SCHEDULES, weekly_checkpoint_retention],
         sensors=ALL_SENSORS,
         loggers={"console": dg.colored_console_logger, "progress": progress_logger},
         resources=resources | dict(overrides or {}),
