@@ -402,3 +402,9 @@ def test_recgoat_solves_for_the_plan_once_an_epoch_or_once_a_batch(data, batch, 
         for _ in range(3):
             model.loss(*batch)
         assert len(calls) == solved
+
+
+def test_recgoats_released_plan_does_nothing_beside_the_linear_map(data) -> None:
+    released, linear = (build("recgoat", data, neighbours=K, oat=oat).eval() for oat in ("released", "linear"))
+    for first, second in zip(released.propagate(), linear.propagate(), strict=True):
+        torch.testing.assert_close(first, second, atol=0.01, rtol=0)
