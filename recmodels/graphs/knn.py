@@ -1,8 +1,9 @@
 """
 Neighbour tables: the k nearest rows by cosine, with FAISS.
 
-The exact search is exact to the last tie: candidates from FAISS are scored again in float64, equal rows are searched
-once and share their neighbours, and rows whose k-th place is contested are ranked against everything.
+The exact search is exact to the last tie: candidates from FAISS are scored again in float64 from the rows as they came,
+equal rows are searched once and share their neighbours, and rows whose k-th place is contested are ranked against
+everything.
 """
 
 from typing import Any, Literal
@@ -101,11 +102,11 @@ def knn_table(
     else:
         first, group = _distinct(unit)
         members = _Members(first, group)
-        distinct = unit[first] if first.size < n else unit
-        built = _build(distinct, index, n_lists, hnsw_links, seed, use_gpu)
+        rows = _Rows(x, unit, first)
+        built = _build(rows.unit, index, n_lists, hnsw_links, seed, use_gpu)
         if index != "exact":
-            _tune(built, distinct, min(n_others + 1, first.size), target_recall, seed)
-        nearest, scores = _nearest(distinct, members, n_others + 1, built, exact=index == "exact")
+            _tune(built, rows.unit, min(n_others + 1, first.size), target_recall, seed)
+        nearest, scores = _nearest(rows, members, n_others + 1, built, exact=index == "exact")
         neighbours, similarities = _without_self(nearest[group], scores[group])
     if include_self:
         neighbours = np.column_stack((np.arange(n), neighbours))
@@ -200,6 +201,53 @@ def _distinct(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(first), group
 
 
+class _Rows:
+    """The distinct rows: at length 1 in float32 for the search, and as they came for the scores that rank them."""
+
+    def __init__(self, x: np.ndarray, unit: np.ndarray, first: np.ndarray) -> None:
+        if x.dtype.itemsize > 4:
+            # Products of float64 entries could leave the range; a power of two changes no digit.
+            x = np.ldexp(x, -np.frexp(np.abs(x).max(axis=1, keepdims=True))[1])
+        self.unit = unit if first.size == unit.shape[0] else unit[first]
+        self._x = x
+        self._first = first
+        self.lengths = np.empty(first.size)
+        for start in range(0, first.size, _QUERY_ROWS):
+            part = slice(start, start + _QUERY_ROWS)
+            self.lengths[part] = np.linalg.norm(self._wide(np.arange(first.size)[part]), axis=1)
+
+    def _wide(self, sets: np.ndarray) -> np.ndarray:
+        return self._x[self._first[sets]].astype(np.float64)
+
+    def cosines_with(self, rows: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+        """Score each row's own candidates, shape (n_rows, n_candidates); summed in float64, returned as float32."""
+        cosines = np.empty(candidates.shape, np.float32)
+        for start in range(0, rows.size, _SCAN_ROWS):
+            part = slice(start, start + _SCAN_ROWS)
+            products = (self._wide(candidates[part]) @ self._wide(rows[part])[:, :, None])[:, :, 0]
+            cosines[part] = self._scaled(products, rows[part, None], candidates[part])
+        return self._finished(cosines, candidates == rows[:, None], rows)
+
+    def cosines_with_all(self, rows: np.ndarray) -> np.ndarray:
+        """Score every distinct row for each of some rows, shape (n_rows, n_distinct), likewise."""
+        everything = np.arange(self._first.size)
+        cosines = np.empty((rows.size, everything.size), np.float32)
+        left = self._wide(rows)
+        for start in range(0, everything.size, _QUERY_ROWS):
+            part = everything[start : start + _QUERY_ROWS]
+            cosines[:, part] = self._scaled(left @ self._wide(part).T, rows[:, None], part)
+        return self._finished(cosines, everything == rows[:, None], rows)
+
+    def _scaled(self, products: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        lengths = self.lengths[rows] * self.lengths[others]
+        return products / np.where(lengths > 0, lengths, 1.0)
+
+    def _finished(self, cosines: np.ndarray, own: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        own[self.lengths[rows] == 0] = False
+        cosines[own] = 1
+        return np.clip(cosines, -1, 1)
+
+
 class _Members:
     """The rows of each set of equal rows, in id order."""
 
@@ -273,25 +321,23 @@ def _tune(built: Any, distinct: np.ndarray, width: int, target_recall: float, se
         effort *= 2
 
 
-def _nearest(
-    distinct: np.ndarray, members: _Members, width: int, built: Any, *, exact: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def _nearest(rows: _Rows, members: _Members, width: int, built: Any, *, exact: bool) -> tuple[np.ndarray, np.ndarray]:
     """
     Rank all rows for each distinct row: ids and float32 similarities, shape (n_distinct, width).
 
     A row counts itself in here, like any other equal row.
     """
-    n = distinct.shape[0]
+    n = rows.unit.shape[0]
     depth = min(n, width + _SPARE)
     nearest = np.empty((n, width), np.int64)
     scores = np.empty((n, width), np.float32)
     unsure: list[np.ndarray] = []
     for start in range(0, n, _QUERY_ROWS):
-        queries = distinct[start : start + _QUERY_ROWS]
+        queries = rows.unit[start : start + _QUERY_ROWS]
         stop = start + queries.shape[0]
         rough, sets = built.search(queries, depth)
         found = sets >= 0
-        cosines = _cosines(distinct, np.arange(start, stop), np.where(found, sets, 0))
+        cosines = rows.cosines_with(np.arange(start, stop), np.where(found, sets, 0))
         n_rows = np.where(found, members.counts[sets], 0).sum(axis=1)
         # Approximate searches can return too few; those rows are ranked against everything below.
         enough = n_rows >= width
@@ -303,39 +349,23 @@ def _nearest(
         if exact and depth < n:
             contested |= rough[:, -1] + _FLOAT32_NOISE >= scores[start:stop, -1]
         unsure.append(start + np.flatnonzero(contested))
-    rows = np.concatenate(unsure)
-    for start in range(0, rows.size, _SCAN_ROWS):
-        chosen = rows[start : start + _SCAN_ROWS]
-        nearest[chosen], scores[chosen] = _scan(distinct, members, chosen, width)
+    contested_rows = np.concatenate(unsure)
+    for start in range(0, contested_rows.size, _SCAN_ROWS):
+        chosen = contested_rows[start : start + _SCAN_ROWS]
+        nearest[chosen], scores[chosen] = _scan(rows, members, chosen, width)
     return nearest, scores
 
 
-def _cosines(distinct: np.ndarray, rows: np.ndarray, sets: np.ndarray) -> np.ndarray:
-    """Cosines of rows with their candidates, summed in float64, as float32."""
-    cosines = np.empty(sets.shape, np.float32)
-    for start in range(0, rows.size, _SCAN_ROWS):
-        part = slice(start, start + _SCAN_ROWS)
-        left = distinct[rows[part]].astype(np.float64)
-        right = distinct[sets[part]].astype(np.float64)
-        cosines[part] = (right @ left[:, :, None])[:, :, 0]
-    own = sets == rows[:, None]
-    own[~np.any(distinct[rows], axis=1)] = False
-    return np.where(own, np.float32(1), np.clip(cosines, -1, 1))
-
-
-def _scan(distinct: np.ndarray, members: _Members, rows: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rank all rows for the given ones by comparing with every distinct row in float64."""
-    wide = distinct[rows].astype(np.float64)
-    cosines = np.empty((rows.size, distinct.shape[0]), np.float32)
-    for start in range(0, distinct.shape[0], _QUERY_ROWS):
-        cosines[:, start : start + _QUERY_ROWS] = wide @ distinct[start : start + _QUERY_ROWS].astype(np.float64).T
-    np.clip(cosines, -1, 1, out=cosines)
-    cosines[np.arange(rows.size), rows] = distinct[rows].any(axis=1)
+def _scan(rows: _Rows, members: _Members, chosen: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rank all rows for the chosen ones by comparing with every distinct row."""
+    cosines = rows.cosines_with_all(chosen)
     # Every distinct row stands for at least one: the width-th best of them bounds what can be needed.
-    depth = min(width, distinct.shape[0])
-    bound = -np.partition(-cosines, depth - 1, axis=1)[:, depth - 1 : depth]
-    owner, sets = np.nonzero(cosines >= (bound if depth == width else -2))
-    return members.ranked(owner, sets, cosines[owner, sets], rows.size, width)
+    if width < cosines.shape[1]:
+        bound = -np.partition(-cosines, width - 1, axis=1)[:, width - 1 : width]
+    else:
+        bound = np.full((chosen.size, 1), -1.0)
+    owner, sets = np.nonzero(cosines >= bound)
+    return members.ranked(owner, sets, cosines[owner, sets], chosen.size, width)
 
 
 def _without_self(nearest: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -40,6 +40,7 @@ def neighbours(table: pl.DataFrame) -> list[list[int]]:
 @example(np.zeros((12, 3), np.float32), 4, True)
 @example(np.ones((12, 3), np.float32), 4, False)
 @example(np.eye(12, dtype=np.float32), 3, True)
+@example(np.array([[1, 2, 2, 1], [2, 2, 2, 2], [0, 0, 0, 0], [0, 2, 2, 1]], np.float32), 1, False)
 def test_equals_sorting_all_cosines_with_ties_by_id(x: np.ndarray, k: int, include_self: bool) -> None:
     expected = [[row] for row in range(len(x))] if k == 1 and include_self else by_sorting(x, k, include_self)
     assert neighbours(knn_table(x, k, include_self=include_self)) == expected
@@ -54,6 +55,15 @@ def test_similarities_are_cosines() -> None:
     assert_allclose(table["similarity"].to_numpy(), cosines, atol=1e-5)
     assert table["rank"].to_list() == [0, 1, 2, 3, 4] * 60
     assert (table.filter(pl.col("rank") == 0)["src"] == table.filter(pl.col("rank") == 0)["dst"]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_very_long_and_very_short_rows_have_the_same_neighbours(dtype: type[np.floating]) -> None:
+    x = np.random.default_rng(7).standard_normal((40, 6)).astype(np.float16).astype(dtype)
+    expected = neighbours(knn_table(x, 5))
+    powers = {np.float16: (-2, 3), np.float32: (-120, 120), np.float64: (-1000, 1000)}[dtype]
+    scaled = np.ldexp(x, np.where(np.arange(40) % 2, *powers)[:, None])
+    assert neighbours(knn_table(scaled, 5)) == expected
 
 
 def test_many_equal_rows_keep_themselves_and_the_smallest_ids() -> None:
