@@ -178,7 +178,8 @@ def _user_example(inputs: ReportInputs, user_id: int, titles: Sequence[str]) -> 
     recommended = [
         (model, [titles[item] for item in _top(table, user_id)]) for model, table in inputs.recommendations.items()
     ]
-    history: list[str] = [titles[item] for item in train["item_id"].head(SHOWN_HISTORY).to_list()]
+    bought: list[int] = train["item_id"].head(SHOWN_HISTORY).to_list()
+    history = [titles[item] for item in bought]
     return UserExample(str(inputs.users["reviewer_id"][user_id]), history, recommended)
 
 

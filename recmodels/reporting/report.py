@@ -83,5 +83,4 @@ def render_report(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(image=_image)
-    return environment.get_template("report.html.j2").render(data=data)
+    return environment.get_template("report.html.j2").render(data=data, image=_image)
