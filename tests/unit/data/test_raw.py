@@ -113,7 +113,8 @@ def test_missing_files_are_named_with_the_folder_and_the_way_out(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"", "found an empty one"), (gzip.compress(b"line\n" * 99)[:-9], "a complete gzip file")]
+    ("content", "message"),
+    [(b"", "found an empty one"), (gzip.compress(b"line\n" * 99, mtime=0)[:-9], "a complete gzip file")],
 )
 def test_damaged_files_are_named(folder: Path, content: bytes, message: str) -> None:
     (folder / "meta.json.gz").write_bytes(content)
