@@ -81,8 +81,9 @@ def _check(adjacency: Adjacency, x: torch.Tensor) -> None:
 def _multiply(matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     if x.dtype in (torch.bfloat16, torch.float16):
         return _multiply(matrix, x.to(matrix.dtype)).to(x.dtype)
-    # On a CPU the reducing kernel is faster than the plain product, which clears its result first; CUDA has none.
-    return matrix @ x if x.is_cuda else torch.sparse.mm(matrix, x.contiguous(), "sum")
+    # Into memory of its own, which beta = 0 leaves unread: the plain product clears its result first.
+    result = x.new_empty(matrix.shape[0], x.shape[1])
+    return torch.addmm(result, matrix, x, beta=0, out=result)
 
 
 def _mean_of_layers(matrix: torch.Tensor, x: torch.Tensor, n_layers: int) -> torch.Tensor:
