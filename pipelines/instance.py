@@ -1,13 +1,17 @@
 """The Dagster instance of this machine: it lives under the data root, so that the UI shows what `make run` did."""
 
 import os
+import socket
 from importlib.resources import files
 from pathlib import Path
 
 import dagster as dg
+import psutil
 
 from recmodels.errors import InputError
 from recmodels.storage import atomic_file, data_root
+
+PROCESS_TAG = "recmodels/process"
 
 
 def prepare_home() -> Path:
@@ -44,3 +48,40 @@ def open_instance() -> dg.DagsterInstance:
     """Return the persistent instance, created on first use."""
     prepare_home()
     return dg.DagsterInstance.get()
+
+
+def process_tag() -> dict[str, str]:
+    """Return the tag of a run that this process executes itself, by which `end_lost_runs` knows it again."""
+    process = psutil.Process()
+    return {PROCESS_TAG: f"{socket.gethostname()} {process.pid} {process.create_time():.0f}"}
+
+
+def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
+    """
+    Mark the runs failed whose command line is gone, and free what they hold in the pools.
+
+    A killed process cannot say that its run is over, and no daemon watches runs of the command line: without this the
+    next run would wait for its pool slot for ever.
+
+    Returns
+    -------
+    list of str
+        Ids of those runs.
+    """
+    unfinished = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]))
+    lost = [run for run in unfinished if _is_lost(run.tags.get(PROCESS_TAG))]
+    for run in lost:
+        instance.report_run_failed(run, "The process that executed this run was killed.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return [run.run_id for run in lost]
+
+
+def _is_lost(process: str | None) -> bool:
+    host, pid, created = process.split() if process else ("", "", "")
+    if host != socket.gethostname():
+        return False
+    try:
+        # A process of the same number may be another one by now; clocks are set by a second or two.
+        return abs(psutil.Process(int(pid)).create_time() - float(created)) > 2
+    except psutil.NoSuchProcess:
+        return True

@@ -24,7 +24,7 @@ from assets.profiles import ProfilesConfig
 from assets.raw import RawDumpsConfig
 from assets.resources import DataRoot
 from pipelines import doctor
-from pipelines.instance import open_instance, prepare_home
+from pipelines.instance import end_lost_runs, open_instance, prepare_home, process_tag
 from pipelines.jobs import assets_of_models
 from pipelines.progress import ProgressDisplay
 from recmodels.data.catalogue import load_catalogue
@@ -127,6 +127,8 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     }
     train_assets = assets_of_models(models or DEFAULT_MODELS)
     with ProgressDisplay(console) as progress, instance:
+        for lost in end_lost_runs(instance):
+            console.print(f"run {lost[:8]} was killed earlier; this one goes on where it stopped")
         steps = [("prepare", dataset, None, prepare_config)]
         steps += [("train", dg.MultiPartitionKey({"dataset": dataset, "seed": s}), train_assets, {}) for s in seeds]
         steps += [("evaluate", dataset, None, {})]
@@ -138,6 +140,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
                 partition_key=partition,
                 asset_selection=selection,
                 raise_on_error=False,
+                tags=process_tag(),
             )
             if not result.success:
                 for failure in progress.failures:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import dagster as dg
@@ -12,16 +13,21 @@ import pytest
 SHORT = "".join(f"[{dataset}.models.lightgcn.training]\nepochs = 5\n" for dataset in ("demo", "gift_cards"))
 
 
-def _recmodels(data_root: Path, *arguments: str, catalogue: str = "") -> subprocess.CompletedProcess[str]:
+def _start(data_root: Path, *arguments: str, catalogue: str = "") -> subprocess.Popen[str]:
     environment = os.environ | {"RECMODELS_DATA": str(data_root), "COLUMNS": "160"}
     environment.pop("DAGSTER_HOME", None)
     if catalogue:
         path = data_root.parent / "catalogue.toml"
         path.write_text(catalogue)
         environment["RECMODELS_CATALOGUE"] = str(path)
-    return subprocess.run(
-        [sys.executable, "-m", "pipelines.run", *arguments], capture_output=True, text=True, env=environment
-    )
+    command = [sys.executable, "-m", "pipelines.run", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def _recmodels(data_root: Path, *arguments: str, catalogue: str = "") -> subprocess.CompletedProcess[str]:
+    process = _start(data_root, *arguments, catalogue=catalogue)
+    output, errors = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 @pytest.mark.slow
@@ -52,6 +58,28 @@ def test_one_command_goes_from_a_real_dump_to_recommendations_and_a_report(share
     with dg.DagsterInstance.from_config(str(root / "dagster")) as instance:
         jobs = [run.job_name for run in instance.get_runs()]
     assert sorted(jobs) == ["evaluate", "prepare", "train"]
+
+
+@pytest.mark.slow
+def test_a_run_after_a_killed_one_waits_for_nothing_and_closes_its_record(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    endless = "[demo.models.lightgcn.training]\nepochs = 100000\npatience = 100000\n"
+    killed = _start(root, "run", "--models", "lightgcn", "--seeds", "0", catalogue=endless)
+    try:
+        while not list(root.glob("training_state/**/*.safetensors")):
+            assert killed.poll() is None, killed.communicate()
+            time.sleep(0.1)
+    finally:
+        killed.kill()
+        killed.communicate()
+
+    done = _recmodels(root, "run", "--models", "lightgcn", "--seeds", "1", catalogue=SHORT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with dg.DagsterInstance.from_config(str(root / "dagster")) as instance:
+        (lost,) = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
+        assert lost.job_name == "train"
+        assert lost.run_id[:8] in done.stdout
+        assert not instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
 
 
 @pytest.mark.parametrize(
