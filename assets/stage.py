@@ -18,7 +18,7 @@ RETRIES = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL,
 _SHARED: dict[str, Any] = {
     "partitions_def": DATASETS,
     "retry_policy": RETRIES,
-    "backfill_policy": dg.BackfillPolicy.multi_run(1),
+    # No backfill policy: with any, even one of single partitions, Dagster launches ranges, which have no partition key.
 }
 
 
