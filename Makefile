@@ -15,7 +15,7 @@ SEEDS ?=
 PROFILES ?=
 ARGS ?=
 
-.PHONY: help run test dev bench up doctor lint format types contracts setup constraints clean
+.PHONY: help run test dev bench up doctor lint format types contracts services setup constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,15 +36,19 @@ run: setup ## every asset of one data set: make run [DATASET=demo] [RAW_DIR=...]
 dev: setup ## the Dagster UI and daemon on http://127.0.0.1:3000
 	@$(BIN)/recmodels dev $(ARGS)
 
-# Two processes with one thread each: the tests are many and small.
 doctor: setup ## what this machine has for a run and what it lacks: make doctor [DATASET=demo] [PROFILES=...]
 	@$(BIN)/recmodels doctor --dataset '$(DATASET)' $(if $(PROFILES),--profiles '$(PROFILES)') $(ARGS)
 
 up: ## build and start the deployment of docker/compose.yaml on http://127.0.0.1:3000; docs/operations.md
 	docker compose --file docker/compose.yaml $(if $(filter gpu,$(HARDWARE)),--file docker/compose.gpu.yaml) up --build --detach $(ARGS)
 
+# Two processes with one thread each: the tests are many and small.
 test: setup lint types contracts ## what CI runs: lint, types, import contracts, all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@required=0; if .ci/services; then required=1; fi; \
+	RECMODELS_REQUIRE_SERVICES=$$required OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+services: ## install what tests of whole deployments need, PostgreSQL and Chromium, from Debian's packages (root or sudo)
+	@.ci/services
 
 lint: setup
 	$(BIN)/ruff format --check .
