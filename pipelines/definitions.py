@@ -29,6 +29,7 @@ from assets.io_managers import DirectoryIOManager, DocumentIOManager, ParquetIOM
 from assets.resources import DataRoot
 from pipelines.automation import follow_inputs
 from pipelines.jobs import ALL_JOBS
+from pipelines.logs import console_logger
 from pipelines.lost_runs import lost_runs
 from pipelines.progress import progress_logger
 from pipelines.retention import checkpoint_retention, weekly_checkpoint_retention
@@ -66,7 +67,7 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definiti
         jobs=[*ALL_JOBS, checkpoint_retention],
         schedules=[*ALL_SCHEDULES, weekly_checkpoint_retention],
         sensors=[*ALL_SENSORS, lost_runs],
-        loggers={"console": dg.colored_console_logger, "progress": progress_logger},
+        loggers={"console": console_logger, "progress": progress_logger},
         resources=resources | dict(overrides or {}),
         executor=dg.in_process_executor,
     )

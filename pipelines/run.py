@@ -26,6 +26,7 @@ from assets.resources import DataRoot
 from pipelines import doctor
 from pipelines.instance import end_lost_runs, open_instance, prepare_home, process_tag
 from pipelines.jobs import assets_of_models
+from pipelines.logs import wants_json
 from pipelines.progress import ProgressDisplay
 from recmodels.data.catalogue import load_catalogue
 from recmodels.errors import InputError, RecmodelsError
@@ -126,6 +127,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         "user_profiles": profiles,
     }
     train_assets = assets_of_models(models or DEFAULT_MODELS)
+    loggers: dict[str, Any] = {"progress": {}} | ({"console": {}} if wants_json() else {})
     with ProgressDisplay(console) as progress, instance:
         for lost in end_lost_runs(instance):
             console.print(f"run {lost[:8]} was killed earlier; this one goes on where it stopped")
@@ -135,7 +137,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         for name, partition, selection, configs in steps:
             console.print(f"[bold]{name}[/] {partition}")
             result = defs.resolve_job_def(name).execute_in_process(
-                run_config=dg.RunConfig(ops=configs, loggers={"progress": {}}),
+                run_config=dg.RunConfig(ops=configs, loggers=loggers),
                 instance=instance,
                 partition_key=partition,
                 asset_selection=selection,
