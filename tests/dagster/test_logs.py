@@ -82,6 +82,6 @@ def test_an_unknown_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         _run(told)
 
 
-def test_every_run_of_the_graph_logs_this_way() -> None:
+def test_the_graph_offers_this_logger_under_its_usual_name() -> None:
     assert defs.loggers is not None
     assert defs.loggers["console"] is console_logger
