@@ -28,7 +28,7 @@ def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         and origin is not None
         and run.remote_job_origin is not None
         and run.remote_job_origin.location_name == origin.location_name
-        and _process_is_gone(context.instance, run)
+        and process_is_gone(context.instance, run)
     ]
     for run in lost:
         context.log.error(f"run {run.run_id[:8]} of {run.tags.get('dagster/partition', run.job_name)} lost its process")
@@ -36,11 +36,13 @@ def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     return dg.SkipReason(f"{len(lost)} runs had lost their process.")
 
 
-def _process_is_gone(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+def process_is_gone(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Tell whether the process that a run said it started in has ended."""
     events = instance.event_log_storage.get_logs_for_run(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
     for event in events:
-        metadata = event.dagster_event.engine_event_data.metadata if event.dagster_event else {}
-        if event.user_message.startswith("Started process for run") and "pid" in metadata:
+        told = event.dagster_event
+        metadata = told.engine_event_data.metadata if told else {}
+        if told and (told.message or "").startswith("Started process for run") and "pid" in metadata:
             try:
                 process = psutil.Process(int(str(metadata["pid"].value)))
                 # A younger process has the number of the one that is gone.
