@@ -145,8 +145,8 @@ PREFACE = """# Results on the published data sets
 Written by `benchmarks/results.py` from `docs/results.json`; nothing here is typed in. Training, validation and test
 rows are the published split of each set. Every run follows the published protocol: Adam, batches of 2048, one negative
 a positive, full ranking, the epoch with the best validation Recall@20, training stopped at the 21st epoch without a
-better one. Differences from it: settings were not searched on test rows (other weights were tried for BPR on Baby seed 0;
-the default has the best validation Recall@20 of them, test figures were printed beside it), early stopping compares
+better one. Differences from it: settings were not searched on test rows (other weights were tried for BPR on Baby, seed
+0; the default has the best validation Recall@20 of them, test figures were printed beside it), early stopping compares
 unrounded figures, and several seeds are averaged (mean ± standard deviation of the seeds). A row with one seed says
 nothing of spread.
 
