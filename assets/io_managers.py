@@ -25,15 +25,17 @@ STORED_AT = "stored_at"
 """Metadata entry with a checkpoint's path below the data root, so that the whole root can be moved."""
 
 
-def partition_parts(partition_key: str) -> list[str]:
-    """Return the folder names of a partition: the data set and, where there is one, the seed."""
+def partition_parts(partition_key: str | None) -> list[str]:
+    """Return the folder names of a partition: the data set and the seed, where there are any."""
+    if partition_key is None:
+        return []
     if isinstance(partition_key, dg.MultiPartitionKey):
         return [partition_key.keys_by_dimension["dataset"], partition_key.keys_by_dimension["seed"]]
     return [partition_key]
 
 
-def stored_path(root: Path, kind: str, key: dg.AssetKey, partition_key: str, suffix: str) -> Path:
-    """Return the path ``<root>/<kind>/<asset>/<data set>[/<seed>]<suffix>``, which cannot leave the root."""
+def stored_path(root: Path, kind: str, key: dg.AssetKey, partition_key: str | None, suffix: str) -> Path:
+    """Return the path ``<root>/<kind>/<asset>[/<data set>[/<seed>]]<suffix>``, which cannot leave the root."""
     *folders, name = [*key.path, *partition_parts(partition_key)]
     return safe_join(root, kind, *folders, name + suffix)
 
@@ -43,7 +45,7 @@ class _FileIOManager(dg.ConfigurableIOManager):
 
     data_root: dg.ResourceDependency[DataRoot]
 
-    def _path(self, key: dg.AssetKey, partition_key: str, suffix: str) -> Path:
+    def _path(self, key: dg.AssetKey, partition_key: str | None, suffix: str) -> Path:
         raise NotImplementedError
 
     def _read(self, path: Path, context: dg.InputContext) -> Any:
@@ -89,7 +91,7 @@ def _spans_partitions(context: dg.InputContext) -> bool:
 class ParquetIOManager(_FileIOManager):
     """Tables: polars frames or lazy frames in and out."""
 
-    def _path(self, key: dg.AssetKey, partition_key: str, suffix: str) -> Path:
+    def _path(self, key: dg.AssetKey, partition_key: str | None, suffix: str) -> Path:
         return stored_path(self.data_root.root, "tables", key, partition_key, suffix)
 
     def _suffix(self, context: dg.InputContext) -> str:
@@ -104,7 +106,8 @@ class ParquetIOManager(_FileIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame | pl.LazyFrame) -> None:
         """Write the table to one Parquet file, atomically."""
-        path = self._path(context.asset_key, context.partition_key, ".parquet")
+        partition_key = context.partition_key if context.has_partition_key else None
+        path = self._path(context.asset_key, partition_key, ".parquet")
         with clear_failures(), atomic_file(path) as temporary:
             frame = obj.collect() if isinstance(obj, pl.LazyFrame) else obj
             frame.write_parquet(temporary, compression="zstd", statistics=True)
@@ -117,7 +120,7 @@ class ParquetIOManager(_FileIOManager):
 class DocumentIOManager(_FileIOManager):
     """Documents: text in, one UTF-8 file with the suffix named in the asset's metadata."""
 
-    def _path(self, key: dg.AssetKey, partition_key: str, suffix: str) -> Path:
+    def _path(self, key: dg.AssetKey, partition_key: str | None, suffix: str) -> Path:
         return stored_path(self.data_root.root, "documents", key, partition_key, suffix)
 
     def _suffix(self, context: dg.InputContext) -> str:

@@ -9,15 +9,12 @@ import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from weakref import WeakKeyDictionary
 
 import dagster as dg
 from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView
-from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetNode
-from dagster._core.definitions.data_version import CODE_VERSION_TAG, DATA_VERSION_TAG, INPUT_DATA_VERSION_TAG_PREFIX
-from dagster._core.definitions.partitions.utils.multi import MULTIPARTITION_KEY_DELIMITER
 
+from assets.records import AssetRecords, Record, is_followed, version_read
 from recmodels.data.digest import digest_of
 
 CHECKS_PASSED = (
@@ -27,17 +24,6 @@ CHECKS_PASSED = (
     )
 ).with_label("blocking checks of what is read have passed")
 """Partitions that do not exist are no hindrance here: the leaderboard reads those models that were trained."""
-
-_RECORDS_AT_ONCE = 500
-
-
-@dataclass(frozen=True)
-class _Record:
-    """What a materialisation says about itself and about what it read."""
-
-    data_version: str
-    code_version: str | None
-    read: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -109,7 +95,6 @@ def follow_inputs(assets: Iterable[object]) -> list[dg.AssetsDefinition]:
 
 
 _STANDINGS: WeakKeyDictionary[AssetGraphView, asyncio.Task[Standing]] = WeakKeyDictionary()
-_RECORDS: dict[str, dict[dg.AssetKey, dict[int, _Record]]] = {}
 
 
 async def _standing_at_this_tick(view: AssetGraphView) -> Standing:
@@ -122,10 +107,10 @@ async def _standing_at_this_tick(view: AssetGraphView) -> Standing:
 async def standing_of(view: AssetGraphView) -> Standing:
     """Return how all partitioned assets of a graph stand."""
     graph = view.asset_graph
-    keys = [key for key in graph.toposorted_asset_keys if _is_followed(graph.get(key))]
+    keys = [key for key in graph.toposorted_asset_keys if is_followed(graph.get(key))]
     # What runs is read before what exists: a run that ends in between then counts as running, not as never asked for.
     running = {key: await _in_progress(view, key) for key in keys}
-    existing = {key: _Existing.of(view, key) for key in keys}
+    existing = {key: AssetRecords.of(view.instance, graph.get(key)) for key in keys}
     due: dict[dg.AssetKey, dict[str, str]] = {}
     waiting: dict[dg.AssetKey, frozenset[str]] = {}
     unsettled: dict[dg.AssetKey, frozenset[str]] = {}
@@ -140,85 +125,30 @@ async def standing_of(view: AssetGraphView) -> Standing:
     return Standing(due, waiting)
 
 
-def _is_followed(node: BaseAssetNode) -> bool:
-    return node.is_materializable and node.partitions_def is not None
-
-
-@dataclass(frozen=True)
-class _Existing:
-    """The partitions that an asset may have, and the newest records of those that exist, both by data set."""
-
-    keys: Mapping[str, Sequence[str]]
-    records: Mapping[str, Mapping[str, _Record]]
-    seeded: bool
-
-    @staticmethod
-    def of(view: AssetGraphView, key: dg.AssetKey) -> "_Existing":
-        keys: dict[str, list[str]] = {}
-        for partition in sorted(view.get_full_subset(key=key).expensively_compute_partition_keys()):
-            keys.setdefault(_dataset(partition), []).append(partition)
-        newest = _newest_records(view.instance, key)
-        records = {dataset: {p: newest[p] for p in of_it if p in newest} for dataset, of_it in keys.items()}
-        return _Existing(keys, records, any(_is_seeded(p) for of_it in keys.values() for p in of_it))
-
-    def record(self, partition: str) -> _Record | None:
-        return self.records.get(_dataset(partition), {}).get(partition)
-
-    def downstream(self, partition: str) -> Sequence[str]:
-        """Return the partitions of this asset that depend on a partition upstream."""
-        same_dataset = self.keys.get(_dataset(partition), ())
-        if self.seeded and _is_seeded(partition):
-            return [partition] if partition in same_dataset else []
-        return same_dataset
-
-    def upstream(self, partition: str) -> list[_Record]:
-        """Return the records of this asset that a partition downstream reads, in the order of their partitions."""
-        dataset = _dataset(partition)
-        if self.seeded and not _is_seeded(partition):
-            return list(self.records.get(dataset, {}).values())
-        record = self.record(partition if self.seeded else dataset)
-        return [record] if record else []
-
-
-def _dataset(partition: str) -> str:
-    return partition.partition(MULTIPARTITION_KEY_DELIMITER)[0]
-
-
-def _is_seeded(partition: str) -> bool:
-    return MULTIPARTITION_KEY_DELIMITER in partition
-
-
-def _due(own: _Existing, code_version: str | None, parents: Mapping[str, _Existing]) -> dict[str, str]:
+def _due(own: AssetRecords, code_version: str | None, parents: Mapping[str, AssetRecords]) -> dict[str, str]:
     """Return the due partitions of an asset with a digest of what a run would be made from."""
     due: dict[str, str] = {}
     for partition in (partition for of_dataset in own.keys.values() for partition in of_dataset):
         found = {name: parent.upstream(partition) for name, parent in parents.items()}
         if not _complete(own, parents, found):
             continue
-        current = {name: _version_read(records) for name, records in found.items() if records}
+        current = {name: version_read(records) for name, records in found.items() if records}
         record = own.record(partition)
         if record is None:
             trained = any(parents[name].seeded for name in current)
             out_of_date = bool(current) and (trained or not own.seeded)
         else:
-            out_of_date = record.code_version != code_version or any(
-                record.read.get(name) != version for name, version in current.items()
-            )
+            out_of_date = bool(record.changed(code_version, current))
         if out_of_date:
             due[partition] = digest_of(code_version or "", *(f"{name}={version}" for name, version in current.items()))
     return due
 
 
-def _complete(own: _Existing, parents: Mapping[str, _Existing], found: Mapping[str, Sequence[_Record]]) -> bool:
+def _complete(own: AssetRecords, parents: Mapping[str, AssetRecords], found: Mapping[str, Sequence[Record]]) -> bool:
     """Tell whether everything exists that a run needs; of what it reads over all seeds, anything will do."""
     over_seeds = [name for name, parent in parents.items() if parent.seeded and not own.seeded]
     needed = [name for name in parents if name not in over_seeds]
     return all(found[name] for name in needed) and (not over_seeds or any(found[name] for name in over_seeds))
-
-
-def _version_read(records: Sequence[_Record]) -> str:
-    """Return what Dagster records of an input: one digest over the versions of all the partitions that are read."""
-    return sha256("".join(record.data_version for record in records).encode()).hexdigest()
 
 
 async def _in_progress(view: AssetGraphView, key: dg.AssetKey) -> frozenset[str]:
@@ -226,31 +156,3 @@ async def _in_progress(view: AssetGraphView, key: dg.AssetKey) -> frozenset[str]
     runs = await view.compute_run_in_progress_subset(key=key, from_subset=everything)
     backfills = await view.compute_backfill_in_progress_subset(key=key, from_subset=everything)
     return frozenset(runs.compute_union(backfills).expensively_compute_partition_keys())
-
-
-def _newest_records(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, _Record]:
-    """Return the newest record of each partition; a process fetches each of them once."""
-    kept = _RECORDS.setdefault(str(instance.get_ref().event_storage_data), {}) if instance.is_persistent else {}
-    known = kept.get(key, {})
-    ids = instance.event_log_storage.get_latest_storage_id_by_partition(key, dg.DagsterEventType.ASSET_MATERIALIZATION)
-    unknown = [storage_id for storage_id in ids.values() if storage_id not in known]
-    fetched: dict[int, _Record] = {}
-    for start in range(0, len(unknown), _RECORDS_AT_ONCE):
-        chunk = unknown[start : start + _RECORDS_AT_ONCE]
-        found = instance.fetch_materializations(
-            dg.AssetRecordsFilter(asset_key=key, storage_ids=chunk), limit=len(chunk)
-        )
-        fetched |= {record.storage_id: _described(record) for record in found.records}
-    everything = {**known, **fetched}
-    kept[key] = {storage_id: everything[storage_id] for storage_id in ids.values() if storage_id in everything}
-    return {partition: everything[storage_id] for partition, storage_id in ids.items() if storage_id in everything}
-
-
-def _described(record: dg.EventLogRecord) -> _Record:
-    tags = (record.asset_materialization and record.asset_materialization.tags) or {}
-    prefix = f"{INPUT_DATA_VERSION_TAG_PREFIX}/"
-    return _Record(
-        data_version=tags.get(DATA_VERSION_TAG, ""),
-        code_version=tags.get(CODE_VERSION_TAG),
-        read={name.removeprefix(prefix): value for name, value in tags.items() if name.startswith(prefix)},
-    )

@@ -14,6 +14,7 @@ from assets import (
     raw,
     recommendations,
     reports,
+    status,
     training,
     transport,
 )
@@ -24,6 +25,7 @@ from assets.checks import models as model_checks
 from assets.checks import profiles as profile_checks
 from assets.checks import raw as raw_checks
 from assets.checks import reports as report_checks
+from assets.checks import status as status_checks
 from assets.checks import transport as transport_checks
 from assets.io_managers import DirectoryIOManager, DocumentIOManager, ParquetIOManager
 from assets.resources import DataRoot
@@ -41,7 +43,7 @@ STAGES = (
 )  # fmt: skip
 CHECKED_STAGES = (
     raw_checks, interaction_checks, profile_checks, embedding_checks, graph_checks, transport_checks, model_checks,
-    report_checks,
+    report_checks, status_checks,
 )  # fmt: skip
 
 
@@ -61,8 +63,11 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definiti
         "directory_io": DirectoryIOManager(data_root=data_root),
         "document_io": DocumentIOManager(data_root=data_root),
     }
-    return dg.Definitions(
-        assets=follow_inputs(dg.load_assets_from_modules(STAGES)),
+    definitions = dg.Definitions(
+        assets=[
+            *follow_inputs(dg.load_assets_from_modules(STAGES)),
+            status.pipeline_status_asset(lambda: definitions.resolve_asset_graph()),
+        ],
         asset_checks=[check for stage in CHECKED_STAGES for check in stage.CHECKS],
         jobs=[*ALL_JOBS, checkpoint_retention],
         schedules=[*ALL_SCHEDULES, weekly_checkpoint_retention],
@@ -71,6 +76,7 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definiti
         resources=resources | dict(overrides or {}),
         executor=dg.in_process_executor,
     )
+    return definitions
 
 
 defs = build_definitions()

@@ -29,7 +29,13 @@ evaluate = dg.define_asset_job(
     description="Leaderboard over all seeds, and the report.",
 )
 
-ALL_JOBS = (prepare, train, evaluate)
+status = dg.define_asset_job(
+    "status",
+    selection=dg.AssetSelection.assets("pipeline_status"),
+    description="What of all data sets is stale, failed or missing, and why.",
+)
+
+ALL_JOBS = (prepare, train, evaluate, status)
 
 
 def assets_of_models(models: Sequence[str]) -> list[dg.AssetKey]:

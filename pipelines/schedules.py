@@ -1,4 +1,4 @@
-"""What happens by the clock: the weekly evaluation, and the nightly second look at what is still out of date."""
+"""What happens by the clock: evaluation, status, and the nightly second look at what is still out of date."""
 
 from collections.abc import Iterator
 
@@ -9,11 +9,12 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from assets.evaluation import leaderboard
 from assets.partitions import DATASETS
-from pipelines.jobs import PREPARE_GROUPS, evaluate, prepare, train
+from pipelines.jobs import PREPARE_GROUPS, evaluate, prepare, status, train
 from pipelines.sensors import CHEAP_ASSETS, MODEL_ASSETS, PROFILE_ASSETS
 
 WEEKLY = "0 5 * * 1"
 NIGHTLY = "0 3 * * *"
+HOURLY = "0 * * * *"
 
 
 @dg.schedule(
@@ -66,8 +67,17 @@ def _reconciliation(
     return reconcile
 
 
+hourly_status = dg.ScheduleDefinition(
+    name="hourly_status",
+    job=status,
+    cron_schedule=HOURLY,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Looks up what is stale, failed or missing. Reads the event log alone and starts nothing.",
+)
+
 ALL_SCHEDULES = (
     weekly_evaluation,
+    hourly_status,
     _reconciliation(prepare, CHEAP_ASSETS & dg.AssetSelection.groups(*PREPARE_GROUPS), "tables", on=True),
     _reconciliation(prepare, PROFILE_ASSETS, "profiles", on=False),
     _reconciliation(train, MODEL_ASSETS, "models", on=False),

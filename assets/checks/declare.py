@@ -17,7 +17,7 @@ Verdict = tuple[bool, Mapping[str, Any]]
 """Whether the check passed, and what was measured."""
 
 
-def read_table(data_root: DataRoot, asset: dg.AssetKey | str, partition_key: str) -> pl.DataFrame:
+def read_table(data_root: DataRoot, asset: dg.AssetKey | str, partition_key: str | None) -> pl.DataFrame:
     """Return the stored table of one partition; tables of a data set are found from a partition with a seed, too."""
     key = dg.AssetKey(asset) if isinstance(asset, str) else asset
     path = stored_path(data_root.root, "tables", key, partition_key, ".parquet")

@@ -59,6 +59,20 @@ KNN = pl.Schema({"src": pl.Int32, "dst": pl.Int32, "rank": pl.Int16, "similarity
 AUGMENTED = pl.Schema({"user_id": pl.Int32, "item_id": pl.Int32, "mass": pl.Float64})
 """The added positives H without R, by user and item; `mass` is the plan's entry."""
 
+STATES = ("up to date", "running", "waiting", "stale", "check failed", "failed", "missing")
+PIPELINE_STATUS = pl.Schema(
+    {
+        "dataset": pl.String,
+        "seed": pl.Int32,
+        "asset": pl.String,
+        "stage": pl.String,
+        "state": pl.Enum(STATES),
+        "why": pl.String,
+        "materialized_at": pl.Datetime("ms", "UTC"),
+    }
+)
+"""One row a partition of an asset, in the order data flows; `seed` is null where there is none."""
+
 
 def embedding_schema(id_column: str, width: int) -> pl.Schema:
     """Return the schema (id, embedding: `Array(Float32, width)`, present: Boolean) of a table in id order."""
