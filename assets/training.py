@@ -9,7 +9,7 @@ import dagster as dg
 import polars as pl
 
 from assets.io_managers import staging_directory
-from assets.lineage import SPLIT_DIGEST, materialized, recorded_split_digest, versions_read
+from assets.lineage import SPLIT_DIGEST, inline_image, materialized, recorded_split_digest, versions_read
 from assets.partitions import DATASET_SEEDS, dataset_of, entry_of, seed_of
 from assets.resources import DataRoot
 from assets.stage import stage_asset
@@ -57,6 +57,7 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
     def checkpoint(
         context: dg.AssetExecutionContext, config: TrainingRunConfig, data_root: DataRoot, **tables: pl.DataFrame
     ) -> dg.MaterializeResult[Path]:
+        from recmodels.reporting.charts import training_curves
         from recmodels.training.data import training_data
         from recmodels.training.run import train_checkpoint
 
@@ -103,6 +104,7 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
             on_epoch=[_logged(context)],
             state_directory=safe_join(data_root.root, "training_state", version),
         )
+        curve = (result.history["epoch"].to_numpy(), result.history["valid_recall"].to_numpy())
         return materialized(
             context,
             directory,
@@ -114,6 +116,7 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
                 "best_epoch": result.best_epoch,
                 "valid_recall@20": result.best_valid_recall,
                 "seconds": float(result.history["seconds"].sum()),
+                "curve": inline_image(training_curves({spec.name: [curve]})),
             },
         )
 
