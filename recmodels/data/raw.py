@@ -282,7 +282,16 @@ def _described(path: Path, known: RawFile | None) -> RawFile:
     if known and (known.size, known.mtime_ns) == (status.st_size, status.st_mtime_ns):
         return known
     verify_gzip(path)
-    return RawFile(path=path, size=status.st_size, mtime_ns=status.st_mtime_ns, sha256=file_digest(path))
+    described = RawFile(path=path, size=status.st_size, mtime_ns=status.st_mtime_ns, sha256=file_digest(path))
+    now = path.stat()
+    if (now.st_size, now.st_mtime_ns) != (described.size, described.mtime_ns):
+        raise InputError(
+            str(path),
+            expected="a file that stays as it is while it is read",
+            found="one that was replaced meanwhile",
+            action="Materialise raw_dumps again when it is complete.",
+        )
+    return described
 
 
 def file_digest(path: Path) -> str:

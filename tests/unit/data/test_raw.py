@@ -207,3 +207,14 @@ def test_the_demo_generates_itself_once_even_in_two_runs_at_once(tmp_path: Path)
     assert sorted(path.name for path in (tmp_path / "demo").iterdir()) == sorted(
         entry.sources["amazon2014"].files.values()
     )
+
+
+def test_a_file_that_is_replaced_while_it_is_hashed_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def replaced_meanwhile(path: Path) -> str:
+        digest = file_digest(path)
+        path.write_bytes(path.read_bytes() + gzip.compress(b"\n"))
+        return digest
+
+    monkeypatch.setattr("recmodels.data.raw.file_digest", replaced_meanwhile)
+    with pytest.raises(InputError, match=r"meta.json.gz.*replaced meanwhile|reviews.json.gz.*replaced meanwhile"):
+        prepare_raw_files(entry_of(), folder)
