@@ -42,10 +42,11 @@ doctor: setup ## what this machine has for a run and what it lacks: make doctor 
 up: ## build and start the deployment of docker/compose.yaml on http://127.0.0.1:3000; docs/operations.md
 	docker compose --file docker/compose.yaml $(if $(filter gpu,$(HARDWARE)),--file docker/compose.gpu.yaml) up --build --detach $(ARGS)
 
-# Two processes with one thread each: the tests are many and small.
+# Two processes with one thread each: the tests are many and small. Deployments are many processes themselves: one by one.
 test: setup lint types contracts ## what CI runs: lint, types, import contracts, all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/service $(ARGS)
 	@required=0; if .ci/services; then required=1; fi; \
-	RECMODELS_REQUIRE_SERVICES=$$required OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	RECMODELS_REQUIRE_SERVICES=$$required OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/service
 
 services: ## install what tests of whole deployments need, PostgreSQL and Chromium, from Debian's packages (root or sudo)
 	@.ci/services
