@@ -5,33 +5,14 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from time import time
-from typing import Any
 
 import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 from pydantic import ValidationError
 
 from recmodels.errors import InputError, PermanentFailure, TransientFailure
 from recmodels.profiles.backend import Busy, PromptRejected
 from recmodels.profiles.breaker import Unreachable
-from recmodels.profiles.config import ProfileConfig
-
-_CONNECT_SECONDS = 10.0
-_SPARE_CONNECTIONS = 4
-
-
-def connection_options(config: ProfileConfig) -> dict[str, Any]:
-    """
-    Return the options of an `httpx.AsyncClient` for so many calls in flight.
-
-    The calls go through aiohttp: httpx's own transport searches its whole pool of connections for every call, which at
-    64 in flight takes several milliseconds of CPU a call, against a third of one.
-    """
-    return {
-        "transport": AiohttpTransport(limits=httpx.Limits(max_connections=config.in_flight + _SPARE_CONNECTIONS)),
-        "timeout": httpx.Timeout(config.timeout, connect=min(config.timeout, _CONNECT_SECONDS)),
-    }
 
 
 @contextmanager
@@ -39,9 +20,11 @@ def transport_faults(address: str) -> Generator[None]:
     """Raise TransientFailure for whatever goes wrong before a reply is decoded; Unreachable if the connection broke."""
     try:
         yield
-    except (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout) as error:
+    except (aiohttp.ConnectionTimeoutError, ConnectionError) as error:
+        raise Unreachable(f"{address} cannot be reached: {error or type(error).__name__}") from error
+    except TimeoutError as error:
         raise TransientFailure(f"{address} did not answer in time") from error
-    except (httpx.TransportError, aiohttp.ClientError, ConnectionError) as error:
+    except (aiohttp.ClientError, httpx.TransportError) as error:
         raise Unreachable(f"{address} cannot be reached: {error or type(error).__name__}") from error
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, ValidationError, httpx.DecodingError) as error:
         raise TransientFailure(f"{address} sent an unreadable reply ({type(error).__name__})") from error

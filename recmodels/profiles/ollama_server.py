@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import httpx
 import ollama
@@ -11,12 +12,20 @@ from recmodels.errors import InputError
 from recmodels.profiles.answers import ANSWER_SCHEMA
 from recmodels.profiles.backend import Reply
 from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.http_faults import connection_options, raise_for_status, transport_faults
+from recmodels.profiles.http_client import JsonClient, connection_options
+from recmodels.profiles.http_faults import raise_for_status, transport_faults
 from recmodels.profiles.prompts import Prompt
 
 DEFAULT_MODEL = "llama3.1:8b"
 DEFAULT_ADDRESS = "http://127.0.0.1:11434"
 _FRAME_TOKENS = 768
+
+
+class _Client(ollama.AsyncClient):
+    """The package's client over ours."""
+
+    def __init__(self, host: str, **options: Any) -> None:
+        super(ollama.AsyncClient, self).__init__(JsonClient, host, **options)
 
 
 class OllamaServer:
@@ -40,9 +49,7 @@ class OllamaServer:
             "num_predict": config.answer_tokens,
             "num_ctx": config.prompt_tokens + config.answer_tokens + _FRAME_TOKENS,
         }
-        self._client = ollama.AsyncClient(
-            self.address, **connection_options(config), event_hooks={"response": [self._check]}
-        )
+        self._client = _Client(self.address, **connection_options(config), event_hooks={"response": [self._check]})
         self._timeout = config.timeout
 
     async def start(self) -> str:

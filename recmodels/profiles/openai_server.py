@@ -12,7 +12,8 @@ from recmodels.errors import InputError, TransientFailure
 from recmodels.profiles.answers import ANSWER_SCHEMA
 from recmodels.profiles.backend import Reply
 from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.http_faults import connection_options, raise_for_status, transport_faults
+from recmodels.profiles.http_client import JsonClient, connection_options
+from recmodels.profiles.http_faults import raise_for_status, transport_faults
 from recmodels.profiles.prompts import Prompt
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000/v1"
@@ -75,18 +76,18 @@ class OpenAIServer:
         }
         self._revision = config.model_revision
         key = os.environ.get(config.api_key_variable)
-        self._client = httpx.AsyncClient(
+        self._client = JsonClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             **connection_options(config),
         )
         self._timeout = config.timeout
-        self._models = httpx.URL(f"{self.address}/models")
-        self._chat = httpx.URL(f"{self.address}/chat/completions")
+        self._models = f"{self.address}/models"
+        self._chat = f"{self.address}/chat/completions"
 
     async def start(self) -> str:
         """Return a digest of what the server lists for the model; of its name alone if it lists no models."""
         with transport_faults(self.address):
-            response = await self._client.get(self._models)
+            response = await self._client.request("GET", self._models)
             if response.status_code in (404, 405):
                 return digest_of(self.model, self._revision)
             await self._check(response)
@@ -106,8 +107,8 @@ class OpenAIServer:
         (prompt,) = prompts
         with transport_faults(self.address):
             async with asyncio.timeout(self._timeout):
-                response = await self._client.post(
-                    self._chat, json={"model": self.model, "messages": prompt.messages, **self.parameters}
+                response = await self._client.request(
+                    "POST", self._chat, json={"model": self.model, "messages": prompt.messages, **self.parameters}
                 )
             await self._check(response)
             completion = _COMPLETION.validate_json(response.content)
@@ -117,7 +118,7 @@ class OpenAIServer:
     async def ping(self) -> None:
         """List the models; any answer but a server fault will do."""
         with transport_faults(self.address):
-            response = await self._client.get(self._models)
+            response = await self._client.request("GET", self._models)
         if response.status_code >= 500:
             raise TransientFailure(f"{self.address} answered {response.status_code}")
 
