@@ -13,10 +13,11 @@ import uuid
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import psutil
+import pytest
 import yaml
 
 from recmodels.data.demo import IMAGE_FEATURES_NAME, METADATA_NAME, REVIEWS_NAME, write_demo_dump
@@ -24,6 +25,7 @@ from recmodels.data.demo import IMAGE_FEATURES_NAME, METADATA_NAME, REVIEWS_NAME
 REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 MARK = "RECMODELS_TEST_DEPLOYMENT"
+SERVICES_REQUIRED = "RECMODELS_REQUIRE_SERVICES"
 FINISHED = {"SUCCESS", "FAILURE", "CANCELED"}
 SENSORS = ("raw_files", "automate_preparation")
 
@@ -49,6 +51,13 @@ if any("dagster-daemon" in word or "dagster._daemon" in word for word in sys.ori
     import dagster._daemon.controller
     dagster._daemon.controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 3
 """
+
+
+def absent_service(reason: str) -> NoReturn:
+    """End a test that needs a program which is not there: as failed where services are required, else as skipped."""
+    if os.environ.get(SERVICES_REQUIRED) == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def free_port() -> int:
@@ -268,11 +277,16 @@ class Deployment:
         )
 
     def launch_run(
-        self, partition: str, *, job: str = "__ASSET_JOB", assets: Iterable[str] = (), config: Mapping[str, Any] = {}
+        self,
+        partition: str | None,
+        *,
+        job: str = "__ASSET_JOB",
+        assets: Iterable[str] = (),
+        config: Mapping[str, Any] = {},
     ) -> str:
-        """Launch a run of one partition and return its id."""
-        tags = [{"key": "dagster/partition", "value": partition}]
-        if "|" in partition:
+        """Launch a run of one partition, None for assets without any, and return its id."""
+        tags = [{"key": "dagster/partition", "value": partition}] if partition else []
+        if partition and "|" in partition:
             names = zip(("dataset", "seed"), partition.split("|"), strict=True)
             tags += [{"key": f"dagster/partition/{name}", "value": value} for name, value in names]
         selection = [asset_key(name) for name in assets] or None

@@ -11,11 +11,9 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-from deployment import free_port
+from deployment import absent_service, free_port
 
 SYSTEM_USER = "postgres"
-SERVICES_REQUIRED = "RECMODELS_REQUIRE_SERVICES"
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,7 @@ def server_binaries() -> Path:
     """Return the folder with the newest server's programs; skip or fail the test where there is none."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), key=lambda path: int(path.parts[-3]))
     if not found:
-        reason = "no PostgreSQL server in /usr/lib/postgresql: `make services` installs one"
-        if os.environ.get(SERVICES_REQUIRED) == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        absent_service("no PostgreSQL server in /usr/lib/postgresql: `make services` installs one")
     return found[-1].parent
 
 
