@@ -146,11 +146,11 @@ PREFACE = """# Results on the published data sets
 
 Written by `benchmarks/results.py` from `docs/results.json` and `docs/comparisons.json`; nothing here is typed in.
 Training, validation and test rows are the published split of each set. Every run follows the published protocol: Adam,
-batches of 2048, one negative a positive, full ranking, the epoch with the best validation Recall@20, training stopped at the 21st epoch without a
-better one. Differences from it: settings were not searched on test rows (other weights were tried for BPR on Baby, seed
-0; the default has the best validation Recall@20 of them, test figures were printed beside it), early stopping compares
-unrounded figures, and several seeds are averaged (mean ± standard deviation of the seeds). A row with one seed says
-nothing of spread.
+batches of 2048, one negative a positive, full ranking, the epoch with the best validation Recall@20, training stopped
+at the 21st epoch without a better one. Differences from it: settings were not searched on test rows (other weights were
+tried for BPR on Baby, seed 0; the default has the best validation Recall@20 of them, test figures were printed beside
+it), early stopping compares unrounded figures, and several seeds are averaged (mean ± standard deviation of the seeds).
+A row with one seed says nothing of spread.
 
 What the rows read:
 
@@ -350,7 +350,7 @@ def update_comparisons(cells: dict[str, Any]) -> dict[str, Any]:
         seeds = sorted(runs_of(cells, name, first).keys() & runs_of(cells, name, second).keys())
         if not seeds or not all(per_user_path(name, key, seed).exists() for key in (first, second) for seed in seeds):
             continue
-        of_pair: dict[str, Any] = found[f"{name}/{first}/{second}"] = {"seeds": seeds}
+        of_pair: dict[str, Any] = {"seeds": seeds}
         for column in ("recall@20", "ndcg@20"):
             frames = [_mean_of_users(name, key, seeds, column) for key in (first, second)]
             test = paired_test(*frames, column)
@@ -361,6 +361,7 @@ def update_comparisons(cells: dict[str, Any]) -> dict[str, Any]:
                 "t_p_value": test.t_p_value,
                 "wilcoxon_p_value": test.wilcoxon_p_value,
             }
+        found[f"{name}/{first}/{second}"] = of_pair
     with atomic_file(TESTS) as temporary:
         temporary.write_text(json.dumps(dict(sorted(found.items())), indent=1) + "\n")
     return found
