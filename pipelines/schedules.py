@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 
 import dagster as dg
-from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
-from dagster._core.definitions.automation_tick_evaluation_context import AutomationTickEvaluationContext
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from assets.evaluation import leaderboard
@@ -47,6 +45,10 @@ def _reconciliation(
         ),
     )
     def reconcile(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        # They load a part of Dagster that nothing else here needs.
+        from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
+        from dagster._core.definitions.automation_tick_evaluation_context import AutomationTickEvaluationContext
+
         requests, _, _ = AutomationTickEvaluationContext(
             evaluation_id=0,
             instance=context.instance,

@@ -37,7 +37,7 @@ OPTIONAL_ROLES = frozenset({Role.IMAGE_FEATURES, Role.TEXT_FEATURES, Role.IMAGE_
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Source(_Strict):
@@ -68,7 +68,10 @@ class Source(_Strict):
     @classmethod
     def _plain_names(cls, files: dict[Role, str]) -> dict[Role, str]:
         for name in files.values():
-            safe_join(Path(), name)
+            try:
+                safe_join(Path(), name)
+            except InputError as error:
+                raise ValueError(f"expected {error.expected}") from error
         if not files.keys() & {Role.REVIEWS, Role.INTERACTIONS}:
             raise ValueError("a source needs a `reviews` or an `interactions` file")
         return files
@@ -169,7 +172,12 @@ def load_catalogue(user_file: Path | None = None) -> dict[str, DatasetEntry]:
 
 
 def _entry(key: str, table: Any, where: str) -> DatasetEntry:
-    safe_join(Path(), key)
+    try:
+        safe_join(Path(), key)
+    except InputError as error:
+        raise InputError(
+            f"{where}, [{key!r}]", expected=error.expected, found=error.found, action="Rename the data set."
+        ) from error
     if not isinstance(table, dict):
         raise InputError(f"{where}, {key}", expected="a table [key]", found=repr(table))
     return validated(DatasetEntry, {"key": key, **table}, f"{where}, {key}")

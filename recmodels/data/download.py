@@ -60,7 +60,7 @@ class NotThere(PermanentFailure):
 class Origin(BaseModel):
     """Where a fetched file came from, and what the server said of it. Kept beside the file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: str
     """Address."""

@@ -4,22 +4,26 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
 from recmodels.data.catalogue import OPTIONAL_ROLES, DatasetEntry, Role, Source, SourceFormat
-from recmodels.data.demo import write_demo_dump
 from recmodels.data.digest import digest_of
-from recmodels.data.download import NotThere, Patience, ProgressCallback, fetch_file, was_fetched
 from recmodels.data.lines import verify_gzip
 from recmodels.errors import InputError, MissingObject, PermanentFailure
 from recmodels.storage import atomic_file
+
+# The generator and the downloader are imported where files are made or fetched: httpx alone takes a tenth of the time
+# in which the code server starts, and every asset that reads raw files knows their manifest.
+if TYPE_CHECKING:
+    from recmodels.data.download import Patience, ProgressCallback
 
 
 class RawFile(BaseModel):
     """A raw file as it was when it was hashed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: Path
     """Absolute path."""
@@ -34,7 +38,7 @@ class RawFile(BaseModel):
 class RawManifest(BaseModel):
     """The raw files of a data set."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dataset: str
     """Key in the catalogue."""
@@ -87,8 +91,8 @@ def prepare_raw_files(
     fetch: bool = True,
     refresh: bool = False,
     mirrors: Sequence[str] = (),
-    patience: Patience | None = None,
-    progress: ProgressCallback | None = None,
+    patience: "Patience | None" = None,
+    progress: "ProgressCallback | None" = None,
 ) -> RawManifest:
     """
     Make sure that the raw files of a data set are there and whole, and describe them.
@@ -190,8 +194,8 @@ class _Addresses:
     mirrors: Sequence[str]
     _: KW_ONLY
     refresh: bool
-    patience: Patience | None
-    progress: ProgressCallback | None
+    patience: "Patience | None"
+    progress: "ProgressCallback | None"
 
     def of(self, source: Source, role: Role) -> list[str]:
         """Return where a file may be, the mirrors first."""
@@ -201,6 +205,9 @@ class _Addresses:
 
 def _obtain(entry: DatasetEntry, raw_dir: Path, addresses: _Addresses, *, fetch: bool) -> tuple[SourceFormat, Source]:
     """Generate or fetch the first source that can be had."""
+    from recmodels.data.demo import write_demo_dump
+    from recmodels.data.download import NotThere
+
     failures: list[str] = []
     for source_format, source in entry.sources.items():
         if source.generated:
@@ -223,6 +230,8 @@ def _required(source: Source) -> list[Role]:
 
 def _interrupted(source: Source, raw_dir: Path) -> bool:
     """Tell whether files were fetched into the folder, but not all that have an address."""
+    from recmodels.data.download import was_fetched
+
     present = {role: find_file(raw_dir, name) for role, name in source.files.items()}
     fetched = any(was_fetched(path) for path in present.values() if path is not None)
     return fetched and any(path is None and source.urls.get(role) for role, path in present.items())
@@ -234,6 +243,8 @@ def _fetch(source: Source, raw_dir: Path, addresses: _Addresses) -> None:
 
     Raises NotThere if a required file is nowhere: then this is not the source to take.
     """
+    from recmodels.data.download import NotThere, fetch_file, was_fetched
+
     for role in sorted(source.files, key=lambda role: role in OPTIONAL_ROLES):
         name = source.files[role]
         urls = addresses.of(source, role)

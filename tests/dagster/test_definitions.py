@@ -43,7 +43,7 @@ def test_collaborative_models_wait_for_no_profile_and_no_plan() -> None:
 def test_the_code_server_starts_without_heavy_libraries() -> None:
     code = (
         "import sys, pipelines.definitions; "
-        "heavy = ('torch', 'faiss', 'transformers', 'sentence_transformers', 'ot'); "
+        "heavy = ('torch', 'faiss', 'transformers', 'sentence_transformers', 'ot', 'matplotlib', 'httpx'); "
         "print([name for name in heavy if name in sys.modules])"
     )
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
