@@ -390,7 +390,7 @@ def _p(value: float) -> str:
 
 def _mean_of_users(name: str, key: str, seeds: list[int], column: str) -> pl.DataFrame:
     frames = [pl.read_parquet(per_user_path(name, key, seed), columns=["user_id", column]) for seed in seeds]
-    return pl.concat(frames).group_by("user_id").agg(pl.col(column).mean())
+    return pl.concat(frames).group_by("user_id", maintain_order=True).agg(pl.col(column).mean())
 
 
 def _groups(rows: list[tuple[str, dict[int, Any]]]) -> list[str]:
