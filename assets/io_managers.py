@@ -16,13 +16,17 @@ import polars as pl
 from assets.failures import clear_failures
 from assets.lineage import latest_materialization
 from assets.resources import DataRoot
-from recmodels.errors import MissingObject
-from recmodels.storage import atomic_file, safe_join
+from recmodels.errors import MissingObject, TransientFailure
+from recmodels.storage import MANIFEST, Content, atomic_file, read_parquet, safe_join
 
 LAZY = "lazy"
 """Metadata entry of an input that wants `pl.LazyFrame`; the annotation of a single table says the same."""
 STORED_AT = "stored_at"
 """Metadata entry with a checkpoint's path below the data root, so that the whole root can be moved."""
+STORED_BYTES = "stored_bytes"
+"""Metadata entry with the size of the file; of a checkpoint, that of its manifest, which has the other digests."""
+STORED_SHA256 = "stored_sha256"
+"""Metadata entry with the digest of the same file: what is read later must still have it."""
 
 
 def partition_parts(partition_key: str | None) -> list[str]:
@@ -64,16 +68,78 @@ class _FileIOManager(dg.ConfigurableIOManager):
             Without retries, if the partition was never materialised or its file is gone or damaged.
         """
         with clear_failures():
-            keys = list(_input_partitions(context))
-            paths = {key: self._path(context.asset_key, key, self._suffix(context)) for key in keys}
-            if _spans_partitions(context):
-                return {key: self._read(path, context) for key, path in paths.items() if path.exists()}
-            ((key, path),) = paths.items()
-            if not path.exists():
-                raise MissingObject(
-                    f"{context.asset_key.to_user_string()} of {key} is not stored at {path}: materialise it first."
-                )
-            return self._read(path, context)
+            spans = _spans_partitions(context)
+            found: dict[str, Any] = {}
+            for key in _input_partitions(context):
+                path = self._path(context.asset_key, key, self._suffix(context))
+                record = latest_materialization(context.instance, context.asset_key, key)
+                if not (spans and record is None and not path.exists()):
+                    require_recorded(context.instance, context.asset_key, key, path, record)
+                    found[key] = self._read(path, context)
+            return found if spans else next(iter(found.values()))
+
+
+def require_recorded(
+    instance: dg.DagsterInstance,
+    key: dg.AssetKey,
+    partition_key: str | None,
+    path: Path,
+    record: dg.AssetMaterialization | None,
+) -> None:
+    """
+    Make sure that a file is the one that the latest record of its asset's partition tells of.
+
+    Raises
+    ------
+    MissingObject
+        If it is gone or holds anything else.
+    TransientFailure
+        If it differs because a run is just replacing it.
+    """
+    if record is None and not path.exists():
+        raise MissingObject(f"{_named(key, partition_key)} is not stored at {path}: materialise it first.")
+    expected = _recorded_content(record)
+    try:
+        if expected is not None:
+            expected.require(path, _again(key, partition_key))
+        elif not path.exists():
+            raise MissingObject(f"{path} is gone. {_again(key, partition_key)}")
+    except MissingObject as error:
+        if path.exists() and _is_being_replaced(instance, key, partition_key, expected):
+            raise TransientFailure(f"{path} is just being replaced by another run. ({error})") from error
+        raise
+
+
+def _recorded_content(record: dg.AssetMaterialization | None) -> Content | None:
+    """Return what a record says of its file; None for the records of versions that said nothing."""
+    if record is None or STORED_SHA256 not in record.metadata:
+        return None
+    return Content(int(str(record.metadata[STORED_BYTES].value)), str(record.metadata[STORED_SHA256].value))
+
+
+def _content_metadata(content: Content) -> dict[str, Any]:
+    return {STORED_BYTES: dg.MetadataValue.int(content.size), STORED_SHA256: content.sha256}
+
+
+def _is_being_replaced(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partition_key: str | None, expected: Content | None
+) -> bool:
+    """Tell whether there is a newer record by now, or a run that has still to write one."""
+    if _recorded_content(latest_materialization(instance, key, partition_key)) != expected:
+        return True
+    storage = instance.event_log_storage
+    planned = storage.get_latest_asset_partition_materialization_attempts_without_materializations(key)
+    run_id, _ = planned.get(str(partition_key), ("", 0))
+    run = instance.get_run_by_id(run_id) if run_id else None
+    return run is not None and run.status == dg.DagsterRunStatus.STARTED
+
+
+def _named(key: dg.AssetKey, partition_key: str | None) -> str:
+    return " of ".join([key.to_user_string(), "/".join(partition_parts(partition_key))]).removesuffix(" of ")
+
+
+def _again(key: dg.AssetKey, partition_key: str | None) -> str:
+    return f"Restore it, or materialise {_named(key, partition_key)} again."
 
 
 def _input_partitions(context: dg.InputContext) -> Sequence[str]:
@@ -99,10 +165,7 @@ class ParquetIOManager(_FileIOManager):
 
     def _read(self, path: Path, context: dg.InputContext) -> pl.DataFrame | pl.LazyFrame:
         lazy = (context.definition_metadata or {}).get(LAZY) or context.dagster_type.typing_type is pl.LazyFrame
-        try:
-            return pl.scan_parquet(path) if lazy else pl.read_parquet(path)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise MissingObject(f"{path} is damaged ({error}): restore it, or materialise its asset again.") from error
+        return pl.scan_parquet(path) if lazy else read_parquet(path, "Materialise its asset again.")
 
     def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame | pl.LazyFrame) -> None:
         """Write the table to one Parquet file, atomically."""
@@ -111,10 +174,8 @@ class ParquetIOManager(_FileIOManager):
         with clear_failures(), atomic_file(path) as temporary:
             frame = obj.collect() if isinstance(obj, pl.LazyFrame) else obj
             frame.write_parquet(temporary, compression="zstd", statistics=True)
-            size = temporary.stat().st_size
-        context.add_output_metadata(
-            {"path": dg.MetadataValue.path(str(path)), "size_bytes": dg.MetadataValue.int(size)}
-        )
+            content = Content.of(temporary)
+        context.add_output_metadata({"path": dg.MetadataValue.path(str(path)), **_content_metadata(content)})
 
 
 class DocumentIOManager(_FileIOManager):
@@ -134,7 +195,8 @@ class DocumentIOManager(_FileIOManager):
         path = self._path(context.asset_key, context.partition_key, context.definition_metadata["suffix"])
         with clear_failures(), atomic_file(path) as temporary:
             temporary.write_text(obj, encoding="utf-8")
-        context.add_output_metadata({"path": dg.MetadataValue.path(str(path))})
+            content = Content.of(temporary)
+        context.add_output_metadata({"path": dg.MetadataValue.path(str(path)), **_content_metadata(content)})
 
 
 def staging_directory(data_root: DataRoot, run_id: str) -> Path:
@@ -149,15 +211,17 @@ def recorded_directory(instance: dg.DagsterInstance, data_root: DataRoot, key: d
     Raises
     ------
     MissingObject
-        If there is no record, or what it names is gone.
+        If there is no record, or what it names is gone or has another manifest.
     """
     materialization = latest_materialization(instance, key, partition_key)
-    name = f"{key.to_user_string()} of {'/'.join(partition_parts(partition_key))}"
+    name = _named(key, partition_key)
     if materialization is None:
         raise MissingObject(f"{name} was never materialised: materialise it first.")
     path = safe_join(data_root.root, *str(materialization.metadata[STORED_AT].value).split("/"))
     if not path.is_dir():
-        raise MissingObject(f"{path}, which the record of {name} names, is gone: restore it, or materialise it again.")
+        raise MissingObject(f"{path}, which the record of {name} names, is gone. {_again(key, partition_key)}")
+    if expected := _recorded_content(materialization):
+        expected.require(path / MANIFEST, _again(key, partition_key))
     return path
 
 
@@ -176,6 +240,8 @@ class DirectoryIOManager(dg.ConfigurableIOManager):
             folder = stored_path(self.data_root.root, "checkpoints", context.asset_key, context.partition_key, "")
             target = safe_join(folder, context.run_id)
             target.parent.mkdir(parents=True, exist_ok=True)
+            manifest = obj / MANIFEST
+            content = _content_metadata(Content.of(manifest)) if manifest.exists() else {}
             if target.exists():  # a retried step of the same run
                 shutil.rmtree(target)
             obj.rename(target)
@@ -183,6 +249,7 @@ class DirectoryIOManager(dg.ConfigurableIOManager):
             {
                 "path": dg.MetadataValue.path(str(target)),
                 STORED_AT: target.relative_to(self.data_root.root).as_posix(),
+                **content,
             }
         )
 

@@ -105,19 +105,20 @@ def combined_version(context: dg.AssetExecutionContext, *parts: str) -> str:
 
 
 def latest_materialization(
-    instance: dg.DagsterInstance, key: dg.AssetKey, partition_key: str
+    instance: dg.DagsterInstance, key: dg.AssetKey, partition_key: str | None
 ) -> dg.AssetMaterialization | None:
-    """Return the newest record of one partition of an asset, or None."""
+    """Return the newest record of one partition of an asset, or of an asset without partitions; None without any."""
     records = latest_materializations(instance, key, partition_key, 1)
     return records[0] if records else None
 
 
 def latest_materializations(
-    instance: dg.DagsterInstance, key: dg.AssetKey, partition_key: str, limit: int
+    instance: dg.DagsterInstance, key: dg.AssetKey, partition_key: str | None, limit: int
 ) -> list[dg.AssetMaterialization]:
     """Return the newest records of one partition of an asset, the newest first."""
     found = instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition_key]), limit=limit
+        dg.AssetRecordsFilter(asset_key=key, asset_partitions=None if partition_key is None else [partition_key]),
+        limit=limit,
     )
     return [record.asset_materialization for record in found.records if record.asset_materialization]
 

@@ -1,6 +1,5 @@
 """The report of a data set: one HTML file."""
 
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -51,6 +50,7 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
     data version of every asset.
     """
     from recmodels.reporting.build import ReportInputs, build_report, example_items, example_users
+    from recmodels.training.checkpoint import load_history
 
     dataset = dataset_of(context.partition_key)
     entry = entry_of(context.partition_key)
@@ -72,7 +72,7 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
             item_profiles=tables["item_profiles"],
             user_profiles=tables["user_profiles"],
             histories={
-                name: [_history(path) for path in runs.values()]
+                name: [load_history(path).select("epoch", "valid_recall") for path in runs.values()]
                 for name in MODELS
                 if (runs := inputs[f"checkpoint_{name}"])
             },
@@ -104,10 +104,6 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
     return materialized(
         context, html, data_version=combined_version(context, CODE_VERSION), metadata={"size_bytes": len(html)}
     )
-
-
-def _history(checkpoint: Path) -> pl.DataFrame:
-    return pl.read_parquet(checkpoint / "history.parquet", columns=["epoch", "valid_recall"])
 
 
 def _recorded(context: dg.AssetExecutionContext, asset: str, entry: str) -> str:

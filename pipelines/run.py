@@ -183,7 +183,8 @@ def _estimate(options: argparse.Namespace, console: Console) -> int:
     (dataset,) = _choice("--dataset", options.dataset, list(load_catalogue()))
     entry, root = load_catalogue()[dataset], DataRoot()
     names = ("items", "users", "reviews", "interactions")
-    items, users, reviews, interactions = (read_table(root, name, dataset) for name in names)
+    with open_instance() as instance:
+        items, users, reviews, interactions = (read_table(instance, root, name, dataset) for name in names)
     config = resolve_profile_config(
         entry.profiles, {"backend": options.profiles} if options.profiles else {}, _profile_settings(options)
     )

@@ -7,23 +7,31 @@ import dagster as dg
 import polars as pl
 
 from assets.failures import clear_failures
-from assets.io_managers import stored_path
-from assets.lineage import latest_materializations
+from assets.io_managers import require_recorded, stored_path
+from assets.lineage import latest_materialization, latest_materializations
 from assets.partitions import DATASETS, dataset_of
 from assets.resources import DataRoot
-from recmodels.errors import MissingObject
+from recmodels.storage import read_parquet
 
 Verdict = tuple[bool, Mapping[str, Any]]
 """Whether the check passed, and what was measured."""
 
 
-def read_table(data_root: DataRoot, asset: dg.AssetKey | str, partition_key: str | None) -> pl.DataFrame:
-    """Return the stored table of one partition; tables of a data set are found from a partition with a seed, too."""
+def read_table(
+    instance: dg.DagsterInstance, data_root: DataRoot, asset: dg.AssetKey | str, partition_key: str | None
+) -> pl.DataFrame:
+    """
+    Return the stored table of one partition, None for an asset without any.
+
+    Raises
+    ------
+    MissingObject
+        If it is gone, or not the one that its latest record tells of.
+    """
     key = dg.AssetKey(asset) if isinstance(asset, str) else asset
     path = stored_path(data_root.root, "tables", key, partition_key, ".parquet")
-    if not path.exists():
-        raise MissingObject(f"{path} is gone: restore it, or materialise {key.to_user_string()} again.")
-    return pl.read_parquet(path)
+    require_recorded(instance, key, partition_key, path, latest_materialization(instance, key, partition_key))
+    return read_parquet(path, f"Restore it, or materialise {key.to_user_string()} again.")
 
 
 def recorded_check(
@@ -97,8 +105,9 @@ def table_check(
         )
         def check(context: dg.AssetCheckExecutionContext, data_root: DataRoot) -> dg.AssetCheckResult:
             with clear_failures():
-                frames = [read_table(data_root, asset, context.partition_key)]
-                frames += [read_table(data_root, name, dataset_of(context.partition_key)) for name in also]
+                dataset = dataset_of(context.partition_key)
+                frames = [read_table(context.instance, data_root, asset, context.partition_key)]
+                frames += [read_table(context.instance, data_root, name, dataset) for name in also]
                 passed, measured = verdict(*frames)
             return dg.AssetCheckResult(passed=passed, metadata=measured, severity=_severity(blocking))
 

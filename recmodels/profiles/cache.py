@@ -7,7 +7,6 @@ at once if that run's process is gone from this machine, else when its heartbeat
 
 import hashlib
 import json
-import socket
 import sqlite3
 import time
 import uuid
@@ -20,6 +19,7 @@ from typing import Any, Self
 
 import psutil
 
+from recmodels import processes
 from recmodels.errors import InputError
 from recmodels.profiles.backend import Reply
 from recmodels.profiles.prompts import TEMPLATE_VERSION, Prompt
@@ -182,7 +182,7 @@ class CallCache:
             "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, 0, 0, 0, 0, 0)",
             (
                 *(self._run, identity.backend, identity.model, identity.address, identity.digest),
-                *(_host(), process.pid, process.create_time(), time.time()),
+                *(processes.host(), process.pid, process.create_time(), time.time()),
             ),
         )
         try:
@@ -248,12 +248,9 @@ class CallCache:
         if row is None or not row[3]:
             return False
         host, pid, process_started, _, heartbeat = row
-        if host != _host():
+        if host != processes.host():
             return time.time() - heartbeat < _HEARTBEAT_LAPSE
-        try:
-            return abs(psutil.Process(pid).create_time() - process_started) < 1.0
-        except psutil.NoSuchProcess:
-            return False
+        return not processes.has_ended(pid, process_started)
 
     @contextmanager
     def _transaction(self) -> Generator[None]:
@@ -268,11 +265,3 @@ class CallCache:
 
 def _blocks(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     return (keys[start : start + _BLOCK] for start in range(0, len(keys), _BLOCK))
-
-
-def _host() -> str:
-    """Return a name under which process ids are comparable: the host and, on Linux, the process id namespace."""
-    try:
-        return f"{socket.gethostname()} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return socket.gethostname()

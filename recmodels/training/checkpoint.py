@@ -1,7 +1,8 @@
 """Checkpoints: a directory that serving and further study need nothing beside."""
 
-import hashlib
+import contextlib
 import json
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,11 @@ from recmodels.errors import MissingObject
 from recmodels.models.base import Model
 from recmodels.models.config import ModelConfig
 from recmodels.models.registry import build_model, resolve_config
-from recmodels.storage import atomic_directory
+from recmodels.storage import MANIFEST, atomic_directory, file_digest
 from recmodels.training.data import TrainingData
 from recmodels.training.trainer import FitResult
 
 FORMAT_VERSION = 1
-_MANIFEST = "manifest.json"
 _FILES = (
     "model.safetensors",
     "embeddings.safetensors",
@@ -31,6 +31,7 @@ _FILES = (
     "items.parquet",
     "seen.parquet",
 )
+_AGAIN = "Restore it, or train the model again."
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +125,11 @@ def save_checkpoint(
         users.select("user_id", "reviewer_id").write_parquet(temporary / "users.parquet")
         items.select("item_id", "asin").write_parquet(temporary / "items.parquet")
         seen.write_parquet(temporary / "seen.parquet")
-        manifest = {"format_version": FORMAT_VERSION, "sha256": {file: _sha256(temporary / file) for file in _FILES}}
-        (temporary / _MANIFEST).write_text(json.dumps(manifest, indent=2))
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "sha256": {file: file_digest(temporary / file) for file in _FILES},
+        }
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2))
 
 
 def load_checkpoint(directory: Path) -> Checkpoint:
@@ -137,17 +141,8 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     MissingObject
         If the directory or one of its files is absent, cut off or altered; the file is named.
     """
-    try:
-        manifest = json.loads((directory / _MANIFEST).read_text())
-        digests: dict[str, str] = manifest["sha256"]
-        if manifest["format_version"] != FORMAT_VERSION:
-            raise MissingObject(
-                f"checkpoint {directory}: expected format version {FORMAT_VERSION}, found "
-                f"{manifest['format_version']}. Train the model again."
-            )
-        for file in _FILES:
-            if _sha256(directory / file) != digests[file]:
-                raise MissingObject(f"checkpoint {directory}: {file} is damaged. Train the model again.")
+    with _readable(directory):
+        _require_intact(directory, _FILES)
         config = json.loads((directory / "config.json").read_text())
         embeddings = load_file(directory / "embeddings.safetensors")
         return Checkpoint(
@@ -163,10 +158,46 @@ def load_checkpoint(directory: Path) -> Checkpoint:
             items=pl.read_parquet(directory / "items.parquet"),
             seen=pl.read_parquet(directory / "seen.parquet"),
         )
-    except (OSError, ValueError, KeyError, SafetensorError, pl.exceptions.PolarsError) as error:
+
+
+def load_history(directory: Path) -> pl.DataFrame:
+    """
+    Read the history of a checkpoint alone, verified.
+
+    Raises
+    ------
+    MissingObject
+        As `load_checkpoint`.
+    """
+    with _readable(directory):
+        _require_intact(directory, ["history.parquet"])
+        return pl.read_parquet(directory / "history.parquet")
+
+
+@contextlib.contextmanager
+def _readable(directory: Path) -> Generator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, pl.exceptions.PolarsError) as error:
         raise MissingObject(
-            f"checkpoint {directory}: expected the files {', '.join((_MANIFEST, *_FILES))}, found {error}."
+            f"checkpoint {directory}: expected the files {', '.join((MANIFEST, *_FILES))}, found {error}. {_AGAIN}"
         ) from error
+
+
+def _require_intact(directory: Path, files: Sequence[str]) -> None:
+    """Compare files with the digests that the manifest has of them."""
+    manifest = json.loads((directory / MANIFEST).read_text())
+    if manifest["format_version"] != FORMAT_VERSION:
+        raise MissingObject(
+            f"checkpoint {directory}: expected format version {FORMAT_VERSION}, found "
+            f"{manifest['format_version']}. {_AGAIN}"
+        )
+    for file in files:
+        expected, found = manifest["sha256"][file], file_digest(directory / file)
+        if found != expected:
+            raise MissingObject(
+                f"checkpoint {directory}: {file} is damaged: expected sha256 {expected}, found {found}. {_AGAIN}"
+            )
 
 
 def restore_model(checkpoint: Checkpoint, data: TrainingData) -> Model:
@@ -178,8 +209,3 @@ def restore_model(checkpoint: Checkpoint, data: TrainingData) -> Model:
     model = build_model(checkpoint.model, checkpoint.config, data, checkpoint.seed)
     model.load_state_dict(checkpoint.parameters)
     return model
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,14 +1,30 @@
 """What is stored is whole, stays where the record says, and its loss is told clearly."""
 
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
 import polars as pl
 import pytest
+from conftest import failure_texts
+from dagster._core.events import AssetMaterializationPlannedData
+from dagster._core.test_utils import create_run_for_test
 
-from assets.io_managers import DirectoryIOManager, ParquetIOManager, staging_directory, stored_path
+from assets.io_managers import (
+    DirectoryIOManager,
+    DocumentIOManager,
+    ParquetIOManager,
+    recorded_directory,
+    staging_directory,
+    stored_path,
+)
 from assets.resources import DataRoot
-from recmodels.errors import InputError
+from recmodels.errors import InputError, TransientFailure
+from recmodels.storage import MANIFEST
 
 PARTITIONS = dg.StaticPartitionsDefinition(["one", "two"])
 SEEDED = dg.MultiPartitionsDefinition({"dataset": PARTITIONS, "seed": dg.StaticPartitionsDefinition(["0", "1"])})
@@ -49,44 +65,187 @@ def test_tables_come_back_eager_or_lazy_as_they_were_stored(data_root: DataRoot,
     assert [file.name for file in path.parent.iterdir()] == ["one.parquet"]
 
 
-@pytest.mark.parametrize("damage", ["deleted", "truncated", "never made"])
-def test_a_missing_or_damaged_table_fails_once_and_says_which(
-    data_root: DataRoot, instance: dg.DagsterInstance, damage: str
+@dg.asset(partitions_def=PARTITIONS, io_manager_key="parquet_io")
+def source() -> pl.DataFrame:
+    return pl.DataFrame({"a": range(1000)})
+
+
+Run = Callable[..., dg.ExecuteInProcessResult]
+
+
+@pytest.fixture
+def materialize(data_root: DataRoot, instance: dg.DagsterInstance) -> Run:
+    """A function that materialises partition `one` of assets, whatever comes of it."""
+
+    def run(*assets: dg.AssetsDefinition, of: Sequence[dg.AssetsDefinition] = ()) -> dg.ExecuteInProcessResult:
+        return dg.materialize(
+            [*of, *assets],
+            selection=list(assets),
+            partition_key="one",
+            resources=_resources(data_root),
+            instance=instance,
+            raise_on_error=False,
+        )
+
+    return run
+
+
+def _in_place(path: Path, content: bytes) -> None:
+    """Overwrite a file, and set back its date, as nobody does who wants to be noticed."""
+    status = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "never made": lambda path: None,
+    "deleted": lambda path: path.unlink(),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:200]),
+    "replaced by another table": lambda path: pl.DataFrame({"a": range(999)}).write_parquet(path),
+    "one bit changed": lambda path: _in_place(path, path.read_bytes().replace(b"PAR1", b"PAR3", 1)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_table_that_is_not_what_was_stored_fails_once_and_says_what_to_do(
+    materialize: Run, data_root: DataRoot, damage: str
 ) -> None:
     runs: list[int] = []
+    policy = dg.RetryPolicy(max_retries=3)
 
-    @dg.asset(partitions_def=PARTITIONS, io_manager_key="parquet_io")
-    def source() -> pl.DataFrame:
-        return pl.DataFrame({"a": range(1000)})
+    @dg.asset(partitions_def=PARTITIONS, retry_policy=policy)
+    def eager(source: pl.DataFrame) -> None:
+        runs.append(source.height)
 
-    @dg.asset(partitions_def=PARTITIONS, io_manager_key="parquet_io", retry_policy=dg.RetryPolicy(max_retries=3))
-    def reader(source: pl.DataFrame) -> pl.DataFrame:
-        runs.append(1)
-        return source
+    @dg.asset(partitions_def=PARTITIONS, retry_policy=policy)
+    def lazy(source: pl.LazyFrame) -> None:
+        runs.append(source.collect().height)
 
-    resources = _resources(data_root)
     path = stored_path(data_root.root, "tables", dg.AssetKey("source"), "one", ".parquet")
     if damage != "never made":
-        dg.materialize([source], partition_key="one", resources=resources, instance=instance)
-    if damage == "deleted":
-        path.unlink()
-    if damage == "truncated":
-        path.write_bytes(path.read_bytes()[:200])
+        assert materialize(source).success
+    DAMAGE[damage](path)
+    result = materialize(eager, lazy, of=[source])
+    assert not result.success
+    assert not runs
+    assert not [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY]
+    assert len(failure_texts(result)) == 2
+    for text in failure_texts(result):
+        assert str(path) in text
+        assert "\n" not in text
+        if damage != "never made":
+            assert re.search("expected the .* found .* materialise source of one again", text)
+
+    assert materialize(source, eager, lazy).success
+    assert runs == [1000, 1000]
+
+
+def test_tables_of_versions_that_recorded_no_digest_are_read(
+    data_root: DataRoot, instance: dg.DagsterInstance, materialize: Run
+) -> None:
+    @dg.asset(partitions_def=PARTITIONS, io_manager_key="parquet_io")
+    def reader(source: pl.DataFrame) -> pl.DataFrame:
+        return source
+
+    path = stored_path(data_root.root, "tables", dg.AssetKey("source"), "one", ".parquet")
+    path.parent.mkdir(parents=True)
+    pl.DataFrame({"a": [1]}).write_parquet(path)
+    instance.report_runless_asset_event(dg.AssetMaterialization("source", partition="one"))
+    assert materialize(reader, of=[source]).success
+    path.write_bytes(path.read_bytes()[:-1])
+    (text,) = failure_texts(materialize(reader, of=[source]))
+    assert f"{path}: expected a whole Parquet file, found" in text
+
+
+def test_a_table_that_another_run_is_just_replacing_is_read_when_that_is_over(
+    data_root: DataRoot, instance: dg.DagsterInstance, materialize: Run
+) -> None:
+    path = stored_path(data_root.root, "tables", dg.AssetKey("source"), "one", ".parquet")
+    assert materialize(source).success
+    whole = path.read_bytes()
+    # Between the move of the file and its record, as another process would do it.
+    pl.DataFrame({"a": range(999)}).write_parquet(path)
+    other = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED)
+    planned = dg.DagsterEvent(
+        dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
+        other.job_name,
+        event_specific_data=AssetMaterializationPlannedData(dg.AssetKey("source"), partition="one"),
+    )
+    instance.report_dagster_event(planned, other.run_id)
+    seen: list[int] = []
+
+    class Later(ParquetIOManager):
+        def load_input(self, context: dg.InputContext) -> object:
+            try:
+                return super().load_input(context)
+            except TransientFailure:
+                path.write_bytes(whole)
+                raise
+
+    @dg.asset(partitions_def=PARTITIONS, io_manager_key="parquet_io", retry_policy=dg.RetryPolicy(max_retries=1))
+    def reader(source: pl.DataFrame) -> None:
+        seen.append(source.height)
+
     result = dg.materialize(
         [source, reader],
         selection=[reader],
         partition_key="one",
-        resources=resources,
+        resources={"parquet_io": Later(data_root=data_root)},
+        instance=instance,
+    )
+    assert result.success
+    assert seen == [1000]
+    assert [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY]
+
+
+def test_a_document_that_was_edited_is_refused(data_root: DataRoot, instance: dg.DagsterInstance) -> None:
+    @dg.asset(partitions_def=PARTITIONS, io_manager_key="document_io", metadata={"suffix": ".txt"})
+    def document() -> str:
+        return "as it was"
+
+    @dg.asset(partitions_def=PARTITIONS)
+    def reader(document: str) -> None: ...
+
+    run = partial(
+        dg.materialize,
+        [document, reader],
+        partition_key="one",
+        resources={"document_io": DocumentIOManager(data_root=data_root), "io_manager": dg.mem_io_manager},
         instance=instance,
         raise_on_error=False,
     )
-    failures = [event for event in result.all_events if event.is_step_failure]
-    assert not result.success
-    assert not runs
-    assert len(failures) == 1
-    assert not [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY]
-    text = (failures[0].step_failure_data.user_failure_data or failures[0].step_failure_data.error).description  # type: ignore[union-attr]
+    assert run().success
+    path = stored_path(data_root.root, "documents", document.key, "one", ".txt")
+    path.write_text("as it is now")
+    (text,) = failure_texts(run(selection=[reader]))
+    assert f"{path}: expected the 9 bytes" in text
+    assert "materialise document of one again" in text
+
+
+def test_a_recorded_seed_whose_table_is_gone_is_missed(data_root: DataRoot, instance: dg.DagsterInstance) -> None:
+    seen: list[int] = []
+
+    @dg.asset(partitions_def=SEEDED, io_manager_key="parquet_io")
+    def seeded() -> pl.DataFrame:
+        return pl.DataFrame({"a": [1]})
+
+    @dg.asset(
+        partitions_def=PARTITIONS,
+        ins={"seeded": dg.AssetIn(partition_mapping=dg.MultiToSingleDimensionPartitionMapping("dataset"))},
+    )
+    def reader(seeded: dict[str, pl.DataFrame]) -> None:
+        seen.append(len(seeded))
+
+    resources = {**_resources(data_root), "io_manager": dg.mem_io_manager}
+    run = partial(dg.materialize, [seeded, reader], resources=resources, instance=instance, raise_on_error=False)
+    key = dg.MultiPartitionKey({"dataset": "one", "seed": "1"})
+    assert run(selection=[seeded], partition_key=key).success
+    assert run(selection=[reader], partition_key="one").success
+    path = stored_path(data_root.root, "tables", seeded.key, key, ".parquet")
+    path.unlink()
+    (text,) = failure_texts(run(selection=[reader], partition_key="one"))
     assert str(path) in text
+    assert seen == [1]
 
 
 def _checkpoint_asset(root: DataRoot, content: str) -> dg.AssetsDefinition:
@@ -95,6 +254,7 @@ def _checkpoint_asset(root: DataRoot, content: str) -> dg.AssetsDefinition:
         directory = staging_directory(root, context.run.run_id)
         directory.mkdir(parents=True)
         (directory / "weights").write_text(content)
+        (directory / MANIFEST).write_text(f"digest of {content}")
         return directory
 
     return checkpoint
@@ -118,6 +278,29 @@ def test_a_checkpoint_is_read_from_the_record_and_an_older_one_is_kept(
     assert read == ["first", "second"]
     folder = stored_path(data_root.root, "checkpoints", dg.AssetKey("checkpoint"), key, "")
     assert sorted((run / "weights").read_text() for run in folder.iterdir()) == ["first", "second"]
+
+
+@pytest.mark.parametrize("damage", ["deleted", "another manifest", "no manifest"])
+def test_a_checkpoint_that_is_not_the_recorded_one_is_refused(
+    data_root: DataRoot, instance: dg.DagsterInstance, damage: str
+) -> None:
+    @dg.asset(partitions_def=SEEDED)
+    def reader(checkpoint: Path) -> None: ...
+
+    made = _checkpoint_asset(data_root, "first")
+    key = dg.MultiPartitionKey({"dataset": "one", "seed": "1"})
+    run = partial(dg.materialize, [made, reader], partition_key=key, resources=_resources(data_root), instance=instance)
+    assert run().success
+    path = recorded_directory(instance, data_root, made.key, key)
+    if damage == "deleted":
+        shutil.rmtree(path)
+    elif damage == "no manifest":
+        (path / MANIFEST).unlink()
+    else:
+        (path / MANIFEST).write_text("digest of fraud")
+    (text,) = failure_texts(run(selection=[reader], raise_on_error=False))
+    assert str(path) in text
+    assert "materialise checkpoint of one/1 again" in text
 
 
 @pytest.mark.parametrize("key", ["../escape", "a/b", ".hidden", "a;rm -rf", "", "$(id)"])

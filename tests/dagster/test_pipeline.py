@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 from conftest import Run, data_versions, failure_texts
 
-from assets.io_managers import stored_path
+from assets.io_managers import ParquetIOManager, stored_path
+from assets.partitions import DATASETS
 from assets.resources import DataRoot
 from pipelines.jobs import assets_of_models
 
@@ -23,8 +24,19 @@ AFTER_SPLIT = [
 ]  # fmt: skip
 
 
-def _interactions_path(data_root: DataRoot) -> Path:
-    return stored_path(data_root.root, "tables", dg.AssetKey("interactions"), "demo", ".parquet")
+def _interactions(data_root: DataRoot) -> pl.DataFrame:
+    return pl.read_parquet(stored_path(data_root.root, "tables", dg.AssetKey("interactions"), "demo", ".parquet"))
+
+
+def _materialize_interactions(data_root: DataRoot, instance: dg.DagsterInstance, table: pl.DataFrame) -> None:
+    """Store and record a table of interactions, as if the raw files had been such."""
+
+    @dg.asset(partitions_def=DATASETS, io_manager_key="parquet_io")
+    def interactions() -> pl.DataFrame:
+        return table
+
+    resources = {"parquet_io": ParquetIOManager(data_root=data_root)}
+    assert dg.materialize([interactions], partition_key="demo", resources=resources, instance=instance).success
 
 
 @pytest.mark.slow
@@ -75,19 +87,19 @@ def test_every_materialisation_tells_rows_columns_and_what_it_read(prepared_run:
 
 
 @pytest.mark.slow
-def test_held_out_rows_reach_nothing_before_evaluation(prepared_run: Run, data_root: DataRoot) -> None:
+def test_held_out_rows_reach_nothing_before_evaluation(
+    prepared_run: Run, data_root: DataRoot, instance: dg.DagsterInstance
+) -> None:
     before = data_versions(prepared_run("prepare"))
     trained = data_versions(prepared_run("train", SEEDED, assets=assets_of_models(["bpr", "blast"])))
-    path = _interactions_path(data_root)
-    table = pl.read_parquet(path)
+    table = _interactions(data_root)
     n_items = table["item_id"].max() + 1
     test = table.filter(pl.col("split") == "test").with_columns(
         item_id=((pl.col("item_id") * 7 + 3) % n_items).cast(pl.Int32)
     )
     kept = table.filter(pl.col("split") != "test")
-    pl.concat([kept, test.join(kept, on=["user_id", "item_id"], how="anti")]).sort("user_id", "item_id").write_parquet(
-        path
-    )
+    edited = pl.concat([kept, test.join(kept, on=["user_id", "item_id"], how="anti")]).sort("user_id", "item_id")
+    _materialize_interactions(data_root, instance, edited)
 
     after = data_versions(prepared_run("prepare", assets=AFTER_SPLIT))
     assert after == {name: before[name] for name in after}
@@ -99,14 +111,15 @@ def test_held_out_rows_reach_nothing_before_evaluation(prepared_run: Run, data_r
 
 
 @pytest.mark.slow
-def test_a_leaderboard_leaves_out_what_was_measured_on_another_split(prepared_run: Run, data_root: DataRoot) -> None:
+def test_a_leaderboard_leaves_out_what_was_measured_on_another_split(
+    prepared_run: Run, data_root: DataRoot, instance: dg.DagsterInstance
+) -> None:
     prepared_run("train", SEEDED, assets=assets_of_models(["bpr"]))
-    path = _interactions_path(data_root)
-    table = pl.read_parquet(path)
+    table = _interactions(data_root)
     swapped = table.with_columns(
         split=pl.col("split").cast(pl.String).replace({"valid": "test", "test": "valid"}).cast(table.schema["split"])
     )
-    swapped.write_parquet(path)
+    _materialize_interactions(data_root, instance, swapped)
     prepared_run("train", {"dataset": "demo", "seed": "1"}, assets=assets_of_models(["bpr"]))
     prepared_run("evaluate", assets=[dg.AssetKey("leaderboard")])
     board = pl.read_parquet(stored_path(data_root.root, "tables", dg.AssetKey("leaderboard"), "demo", ".parquet"))

@@ -72,7 +72,7 @@ def test_a_run_on_another_machine_lives_by_its_heartbeat(
     with CallCache(path) as far, CallCache(path) as near, near.run(MODEL):
         now = time.time()
         with monkeypatch.context() as patch:
-            patch.setattr(cache_module, "_host", lambda: "elsewhere")
+            patch.setattr("recmodels.processes.host", lambda: "elsewhere")
             patch.setattr(cache_module.time, "time", lambda: now - silent_for)
             run = far.run(MODEL)
             run.__enter__()

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 
 from recmodels.errors import MissingObject
 from recmodels.models.registry import resolve_config
-from recmodels.training.checkpoint import load_checkpoint
+from recmodels.training.checkpoint import load_checkpoint, load_history
 from recmodels.training.run import train_checkpoint
 
 FILES = {
@@ -78,8 +79,17 @@ def test_a_changed_byte_is_found(checkpoint: Path, file: str) -> None:
     content = bytearray((checkpoint / file).read_bytes())
     content[len(content) // 2] ^= 1
     (checkpoint / file).write_bytes(content)
-    with pytest.raises(MissingObject, match=f"{file} is damaged"):
+    with pytest.raises(MissingObject, match=f"{file} is damaged: expected sha256 .*, found .* Restore it, or train"):
         load_checkpoint(checkpoint)
+
+
+def test_the_history_alone_is_verified_too(checkpoint: Path) -> None:
+    assert load_history(checkpoint).equals(load_checkpoint(checkpoint).history)
+    (checkpoint / "model.safetensors").unlink()
+    assert load_history(checkpoint).height
+    pl.DataFrame({"epoch": [0], "valid_recall": [1.0]}).write_parquet(checkpoint / "history.parquet")
+    with pytest.raises(MissingObject, match=r"history\.parquet is damaged"):
+        load_history(checkpoint)
 
 
 def test_a_manifest_that_is_cut_off_or_of_another_version_is_refused(checkpoint: Path) -> None:
