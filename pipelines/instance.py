@@ -9,9 +9,12 @@ import dagster as dg
 import psutil
 
 from recmodels.errors import InputError
+from recmodels.processes import has_ended
 from recmodels.storage import atomic_file, data_root
 
 PROCESS_TAG = "recmodels/process"
+UNFINISHED = (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
+"""States of a run that has a process."""
 
 
 def prepare_home() -> Path:
@@ -68,10 +71,10 @@ def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
     list of str
         Ids of those runs.
     """
-    unfinished = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]))
+    unfinished = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, *UNFINISHED]))
     lost = [run for run in unfinished if _is_lost(run.tags.get(PROCESS_TAG))]
     for run in lost:
-        instance.report_run_failed(run, "The process that executed this run was killed.")
+        report_lost_run(instance, run, "The process that executed this run was killed.")
         instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
     return [run.run_id for run in lost]
 
@@ -80,8 +83,12 @@ def _is_lost(process: str | None) -> bool:
     host, pid, created = process.split() if process else ("", "", "")
     if host != socket.gethostname():
         return False
-    try:
-        # A process of the same number may be another one by now; clocks are set by a second or two.
-        return abs(psutil.Process(int(pid)).create_time() - float(created)) > 2
-    except psutil.NoSuchProcess:
-        return True
+    return has_ended(int(pid), float(created))
+
+
+def report_lost_run(instance: dg.DagsterInstance, run: dg.DagsterRun, message: str) -> None:
+    """Say that a run has ended of which there is no process any more: cancelled if that was asked for, else failed."""
+    if run.status == dg.DagsterRunStatus.CANCELING:
+        instance.report_run_canceled(run, message)
+    else:
+        instance.report_run_failed(run, message)

@@ -1,10 +1,11 @@
 """Runs that nobody would end: their process is gone, and so is the code server that would have noticed."""
 
 import dagster as dg
-import psutil
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
-CLOCK_TOLERANCE_SECONDS = 2
+from pipelines.instance import UNFINISHED, report_lost_run
+from recmodels.processes import has_ended
+
 PROCESS_GONE = (
     "The process of this run is gone: it was killed together with its code server. Re-execute the run from failure."
 )
@@ -14,16 +15,17 @@ PROCESS_GONE = (
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Marks runs failed whose process was killed together with the code server, so that they can be executed again "
-        "and give back what they hold in the pools. Runs that outlived their code server go on."
+        "Marks runs failed whose process was killed together with the code server, or cancelled if that was asked for, "
+        "so that they can be executed again and give back what they hold in the pools. Runs that outlived their code "
+        "server go on."
     ),
 )
 def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
-    """Mark the lost runs of this code location failed; sensors are evaluated beside the processes of the runs."""
+    """Mark the lost runs of this code location as ended; sensors are evaluated beside the processes of the runs."""
     origin = context.code_location_origin
     lost = [
         run
-        for run in context.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+        for run in context.instance.get_runs(dg.RunsFilter(statuses=list(UNFINISHED)))
         if GRPC_INFO_TAG in run.tags
         and origin is not None
         and run.remote_job_origin is not None
@@ -32,7 +34,7 @@ def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     ]
     for run in lost:
         context.log.error(f"run {run.run_id[:8]} of {run.tags.get('dagster/partition', run.job_name)} lost its process")
-        context.instance.report_run_failed(run, PROCESS_GONE)
+        report_lost_run(context.instance, run, PROCESS_GONE)
     return dg.SkipReason(f"{len(lost)} runs had lost their process.")
 
 
@@ -43,10 +45,5 @@ def process_is_gone(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
         told = event.dagster_event
         metadata = told.engine_event_data.metadata if told else {}
         if told and (told.message or "").startswith("Started process for run") and "pid" in metadata:
-            try:
-                process = psutil.Process(int(str(metadata["pid"].value)))
-                # A younger process has the number of the one that is gone.
-                return process.create_time() > event.timestamp + CLOCK_TOLERANCE_SECONDS
-            except psutil.NoSuchProcess:
-                return True
+            return has_ended(int(str(metadata["pid"].value)), event.timestamp)
     return False

@@ -11,6 +11,7 @@ import yaml
 from dagster._core.instance.config import dagster_instance_config
 
 from assets.training import checkpoints
+from pipelines.logs import LOG_VARIABLE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCKER = REPOSITORY / "docker"
@@ -105,6 +106,15 @@ def test_nothing_starts_before_what_it_needs() -> None:
     assert conditions["webserver"] == conditions["daemon"] == {"code": "service_healthy"}
     awaited = {other for each in conditions.values() for other, how in each.items() if how == "service_healthy"}
     assert all("healthcheck" in services[name] for name in awaited)
+
+
+def test_every_service_of_ours_sees_what_a_user_may_set() -> None:
+    services = _compose()["services"]
+    ours = [service for service in services.values() if service["image"].startswith("recmodels")]
+    assert len(ours) == 4
+    for service in ours:
+        for name in ("RECMODELS_CATALOGUE", "RECMODELS_SEEDS", LOG_VARIABLE):
+            assert service["environment"][name].startswith(f"${{{name}:-")
 
 
 def test_every_pool_of_the_assets_gets_a_limit() -> None:
