@@ -28,7 +28,7 @@ def item_text_embeddings(
 
     The text features that came with the data set where it brings them.
     """
-    imported = read_text_features(RawManifest.model_validate_json(raw_dumps), item_profiles)
+    imported = read_text_features(RawManifest.parse(raw_dumps), item_profiles)
     if not imported.is_empty():
         return materialized(context, imported, metadata={"imported": True})
     return _embedded(context, data_root, item_profiles, "item_id")
@@ -59,7 +59,7 @@ def item_image_embeddings(
 
     No rows if the data set has no image features.
     """
-    table = read_image_embeddings(RawManifest.model_validate_json(raw_dumps), item_ids)
+    table = read_image_embeddings(RawManifest.parse(raw_dumps), item_ids)
     missing = table.height - int(table["present"].sum())
     return materialized(context, table, metadata={"without_image": missing, "modality_present": table.height > 0})
 

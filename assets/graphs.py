@@ -30,7 +30,7 @@ def item_text_knn(
 
     An import's own table where it brings one.
     """
-    imported = read_imported_knn(RawManifest.model_validate_json(raw_dumps), Role.TEXT_KNN, item_ids)
+    imported = read_imported_knn(RawManifest.parse(raw_dumps), Role.TEXT_KNN, item_ids)
     return _neighbours(context, item_text_embeddings, imported)
 
 
@@ -43,7 +43,7 @@ def item_image_knn(
     context: dg.AssetExecutionContext, raw_dumps: str, item_ids: pl.DataFrame, item_image_embeddings: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Nearest neighbours of each item by the cosine of image features; no rows where there are none."""
-    imported = read_imported_knn(RawManifest.model_validate_json(raw_dumps), Role.IMAGE_KNN, item_ids)
+    imported = read_imported_knn(RawManifest.parse(raw_dumps), Role.IMAGE_KNN, item_ids)
     return _neighbours(context, item_image_embeddings, imported)
 
 

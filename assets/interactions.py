@@ -42,7 +42,7 @@ def _table(key: str, description: str) -> dg.AssetSpec:
 def read_raw_dumps(context: dg.AssetExecutionContext, raw_dumps: str) -> Iterator[dg.MaterializeResult[object]]:
     """Read the raw files, keep the k-core, number users and items, and split each user's rows."""
     entry = entry_of(context.partition_key)
-    manifest = RawManifest.model_validate_json(raw_dumps)
+    manifest = RawManifest.parse(raw_dumps)
     source = entry.sources[manifest.format]
     dump = load_dump(manifest, entry)
     interactions = split_interactions(dump.interactions, source.split, seed=source.split_seed)

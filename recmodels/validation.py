@@ -9,6 +9,9 @@ from recmodels.errors import InputError
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
+MAX_SHOWN = 200
+"""Characters of a wrong value that a message repeats."""
+
 
 def validated(kind: type[Settings], values: Mapping[str, Any], where: str) -> Settings:
     """
@@ -26,8 +29,16 @@ def validated(kind: type[Settings], values: Mapping[str, Any], where: str) -> Se
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {problem['input']!r}"
-            for problem in error.errors()
-        )
-        raise InputError(where, expected="values within their types and ranges", found=problems) from error
+        raise InputError(where, expected="values within their types and ranges", found=problems(error)) from error
+
+
+def problems(error: ValidationError) -> str:
+    """Return what pydantic found wrong, in one line."""
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc'])) or 'text'}: {problem['msg']}, got {_shortened(repr(problem['input']))}"
+        for problem in error.errors()
+    )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

@@ -7,7 +7,7 @@ import polars as pl
 
 from recmodels.data.catalogue import DatasetEntry, Role, Source
 from recmodels.data.kcore import k_core_mask
-from recmodels.data.raw import RawManifest
+from recmodels.data.raw import RawManifest, as_hashed
 from recmodels.data.read_image_features import read_image_features
 from recmodels.data.read_metadata import RAW_ITEMS, read_metadata
 from recmodels.data.read_mmrec import read_feature_array, read_interactions, read_items, read_neighbours
@@ -50,7 +50,8 @@ def load_dump(manifest: RawManifest, entry: DatasetEntry) -> Dump:
     Raises
     ------
     InputError
-        If a file cannot be read as its format, or nothing is left after the k-core.
+        If a file is no longer the one of the manifest or cannot be read as its format, or nothing is left after the
+        k-core.
     """
     source = entry.sources[manifest.format]
     if manifest.format == "mmrec":
@@ -70,9 +71,10 @@ def read_image_embeddings(manifest: RawManifest, items: pl.DataFrame) -> pl.Data
     file = manifest.files.get(Role.IMAGE_FEATURES)
     if file is None:
         return pl.DataFrame(schema=embedding_schema("item_id", 1))
-    if manifest.format == "mmrec":
-        return read_feature_array(file.path, items.height)
-    return read_image_features(file.path, items["asin"].to_list())
+    with as_hashed(file) as path:
+        if manifest.format == "mmrec":
+            return read_feature_array(path, items.height)
+        return read_image_features(path, items["asin"].to_list())
 
 
 def read_text_features(manifest: RawManifest, items: pl.DataFrame) -> pl.DataFrame:
@@ -87,7 +89,8 @@ def read_text_features(manifest: RawManifest, items: pl.DataFrame) -> pl.DataFra
     file = manifest.files.get(Role.TEXT_FEATURES)
     if file is None:
         return pl.DataFrame(schema=embedding_schema("item_id", 1))
-    return read_feature_array(file.path, items.height)
+    with as_hashed(file) as path:
+        return read_feature_array(path, items.height)
 
 
 def read_imported_knn(
@@ -102,11 +105,15 @@ def read_imported_knn(
         As `read_neighbours`.
     """
     file = manifest.files.get(role)
-    return pl.DataFrame(schema=KNN) if file is None else read_neighbours(file.path, items.height)
+    if file is None:
+        return pl.DataFrame(schema=KNN)
+    with as_hashed(file) as path:
+        return read_neighbours(path, items.height)
 
 
 def _load_reviews(manifest: RawManifest, source: Source, source_format: ReviewFormat) -> Dump:
-    reviews = read_reviews(manifest.files[Role.REVIEWS].path, source_format)
+    with as_hashed(manifest.files[Role.REVIEWS]) as path:
+        reviews = read_reviews(path, source_format)
     counts = {"review_lines": reviews.lines, "review_rejects": reviews.rejects.height}
     table, dropped = distinct_pairs(reviews.table)
     counts |= dropped
@@ -133,7 +140,8 @@ def _load_reviews(manifest: RawManifest, source: Source, source_format: ReviewFo
 
     described = pl.DataFrame(schema=RAW_ITEMS)
     if Role.METADATA in manifest.files:
-        metadata = read_metadata(manifest.files[Role.METADATA].path, source_format, asins.to_list())
+        with as_hashed(manifest.files[Role.METADATA]) as path:
+            metadata = read_metadata(path, source_format, asins.to_list())
         described = metadata.table
         rejects.append(metadata.rejects)
         counts |= {
@@ -192,9 +200,10 @@ def _complete(items: pl.DataFrame) -> pl.DataFrame:
 
 
 def _load_import(manifest: RawManifest) -> Dump:
-    path = manifest.files[Role.INTERACTIONS].path
-    imported = read_interactions(path)
-    described = read_items(manifest.files[Role.ITEMS].path)
+    with as_hashed(manifest.files[Role.INTERACTIONS]) as path:
+        imported = read_interactions(path)
+    with as_hashed(manifest.files[Role.ITEMS]) as items_path:
+        described = read_items(items_path)
     item_ids = pl.concat([imported.table["item_id"], described.table["item_id"]]).unique()
     for name, ids in (("userID", imported.table["user_id"].unique()), ("itemID", item_ids)):
         highest = int(ids.to_numpy().max())

@@ -1,18 +1,19 @@
 """Raw files of a data set: found, generated or fetched, verified and hashed; a manifest says what they are."""
 
-import hashlib
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Generator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recmodels.data.catalogue import OPTIONAL_ROLES, DatasetEntry, Role, Source, SourceFormat
 from recmodels.data.digest import digest_of
 from recmodels.data.lines import verify_gzip
 from recmodels.errors import InputError, MissingObject, PermanentFailure
-from recmodels.storage import atomic_file
+from recmodels.storage import atomic_file, file_digest
+from recmodels.validation import problems
 
 # The generator and the downloader are imported where files are made or fetched: httpx alone takes a tenth of the time
 # in which the code server starts, and every asset that reads raw files knows their manifest.
@@ -78,9 +79,71 @@ class RawManifest(BaseModel):
             If it is gone or damaged.
         """
         try:
-            return cls.model_validate_json(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise MissingObject(f"{path}: expected a manifest of raw files, found {error}") from error
+            return cls.parse(path.read_bytes(), str(path))
+        except OSError as error:
+            raise _no_manifest(str(path), error.strerror or str(error)) from error
+
+    @classmethod
+    def parse(cls, text: str | bytes, where: str = "manifest of raw_dumps") -> "RawManifest":
+        """
+        Read the text of a manifest.
+
+        Raises
+        ------
+        MissingObject
+            If it is no whole manifest; `where` says which it is.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise _no_manifest(where, problems(error)) from error
+
+
+def _no_manifest(where: str, found: str) -> MissingObject:
+    return MissingObject(f"{where}: expected a manifest of raw files, found {found}. Materialise raw_dumps again.")
+
+
+@contextlib.contextmanager
+def as_hashed(file: RawFile) -> Generator[Path]:
+    """
+    Yield the path of a raw file for reading, and make sure that it is the file that was hashed, before and after.
+
+    A file of another date is hashed again, so that neither a copy nor a `touch` matters.
+
+    Raises
+    ------
+    InputError
+        If it is gone, holds anything else, or is replaced while the block reads it.
+    """
+    seen = _require_same(file, (file.size, file.mtime_ns), "after it was hashed")
+    yield file.path
+    _require_same(file, seen, "while it was read")
+
+
+def _require_same(file: RawFile, seen: tuple[int, int], when: str) -> tuple[int, int]:
+    """
+    Make sure that a raw file holds what it is described to hold; return the size and time with which it does.
+
+    With the size and time of `seen` that is known already.
+    """
+    now = _changes(file.path)
+    if now != seen and (now[0] != file.size or file_digest(file.path) != file.sha256):
+        raise InputError(
+            str(file.path),
+            expected=f"the raw file of {file.size:,} bytes with sha256 {file.sha256}",
+            found=f"one that was replaced or removed {when}",
+            action="Materialise raw_dumps again when the file is complete.",
+        )
+    return now
+
+
+def _changes(path: Path) -> tuple[int, int]:
+    """Return the size and the time of change of a file; sizes and times that no file has if it is gone."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
 
 
 def prepare_raw_files(
@@ -294,18 +357,5 @@ def _described(path: Path, known: RawFile | None) -> RawFile:
         return known
     verify_gzip(path)
     described = RawFile(path=path, size=status.st_size, mtime_ns=status.st_mtime_ns, sha256=file_digest(path))
-    now = path.stat()
-    if (now.st_size, now.st_mtime_ns) != (described.size, described.mtime_ns):
-        raise InputError(
-            str(path),
-            expected="a file that stays as it is while it is read",
-            found="one that was replaced meanwhile",
-            action="Materialise raw_dumps again when it is complete.",
-        )
+    _require_same(described, (described.size, described.mtime_ns), "while it was hashed")
     return described
-
-
-def file_digest(path: Path) -> str:
-    """Return the sha256 of a file's bytes."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -189,6 +189,24 @@ def test_editing_a_raw_line_changes_the_data_version_and_touching_the_file_does_
     assert changed == {"raw_dumps", "reviews", "interactions"}
 
 
+@pytest.mark.parametrize("what", ["raw file", "manifest"])
+def test_a_file_that_changed_after_it_was_hashed_fails_once_with_a_clear_line(
+    run: Run, data_root: DataRoot, raw_folder: Path, what: str
+) -> None:
+    assert run("prepare", "gift_cards", assets=READ[:1], config=_config(raw_folder)).success
+    path = raw_folder / "Gift_Cards_5.json.gz"
+    if what == "manifest":
+        path = stored_path(data_root.root, "documents", READ[0], "gift_cards", ".json")
+    path.write_bytes(path.read_bytes()[:-20])
+    result = run("prepare", "gift_cards", assets=READ[1:])
+    (text,) = failure_texts(result)
+    assert text.startswith(f"{path}: expected the ")
+    assert "found" in text
+    assert "aterialise raw_dumps" in text
+    assert "\n" not in text
+    assert not [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY]
+
+
 def test_a_failing_blocking_check_stops_what_is_downstream(run: Run, data_root: DataRoot, raw_folder: Path) -> None:
     (raw_folder / "Gift_Cards_5.json.gz").write_bytes(gzip.compress(REVIEWS + b"not json\n" * 5))
     result = run("prepare", "gift_cards", config=_config(raw_folder))

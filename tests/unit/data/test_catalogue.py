@@ -56,8 +56,16 @@ def test_a_user_adds_a_data_set_and_changes_one_value_of_another(tmp_path: Path,
         ("[new]\ntitle = 'x'\ndomain = 'y'", "new: .*sources: Field required"),
         ("[demo.sources.csv]\nfiles = { reviews = 'a' }", "'amazon2014', 'amazon2018', 'amazon2023' or 'mmrec'"),
         ("[demo.sources.amazon2014]\nsplit = 'coin'", "'random', 'temporal', 'leave_last_out' or 'published'"),
-        ("['../up']\ntitle = 'x'", "expected a plain name"),
-        ("[demo.sources.amazon2014.files]\nreviews = '../../etc/passwd'", "expected a plain name"),
+        ("['../up']\ntitle = 'x'", r"catalogue .*catalogue\.toml, .*'\.\./up'.*expected a plain name.*Rename"),
+        ("['$(id)']\ntitle = 'x'", r"catalogue .*catalogue\.toml.*expected a plain name.*found '\$\(id\)'"),
+        (
+            "[demo.sources.amazon2014.files]\nreviews = '../../etc/passwd'",
+            r"catalogue\.toml, demo.*expected a plain name.*passwd",
+        ),
+        (
+            "[demo.sources.amazon2014.files]\nreviews = 'a;rm'",
+            r"catalogue\.toml, demo.*files.*expected a plain name.*'a;rm'",
+        ),
         ("[new]\ntitle = 'x'\ndomain = 'y'\nsources.mmrec.files = { items = 'i' }", "needs a `reviews` or an"),
     ],
 )

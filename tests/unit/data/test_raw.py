@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import struct
 import threading
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 from recmodels.data.catalogue import DatasetEntry, Role, Source, load_catalogue
 from recmodels.data.digest import frame_digest
 from recmodels.data.download import Patience
-from recmodels.data.dump import load_dump
-from recmodels.data.raw import RawManifest, file_digest, find_file, prepare_raw_files, stat_fingerprint
+from recmodels.data.dump import load_dump, read_image_embeddings
+from recmodels.data.raw import RawManifest, find_file, prepare_raw_files, stat_fingerprint
+from recmodels.data.read_reviews import ReviewFormat, Reviews, read_reviews
 from recmodels.errors import InputError, MissingObject, PermanentFailure
+from recmodels.storage import file_digest
 
 ONCE = Patience(attempts=1, first_wait=0.0)
 REVIEW = {"reviewerID": "A", "asin": "B000000001", "overall": 5.0, "unixReviewTime": 10**9, "reviewText": "fine"}
@@ -79,10 +82,14 @@ def test_a_manifest_survives_its_file(folder: Path, tmp_path: Path) -> None:
     manifest = prepare_raw_files(entry_of(), folder)
     manifest.save(tmp_path / "manifest.json")
     assert RawManifest.load(tmp_path / "manifest.json") == manifest
-    (tmp_path / "manifest.json").write_text("{}")
-    for path in (tmp_path / "manifest.json", tmp_path / "none.json"):
-        with pytest.raises(MissingObject, match="expected a manifest of raw files"):
-            RawManifest.load(path)
+    text = (tmp_path / "manifest.json").read_text()
+    for name, content in (("empty.json", "{}"), ("cut.json", text[: len(text) // 2]), ("none.json", None)):
+        if content is not None:
+            (tmp_path / name).write_text(content)
+        with pytest.raises(
+            MissingObject, match=rf"{name}: expected a manifest of raw files, found .*raw_dumps again\.$"
+        ):
+            RawManifest.load(tmp_path / name)
 
 
 def test_plain_files_do_for_packed_ones_and_the_other_way_round(folder: Path) -> None:
@@ -216,5 +223,53 @@ def test_a_file_that_is_replaced_while_it_is_hashed_is_refused(folder: Path, mon
         return digest
 
     monkeypatch.setattr("recmodels.data.raw.file_digest", replaced_meanwhile)
-    with pytest.raises(InputError, match=r"meta.json.gz.*replaced meanwhile|reviews.json.gz.*replaced meanwhile"):
+    with pytest.raises(InputError, match=r"(meta|reviews)\.json\.gz: expected .*replaced .*while it was hashed"):
         prepare_raw_files(entry_of(), folder)
+
+
+@pytest.mark.parametrize("role", [Role.REVIEWS, Role.METADATA])
+def test_a_file_that_is_not_the_one_that_was_hashed_is_not_read(folder: Path, role: Role) -> None:
+    manifest = prepare_raw_files(entry_of(), folder)
+    path = manifest.files[role].path
+    other = path.read_bytes()
+    other = other[:-1] + bytes([other[-1] ^ 1])
+    for content in (other, gzip.compress(b"{}\n"), None):
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+            os.utime(path, ns=(1, 1))
+        with pytest.raises(InputError, match=rf"{path.name}: expected .*sha256.* after it was hashed.*raw_dumps again"):
+            load_dump(manifest, entry_of())
+
+
+def test_a_file_that_was_only_touched_or_copied_is_read(folder: Path) -> None:
+    manifest = prepare_raw_files(entry_of(), folder)
+    for file in manifest.files.values():
+        content = file.path.read_bytes()
+        file.path.unlink()
+        file.path.write_bytes(content)
+        os.utime(file.path, ns=(1, 1))
+    assert load_dump(manifest, entry_of()).reviews.height == 1
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = prepare_raw_files(entry_of(), folder)
+
+    def replaced_meanwhile(path: Path, source_format: ReviewFormat) -> Reviews:
+        table = read_reviews(path, source_format)
+        path.write_bytes(gzip.compress(b"another\n"))
+        return table
+
+    monkeypatch.setattr("recmodels.data.dump.read_reviews", replaced_meanwhile)
+    with pytest.raises(InputError, match=r"reviews\.json\.gz: expected .*while it was read"):
+        load_dump(manifest, entry_of())
+
+
+def test_image_features_are_those_that_were_hashed(folder: Path) -> None:
+    (folder / "images.b").write_bytes(b"B000000001" + struct.pack("<4096f", *range(4096)))
+    manifest = prepare_raw_files(entry_of(), folder)
+    items = load_dump(manifest, entry_of()).items
+    assert read_image_embeddings(manifest, items).height == 1
+    (folder / "images.b").write_bytes(b"B000000001" + struct.pack("<4096f", *range(1, 4097)))
+    with pytest.raises(InputError, match=r"images\.b: expected .*after it was hashed"):
+        read_image_embeddings(manifest, items)
