@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import dagster as dg
 from pydantic import Field
 
 from assets.io_managers import STORED_AT
-from assets.lineage import latest_materialization
+from assets.lineage import latest_materialization, latest_materializations
 from assets.resources import DataRoot
 from recmodels.storage import safe_join
 from recmodels.training.retention import (
@@ -17,6 +18,8 @@ from recmodels.training.retention import (
     superseded_checkpoints,
 )
 
+RECORDS_READ = 1000
+"""Newest records of a model, data set and seed that tell the order of its checkpoints."""
 DELETED = dg.TableSchema(
     [
         dg.TableColumn("checkpoint", "string"),
@@ -51,9 +54,10 @@ def delete_superseded_checkpoints(
     rows: list[dg.TableRecord] = []
     freed = 0
     for record in latest:
-        if STORED_AT not in record.metadata:
+        recorded = _recorded_directories(context.instance, data_root, record)
+        if not recorded:
             continue
-        current = safe_join(data_root.root, *str(record.metadata[STORED_AT].value).split("/"))
+        current = recorded[-1]
         if not current.is_dir():
             context.log.warning(f"{current}, which the latest record names, is gone: nothing beside it is deleted")
             continue
@@ -61,7 +65,7 @@ def delete_superseded_checkpoints(
             finish_removals(current.parent)
         for checkpoint in superseded_checkpoints(
             stored_checkpoints(current.parent),
-            current=current,
+            recorded=recorded,
             versions_in_use=in_use,
             now=datetime.now(UTC),
             keep_days=config.keep_days,
@@ -92,6 +96,17 @@ def _latest_records(instance: dg.DagsterInstance) -> Iterator[dg.AssetMaterializ
         for partition in sorted(instance.get_materialized_partitions(key)):
             if record := latest_materialization(instance, key, partition):
                 yield record
+
+
+def _recorded_directories(
+    instance: dg.DagsterInstance, data_root: DataRoot, latest: dg.AssetMaterialization
+) -> list[Path]:
+    """Return the directories that the records of a partition name, in the order of the records; none for tables."""
+    if STORED_AT not in latest.metadata or latest.partition is None:
+        return []
+    records = latest_materializations(instance, latest.asset_key, latest.partition, RECORDS_READ)
+    names = [str(record.metadata[STORED_AT].value) for record in reversed(records) if STORED_AT in record.metadata]
+    return [safe_join(data_root.root, *name.split("/")) for name in names]
 
 
 def _versions_read(record: dg.AssetMaterialization) -> list[str]:

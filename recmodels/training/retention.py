@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -57,7 +57,7 @@ def _data_version(path: Path) -> str | None:
 def superseded_checkpoints(
     stored: Collection[StoredCheckpoint],
     *,
-    current: Path,
+    recorded: Sequence[Path],
     versions_in_use: Collection[str],
     now: datetime,
     keep_days: float,
@@ -70,12 +70,16 @@ def superseded_checkpoints(
     by a newer one, within the last `keep_days` days, because a run in progress may still read them. If the current
     one is not there, all are kept: an older one is then the best there is.
 
+    Which is newer is told by the order of the records, not by dates: clocks are set back. A checkpoint that has a later
+    date than all that came after it is kept, as nobody knows how long ago it was replaced.
+
     Parameters
     ----------
     stored
         As `stored_checkpoints` returns them.
-    current
-        The directory that the latest record names.
+    recorded
+        The directories that the records name, in the order of the records: the last one is the current checkpoint.
+        Directories that no record names, left by killed runs, take their place by date.
     versions_in_use
         Data versions that current results say they read.
     now
@@ -90,11 +94,12 @@ def superseded_checkpoints(
     """
     if not keep_days >= 0:
         raise InputError("keep_days", expected="a number of days, 0 or more", found=str(keep_days))
-    ordered = sorted(stored, key=lambda checkpoint: (checkpoint.written, checkpoint.path.name))
-    kept = {checkpoint.path for checkpoint in ordered if checkpoint.path == current}
+    ordered = _in_order(stored, recorded)
+    current = [checkpoint for checkpoint in ordered if recorded and checkpoint.path == recorded[-1]]
+    kept = {checkpoint.path for checkpoint in current}
     if not kept:
         return []
-    held = {checkpoint.data_version for checkpoint in ordered if checkpoint.path == current}
+    held = {checkpoint.data_version for checkpoint in current}
     for checkpoint in reversed(ordered):
         if checkpoint.data_version is None:
             kept.add(checkpoint.path)
@@ -102,12 +107,24 @@ def superseded_checkpoints(
             kept.add(checkpoint.path)
             held.add(checkpoint.data_version)
     limit = now - timedelta(days=keep_days)
-    replaced = [*(later.written for later in ordered[1:]), *(last.written for last in ordered[-1:])]
-    return [
-        checkpoint
-        for checkpoint, replaced_at in zip(ordered, replaced, strict=True)
-        if checkpoint.path not in kept and replaced_at <= limit
-    ]
+    superseded: list[StoredCheckpoint] = []
+    for position, checkpoint in enumerate(ordered):
+        later = (each.written for each in ordered[position + 1 :] if each.written >= checkpoint.written)
+        replaced = next(later, None if checkpoint.path in recorded else checkpoint.written)
+        if checkpoint.path not in kept and replaced is not None and replaced <= limit:
+            superseded.append(checkpoint)
+    return superseded
+
+
+def _in_order(stored: Collection[StoredCheckpoint], recorded: Sequence[Path]) -> list[StoredCheckpoint]:
+    """Return checkpoints in the order of their records; each without a record before the first of a later date."""
+    position = {path: index for index, path in enumerate(recorded)}
+    by_date = sorted(stored, key=lambda checkpoint: (checkpoint.written, checkpoint.path.name))
+    ordered = sorted((each for each in by_date if each.path in position), key=lambda each: position[each.path])
+    for orphan in (each for each in by_date if each.path not in position):
+        later = (index for index, each in enumerate(ordered) if each.written > orphan.written)
+        ordered.insert(next(later, len(ordered)), orphan)
+    return ordered
 
 
 def remove_checkpoint(checkpoint: StoredCheckpoint) -> None:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -175,6 +176,49 @@ def test_an_interrupted_removal_is_finished(data_root: DataRoot, tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.parametrize("clock_days", [-20_000, 20_000], ids=["set back", "set ahead"])
+def test_neither_the_current_nor_a_needed_checkpoint_goes_whatever_the_clock_says(
+    data_root: DataRoot, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, clock_days: int
+) -> None:
+    scored = _train(data_root, instance, "a", age_days=100)
+    _evaluate(instance, "a")
+    replaced_just_now = _train(data_root, instance, "b", age_days=90)
+    current = _train(data_root, instance, "c", age_days=100 - clock_days)
+    for now in (datetime.now(UTC), datetime.now(UTC) + timedelta(days=clock_days)):
+        with monkeypatch.context() as patch:
+            patch.setattr("pipelines.retention.datetime", SimpleNamespace(now=lambda _, now=now: now))
+            gone = _clean(data_root, instance)
+        assert current.is_dir()
+        assert scored.is_dir()
+        if clock_days < 0:  # `current` is dated long before what it replaced
+            assert gone == []
+            assert replaced_just_now.is_dir()
+    assert recorded_directory(instance, data_root, KEY, PARTITION) == current
+
+
+def test_what_was_replaced_while_the_clock_was_wrong_goes_when_a_later_checkpoint_is_old() -> None:
+    dates = {"first": -10, "clock_back": -9000, "second": -5, "clock_ahead": 9000, "third": -2}
+    stored = [StoredCheckpoint(Path(name), NOW + timedelta(days=days), name) for name, days in dates.items()]
+
+    def gone(days_later: float) -> set[str]:
+        return {
+            checkpoint.path.name
+            for checkpoint in superseded_checkpoints(
+                stored,
+                recorded=[Path(name) for name in dates],
+                versions_in_use=(),
+                now=NOW + timedelta(days=days_later),
+                keep_days=30,
+            )
+        }
+
+    assert gone(0) == set()
+    assert gone(24) == set()
+    assert gone(26) == {"first", "clock_back"}
+    assert gone(400) == {"first", "clock_back"}  # when "second" was replaced, nobody knows
+    assert gone(9100) == {"first", "clock_back", "second"}
+
+
 AGES = st.lists(st.tuples(st.floats(-5, 200), st.sampled_from(["a", "b", "c", None])), min_size=1, max_size=8)
 
 
@@ -186,8 +230,10 @@ def test_whatever_is_stored_nothing_needed_goes(
         StoredCheckpoint(Path(f"run{index}"), NOW - timedelta(days=age), version)
         for index, (age, version) in enumerate(ages)
     ]
+    # Records in any order of the dates, and directories that no record names.
     current = stored[chosen % len(stored)]
-    gone = superseded_checkpoints(stored, current=current.path, versions_in_use=in_use, now=NOW, keep_days=keep_days)
+    recorded = [*(each.path for each in stored[: chosen // 2] if each != current), current.path]
+    gone = superseded_checkpoints(stored, recorded=recorded, versions_in_use=in_use, now=NOW, keep_days=keep_days)
     left = [checkpoint for checkpoint in stored if checkpoint not in gone]
     assert current in left
     assert {checkpoint.data_version for checkpoint in left} >= in_use & {each.data_version for each in stored}
@@ -198,7 +244,7 @@ def test_whatever_is_stored_nothing_needed_goes(
 @pytest.mark.parametrize("keep_days", [-1.0, float("nan")])
 def test_a_senseless_number_of_days_is_refused(keep_days: float) -> None:
     with pytest.raises(InputError, match="keep_days"):
-        superseded_checkpoints([], current=Path("a"), versions_in_use=(), now=NOW, keep_days=keep_days)
+        superseded_checkpoints([], recorded=[Path("a")], versions_in_use=(), now=NOW, keep_days=keep_days)
 
 
 def test_the_schedule_waits_for_somebody_to_start_it(data_root: DataRoot) -> None:
