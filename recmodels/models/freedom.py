@@ -17,17 +17,17 @@ class Config(ModelConfig):
     """Settings of FREEDOM."""
 
     n_ui_layers: int = Field(default=2, ge=1)
-    """Layers of the convolution over the user-item graph."""
+    """Layers L_UI of the convolution over the user-item graph, averaged from layer 0 on."""
     n_ii_layers: int = Field(default=1, ge=1)
-    """Layers of the propagation over the item-item graph, of which the last is kept."""
+    """Layers L_II of the propagation over the item-item graph, of which the last is kept."""
     neighbours: int = Field(default=10, ge=1)
-    """Neighbours k of an item in each modality's graph, itself included."""
+    """Neighbours k of a node in each graph of similar nodes, itself included."""
     image_weight: float = Field(default=0.1, ge=0, le=1)
     """Share of the image graph in the item-item graph; the text graph has the rest. A modality alone has all."""
     edge_drop: float = Field(default=0.8, ge=0, lt=1)
     """Share of the user-item edges left out in each epoch; the published grid is 0.8 and 0.9."""
     modality_weight: float = Field(default=1e-3, ge=0)
-    """Weight of the ranking losses of the projected features; the published grid is 0 to 1e-3. 0 needs no features."""
+    """Weight of the ranking losses of the projected item features; the published grid is 0 to 1e-3. 0 needs none."""
     trainable_features: bool = False
     """Train copies of the features, as the published program does, in place of frozen ones."""
 
@@ -37,15 +37,7 @@ class Model(base.Model):
 
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, generator)
-        if not data.item_knn:
-            raise InputError("training data of freedom", expected="item_text_knn or item_image_knn", found="neither")
-        if config.modality_weight and not data.item_features:
-            raise InputError(
-                "training data of freedom",
-                expected="item_text_embeddings or item_image_embeddings, as modality_weight is above 0",
-                found="neither",
-                action="Set modality_weight to 0 to train from the neighbour tables alone.",
-            )
+        _check(config, data)
         self.n_ui_layers, self.n_ii_layers = config.n_ui_layers, config.n_ii_layers
         self.edge_drop, self.modality_weight = config.edge_drop, config.modality_weight
         self.nodes = node_table(data.n_users, data.n_items, config.embedding_size, generator)
@@ -76,19 +68,52 @@ class Model(base.Model):
         return self._embed(self.adjacency)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
-        """Return the ranking loss and that of each modality's projected features."""
+        """Return the ranking losses of the embeddings and of what describes users and items."""
         all_users, all_items = self._embed(self.thinned)
         user = rows(all_users, users)
         positive, negative = rows(all_items, torch.cat([positives, negatives])).chunk(2)
-        parts = {"bpr": bpr_loss(row_dot(user, positive - negative))}
-        for modality, features in self.features.present():
-            parts[modality] = self.modality_weight * bpr_loss(features.margins(user, positives, negatives))
-        return parts
+        difference = positive - negative
+        return {
+            "bpr": bpr_loss(row_dot(user, difference)),
+            **self._item_losses(user, positives, negatives),
+            **self._user_losses(users, difference),
+        }
+
+    def _item_losses(self, user: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        """Return the ranking loss of each modality's projected features."""
+        return {
+            modality: self.modality_weight * bpr_loss(features.margins(user, positives, negatives))
+            for modality, features in self.features.present()
+        }
+
+    def _user_losses(self, users: Tensor, difference: Tensor) -> dict[str, Tensor]:
+        """Return nothing: FREEDOM has no features of users. `difference` is positive less negative item."""
+        return {}
 
     def _embed(self, adjacency: Adjacency) -> tuple[Tensor, Tensor]:
-        sizes = [self.n_users, self.n_items]
-        users, items = light_gcn(adjacency, self.nodes, self.n_ui_layers).split(sizes)
-        item_side = self.nodes.split(sizes)[1]
-        for _ in range(self.n_ii_layers):
-            item_side = propagate(self.item_graph, item_side)
-        return users, items + item_side
+        users, items = light_gcn(adjacency, self.nodes, self.n_ui_layers).split([self.n_users, self.n_items])
+        return self._with_similar_users(users), items + self._over(self.item_graph, 1, self.n_ii_layers)
+
+    def _with_similar_users(self, users: Tensor) -> Tensor:
+        """Return the users as they are: FREEDOM has no graph of users."""
+        return users
+
+    def _over(self, graph: Adjacency, side: int, n_layers: int) -> Tensor:
+        """Return the last layer over a graph of users (side 0) or items (side 1)."""
+        nodes = self.nodes.split([self.n_users, self.n_items])[side]
+        for _ in range(n_layers):
+            nodes = propagate(graph, nodes)
+        return nodes
+
+
+def _check(config: Config, data: TrainingData) -> None:
+    where = "training data"
+    if not data.item_knn:
+        raise InputError(where, expected="item_text_knn or item_image_knn", found="neither")
+    if config.modality_weight and not data.item_features:
+        raise InputError(
+            where,
+            expected="item_text_embeddings or item_image_embeddings, as modality_weight is above 0",
+            found="neither",
+            action="Set modality_weight to 0 to train from the neighbour tables alone.",
+        )
