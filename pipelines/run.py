@@ -3,37 +3,13 @@
 import argparse
 import os
 import sys
-import time
-import tomllib
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-import dagster as dg
-import polars as pl
 from rich.console import Console
-from rich.table import Table
 
-from assets.checks.declare import read_table
-from assets.evaluation import HEADLINE
-from assets.io_managers import stored_path
-from assets.partitions import seed_keys
-from assets.profiles import CACHE as PROFILE_CACHE
-from assets.profiles import ProfilesConfig
-from assets.raw import RawDumpsConfig
-from assets.resources import DataRoot
-from pipelines import doctor
-from pipelines.instance import end_lost_runs, open_instance, prepare_home, process_tag
-from pipelines.jobs import assets_of_models
-from pipelines.logs import wants_json
-from pipelines.progress import ProgressDisplay
-from recmodels.data.catalogue import load_catalogue
-from recmodels.errors import InputError, RecmodelsError
-from recmodels.models.registry import DEFAULT_MODELS, MODELS
-from recmodels.profiles.config import resolve_profile_config
-from recmodels.profiles.write import Estimate, estimate_item_profiles, estimate_user_profiles
-from recmodels.storage import data_root
+from recmodels.errors import RecmodelsError
+from recmodels.models.registry import DEFAULT_MODELS
 
 DEFAULT_SEEDS = ("0", "1", "2")
 
@@ -45,7 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     console = Console(highlight=False)
     try:
-        return options.command(options, console)
+        # Definitions hold the data sets and seeds there are, so that a mistake in their settings shows on import.
+        from pipelines.commands import COMMANDS
+
+        return COMMANDS[options.command](options, console)
     except RecmodelsError as error:
         console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
         return 1
@@ -65,18 +44,18 @@ def _parser() -> argparse.ArgumentParser:
         "--no-download", action="store_true", help="fail where raw files are missing instead of fetching them"
     )
     _add_profile_options(run)
-    run.set_defaults(command=_run)
+    run.set_defaults(command="run")
     estimate = commands.add_parser("estimate", help="say what profiles would take and cost, without a call")
     estimate.add_argument("--dataset", default="demo", help="a key of the catalogue, with its tables materialised")
     _add_profile_options(estimate)
-    estimate.set_defaults(command=_estimate)
+    estimate.set_defaults(command="estimate")
     check = commands.add_parser("doctor", help="say what this machine has for a run, and what it lacks")
     check.add_argument("--dataset", default="demo", help="a key of the catalogue (default: %(default)s)")
     _add_profile_options(check)
-    check.set_defaults(command=_doctor)
+    check.set_defaults(command="doctor")
     dev = commands.add_parser("dev", help="open the Dagster UI with its daemon")
     dev.add_argument("--port", default="3000", help="port on 127.0.0.1 (default: %(default)s)")
-    dev.set_defaults(command=_dev)
+    dev.set_defaults(command="dev")
     return parser
 
 
@@ -89,142 +68,6 @@ def _add_profile_options(command: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="a setting of the back-end such as answer_tokens=96; may be repeated",
     )
-
-
-def _profile_settings(options: argparse.Namespace) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for text in options.profile_setting:
-        name, _, value = text.partition("=")
-        try:
-            settings[name.strip()] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            settings[name.strip()] = value
-    return settings
-
-
-def _choice(kind: str, text: str, known: Sequence[str]) -> list[str]:
-    chosen = [part.strip() for part in text.split(",") if part.strip()]
-    for name in chosen:
-        if name not in known:
-            raise InputError(kind, expected=f"one of {', '.join(known)}", found=repr(name))
-    return chosen
-
-
-def _run(options: argparse.Namespace, console: Console) -> int:
-    (dataset,) = _choice("--dataset", options.dataset, list(load_catalogue())) or ["demo"]
-    models = list(MODELS) if options.models == "all" else _choice("--models", options.models, list(MODELS))
-    seeds = _choice("--seeds", options.seeds, seed_keys())
-    started = time.monotonic()
-    instance = open_instance()
-    from pipelines.definitions import defs
-
-    console.print(f"[bold]recmodels[/]: data set [bold]{dataset}[/], everything under {data_root()}", soft_wrap=True)
-    raw_dir = str(options.raw_dir.resolve()) if options.raw_dir else ""
-    profiles = ProfilesConfig(backend=options.profiles, settings=_profile_settings(options))
-    prepare_config = {
-        "raw_dumps": RawDumpsConfig(raw_dir=raw_dir, download=not options.no_download),
-        "item_profiles": profiles,
-        "user_profiles": profiles,
-    }
-    train_assets = assets_of_models(models or DEFAULT_MODELS)
-    loggers: dict[str, Any] = {"progress": {}} | ({"console": {}} if wants_json() else {})
-    with ProgressDisplay(console) as progress, instance:
-        for lost in end_lost_runs(instance):
-            console.print(f"run {lost[:8]} was killed earlier; this one goes on where it stopped")
-        steps = [("prepare", dataset, None, prepare_config)]
-        steps += [("train", dg.MultiPartitionKey({"dataset": dataset, "seed": s}), train_assets, {}) for s in seeds]
-        steps += [("evaluate", dataset, None, {})]
-        for name, partition, selection, configs in steps:
-            console.print(f"[bold]{name}[/] {partition}")
-            result = defs.resolve_job_def(name).execute_in_process(
-                run_config=dg.RunConfig(ops=configs, loggers=loggers),
-                instance=instance,
-                partition_key=partition,
-                asset_selection=selection,
-                raise_on_error=False,
-                tags=process_tag(),
-            )
-            if not result.success:
-                for failure in progress.failures:
-                    console.print(f"error: {failure}", style="red", markup=False, soft_wrap=True)
-                console.print("What was materialised before is intact; run the same command again to go on.")
-                return 1
-    _print_outcome(console, dataset, time.monotonic() - started)
-    return 0
-
-
-def _print_outcome(console: Console, dataset: str, seconds: float) -> None:
-    root = data_root()
-    board = pl.read_parquet(stored_path(root, "tables", dg.AssetKey("leaderboard"), dataset, ".parquet"))
-    table = _plain_table(f"{dataset}: test rows, mean ± standard deviation over seeds")
-    table.add_column("model", no_wrap=True)
-    table.add_column("seeds", justify="right", no_wrap=True)
-    for metric, k in HEADLINE:
-        table.add_column(f"{metric}@{k}", justify="right", no_wrap=True)
-    for (model,), group in board.group_by("model", maintain_order=True):
-        cells = {(row["metric"], row["k"]): row for row in group.iter_rows(named=True)}
-        table.add_row(str(model), str(group["n_seeds"][0]), *(_mean_and_spread(cells[figure]) for figure in HEADLINE))
-    console.print(table)
-    report = stored_path(root, "documents", dg.AssetKey("report"), dataset, ".html")
-    console.print(f"recommendations  {root / 'tables' / 'recommendations'}", soft_wrap=True)
-    console.print(f"report           {report}", soft_wrap=True)
-    console.print(f"user interface   make dev, then http://127.0.0.1:3000   ({seconds:.0f} s in all)", soft_wrap=True)
-
-
-def _plain_table(title: str) -> Table:
-    return Table(title=title, box=None, pad_edge=False, padding=(0, 2, 0, 0))
-
-
-def _mean_and_spread(cell: dict[str, float | None]) -> str:
-    return f"{cell['mean']:.4f}" + ("" if cell["std"] is None else f"±{cell['std']:.4f}")
-
-
-def _estimate(options: argparse.Namespace, console: Console) -> int:
-    (dataset,) = _choice("--dataset", options.dataset, list(load_catalogue()))
-    entry, root = load_catalogue()[dataset], DataRoot()
-    names = ("items", "users", "reviews", "interactions")
-    with open_instance() as instance:
-        items, users, reviews, interactions = (read_table(instance, root, name, dataset) for name in names)
-    config = resolve_profile_config(
-        entry.profiles, {"backend": options.profiles} if options.profiles else {}, _profile_settings(options)
-    )
-    shared: dict[str, Any] = {"domain": entry.domain, "config": config, "cache_path": root.cache(PROFILE_CACHE)}
-    estimates = {
-        "items": estimate_item_profiles(items, reviews, interactions, **shared),
-        "users": estimate_user_profiles(items, None, reviews, interactions, n_users=users.height, **shared),
-    }
-    table = _plain_table(f"{dataset}: profiles by {config.backend}, without a call")
-    table.add_column("")
-    for kind in estimates:
-        table.add_column(kind, justify="right")
-    for field in fields(Estimate):
-        values = [getattr(estimate, field.name) for estimate in estimates.values()]
-        table.add_row(field.name.replace("_", " "), *(_shown(value) for value in values))
-    console.print(table)
-    return 0
-
-
-def _shown(value: float | bool | None) -> str:
-    if value is None:
-        return "unknown before a first run"
-    return str(value) if isinstance(value, bool) else f"{value:,.2f}".removesuffix(".00")
-
-
-def _doctor(options: argparse.Namespace, console: Console) -> int:
-    catalogue = load_catalogue()
-    (dataset,) = _choice("--dataset", options.dataset, list(catalogue))
-    entry = catalogue.pop(dataset)
-    profiles = resolve_profile_config(
-        entry.profiles, {"backend": options.profiles} if options.profiles else {}, _profile_settings(options)
-    )
-    return doctor.show(doctor.examine(entry, profiles, data_root(), list(catalogue.values())), console)
-
-
-def _dev(options: argparse.Namespace, _console: Console) -> int:
-    prepare_home()
-    workspace = Path(__file__).resolve().parent.parent / "workspace.yaml"
-    command = [str(Path(sys.executable).with_name("dagster")), "dev", "-w", str(workspace)]
-    os.execv(command[0], [*command, "-h", "127.0.0.1", "-p", options.port])  # noqa: S606 the arguments are a list, no shell
 
 
 if __name__ == "__main__":

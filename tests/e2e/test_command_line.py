@@ -102,6 +102,45 @@ def test_a_mistake_on_the_command_line_is_one_clear_line(
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("catalogue", "words"),
+    [
+        ("['../evil']\ntitle = 'x'", ("'../evil'", "expected a plain name")),
+        ("['a;rm -rf']\ntitle = 'x'", ("'a;rm -rf'", "expected a plain name")),
+        ("[demo.sources.amazon2014.files]\nreviews = '../x.json'", ("demo", "'../x.json'", "expected a plain name")),
+        ("[demo", ("expected a readable TOML file",)),
+    ],
+)
+def test_a_mistake_in_the_catalogue_is_one_clear_line_with_the_name_of_its_file(
+    tmp_path: Path, catalogue: str, words: tuple[str, ...]
+) -> None:
+    done = _recmodels(tmp_path / "data", "run", catalogue=catalogue)
+    (line,) = done.stdout.splitlines()
+    assert done.returncode == 1
+    assert line.startswith(f"error: catalogue {tmp_path / 'catalogue.toml'}")
+    assert all(word in line for word in words)
+    assert not done.stderr
+
+
+def test_seeds_that_are_none_are_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECMODELS_SEEDS", "0,$(id)")
+    done = _recmodels(tmp_path / "data", "run")
+    assert done.returncode == 1
+    assert done.stdout.startswith("error: RECMODELS_SEEDS: expected distinct whole numbers")
+    assert not done.stderr
+
+
+def test_the_code_location_says_which_catalogue_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.toml"
+    path.write_text("['../evil']\ntitle = 'x'")
+    command = [sys.executable, "-c", "import pipelines.definitions"]
+    environment = os.environ | {"RECMODELS_CATALOGUE": str(path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith(f"recmodels.errors.InputError: catalogue {path}, ['../evil']: expected a plain name")
+
+
 def test_a_data_root_that_cannot_be_written_is_told_before_anything_runs(tmp_path: Path) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")
