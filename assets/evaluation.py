@@ -9,19 +9,25 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from assets.lineage import SPLIT_DIGEST, materialized
+from assets.lineage import SPLIT_DIGEST, inline_image, inline_table, materialized
 from assets.partitions import ALL_SEEDS, DATASET_SEEDS, seed_of
 from assets.stage import stage_asset, stage_multi_asset
 from assets.training import checkpoint_key
 from recmodels.data.split import split_digest
 from recmodels.models.registry import FLOORS, MODELS
+from recmodels.reporting.tables import (
+    HEADLINE,
+    figure_name,
+    leaderboard_figures,
+    leaderboard_summary,
+    metrics_by_group,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CODE_VERSION = "1"
 GROUP = "evaluation"
-HEADLINE = (("recall", 10), ("recall", 20), ("ndcg", 10), ("ndcg", 20))
 
 
 def metrics_key(model: str) -> dg.AssetKey:
@@ -105,6 +111,7 @@ def _evaluated(
     interactions: pl.DataFrame,
 ) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
     from recmodels.evaluation.evaluator import evaluate
+    from recmodels.reporting.charts import recall_by_group
 
     result = evaluate(user_embeddings, item_embeddings, _pairs(interactions, "train"), _pairs(interactions, "test"))
     run = {
@@ -118,12 +125,16 @@ def _evaluated(
         n_users=pl.lit(result.per_user.height, pl.Int32),
         **_same("metric", "k", "value"),
     )
-    headline = {f"{metric}@{k}": result.value(metric, k) for metric, k in HEADLINE}
+    metrics = pl.concat([overall, result.groups])
     yield materialized(
         context,
-        pl.concat([overall, result.groups]).select(**run, **_same(*overall.columns)),
+        metrics.select(**run, **_same(*overall.columns)),
         key=metrics_key(model),
-        metadata=headline,
+        metadata={
+            "figures": inline_table(metrics_by_group(metrics)),
+            "recall_by_group": inline_image(recall_by_group(metrics)),
+            **{figure_name(metric, k): result.value(metric, k) for metric, k in HEADLINE},
+        },
     )
     yield materialized(
         context, result.per_user.select(**run, **_same(*result.per_user.columns)), key=user_metrics_key(model)
@@ -160,7 +171,7 @@ def leaderboard(
     Results that were measured on another split are left out and counted.
     """
     from recmodels.evaluation.leaderboard import leaderboard as ranked
-    from recmodels.evaluation.leaderboard import wide
+    from recmodels.reporting.charts import leaderboard_bars
 
     frames = [frame for by_seed in metrics.values() for frame in by_seed.values()]
     everything = pl.concat(frames).filter(pl.col("grouping") == "all")
@@ -168,18 +179,15 @@ def leaderboard(
     board = ranked(current.select("model", "seed", "metric", "k", "value"))
     outdated = everything.select("model", "seed").unique().height - current.select("model", "seed").unique().height
     return materialized(
-        context, board, metadata={"table": _markdown(wide(board)), "results_of_another_split_left_out": outdated}
+        context,
+        board,
+        metadata={
+            "summary": dg.MetadataValue.md(leaderboard_summary(board)),
+            "figures": inline_table(leaderboard_figures(board)),
+            "recall": inline_image(leaderboard_bars(board)),
+            "results_of_another_split_left_out": outdated,
+        },
     )
-
-
-def _markdown(table: pl.DataFrame) -> dg.MarkdownMetadataValue:
-    columns = ["model", "n_seeds", *(f"{metric}@{k}" for metric, k in HEADLINE)]
-    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    lines += [
-        "| " + " | ".join(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row) + " |"
-        for row in table.select(columns).iter_rows()
-    ]
-    return dg.MetadataValue.md("\n".join(lines))
 
 
 evaluations = [metrics_assets(model) for model in MODELS] + [floor_assets(floor) for floor in FLOORS]

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.lineage import SPLIT_DIGEST, materialized
+from assets.lineage import SPLIT_DIGEST, inline_image, inline_table, materialized
 from assets.partitions import entry_of
 from assets.stage import stage_multi_asset
 from recmodels.data.checks import differences, fewest_interactions, sizes
 from recmodels.data.dump import load_dump
 from recmodels.data.raw import RawManifest
 from recmodels.data.split import split_digest, split_interactions, without_training
+from recmodels.reporting.tables import split_sizes
 
 CODE_VERSION = "1"
 GROUP = "interactions"
@@ -41,6 +42,8 @@ def _table(key: str, description: str) -> dg.AssetSpec:
 )
 def read_raw_dumps(context: dg.AssetExecutionContext, raw_dumps: str) -> Iterator[dg.MaterializeResult[object]]:
     """Read the raw files, keep the k-core, number users and items, and split each user's rows."""
+    from recmodels.reporting.charts import rows_of_users_and_items
+
     entry = entry_of(context.partition_key)
     manifest = RawManifest.parse(raw_dumps)
     source = entry.sources[manifest.format]
@@ -61,6 +64,8 @@ def read_raw_dumps(context: dg.AssetExecutionContext, raw_dumps: str) -> Iterato
         "interactions": {
             SPLIT_DIGEST: split_digest(interactions),
             "split": f"{source.split}, seed {source.split_seed}",
+            "splits": inline_table(split_sizes(interactions)),
+            "activity": inline_image(rows_of_users_and_items(interactions)),
             "k_core": source.k_core,
             "sizes": dg.MetadataValue.json(found.model_dump()),
             "fewest_interactions": dg.MetadataValue.json(fewest_interactions(interactions)),

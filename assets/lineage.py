@@ -9,6 +9,7 @@ import polars as pl
 
 from assets.partitions import dataset_of
 from recmodels.data.digest import digest_of, frame_digest
+from recmodels.reporting.tables import shortened
 
 PREVIEW_ROWS = 5
 PREVIEW_CHARACTERS = 120
@@ -34,7 +35,7 @@ def materialized(
     data_version
         Digest of the content; worked out here if `value` is a table.
     metadata
-        What this asset has to say beyond the shared entries.
+        What this asset has to say beyond the shared entries, and before them.
     key
         Which asset of a multi-asset this is.
     """
@@ -50,7 +51,7 @@ def materialized(
     if digest is not None:
         entries[SPLIT_DIGEST] = digest
     return dg.MaterializeResult(
-        asset_key=key, value=value, data_version=dg.DataVersion(data_version), metadata=entries | dict(metadata or {})
+        asset_key=key, value=value, data_version=dg.DataVersion(data_version), metadata={**(metadata or {}), **entries}
     )
 
 
@@ -58,25 +59,28 @@ def table_metadata(frame: pl.DataFrame) -> dict[str, Any]:
     """Return row count, column schema and a short preview; embedding columns are left out of the preview."""
     columns = [dg.TableColumn(name, str(dtype)) for name, dtype in frame.schema.items()]
     shown = [name for name, dtype in frame.schema.items() if not isinstance(dtype, pl.Array)]
-    rows = [
-        {name: _short(value) for name, value in row.items()}
-        for row in frame.select(shown).head(PREVIEW_ROWS).iter_rows(named=True)
-    ]
     entries: dict[str, Any] = {
         "dagster/row_count": dg.MetadataValue.int(frame.height),
         "dagster/column_schema": dg.TableSchema(columns=columns),
     }
-    if rows:
-        entries["preview"] = dg.MetadataValue.table(
-            records=[dg.TableRecord(row) for row in rows],
-            schema=dg.TableSchema(columns=[dg.TableColumn(name, "string") for name in shown]),
-        )
+    if frame.height:
+        entries["preview"] = inline_table(frame.select(shown).head(PREVIEW_ROWS))
     return entries
 
 
-def _short(value: object) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) <= PREVIEW_CHARACTERS else text[: PREVIEW_CHARACTERS - 1] + "…"
+def inline_table(frame: pl.DataFrame, characters: int = PREVIEW_CHARACTERS) -> dg.TableMetadataValue:
+    """Return a small table that the user interface shows in place, as plain text; longer cells are cut."""
+    return dg.MetadataValue.table(
+        records=[
+            dg.TableRecord({name: _short(value, characters) for name, value in row.items()})
+            for row in frame.iter_rows(named=True)
+        ],
+        schema=dg.TableSchema(columns=[dg.TableColumn(name, "string") for name in frame.columns]),
+    )
+
+
+def _short(value: object, characters: int) -> str:
+    return shortened(", ".join(map(str, value)) if isinstance(value, list) else str(value), characters)
 
 
 def inline_image(png: bytes) -> dg.MarkdownMetadataValue:

@@ -5,17 +5,27 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from assets.lineage import materialized
+from assets.lineage import inline_table, materialized
 from assets.partitions import entry_of
 from assets.resources import DataRoot
 from assets.stage import stage_asset
 from recmodels.profiles.config import ProfileConfig, resolve_profile_config
 from recmodels.profiles.runner import Progress
-from recmodels.profiles.write import ProfileResult, write_item_profiles, write_user_profiles
+from recmodels.profiles.write import (
+    Explanation,
+    ProfileResult,
+    explain_item,
+    explain_user,
+    write_item_profiles,
+    write_user_profiles,
+)
+from recmodels.reporting.examples import example_items, example_users, profiles_and_evidence
 
 CODE_VERSION = "1"
 GROUP = "profiles"
 CACHE = "profiles.sqlite"
+N_EXAMPLES = 3
+EXAMPLE_CHARACTERS = 400
 
 
 class ProfilesConfig(dg.Config):
@@ -48,16 +58,21 @@ def item_profiles(
     From title and description, or from training reviews where there is no description (BLAST, stage 1). `source` names
     who wrote it.
     """
+    domain, settings = entry_of(context.partition_key).domain, _resolved(context, config)
     result = write_item_profiles(
         items,
         reviews,
         interactions,
-        domain=entry_of(context.partition_key).domain,
-        config=_resolved(context, config),
+        domain=domain,
+        config=settings,
         cache_path=data_root.cache(CACHE),
         progress=_logged(context),
     )
-    return _recorded(context, result)
+    shown = example_items(interactions, N_EXAMPLES)
+    of_shown = [table.filter(pl.col("item_id").is_in(shown)) for table in (reviews, interactions)]
+    return _recorded(
+        context, result, [explain_item(item, items, *of_shown, domain=domain, config=settings) for item in shown]
+    )
 
 
 @stage_asset(
@@ -81,18 +96,25 @@ def user_profiles(
 
     `source` names who wrote it.
     """
+    domain, settings = entry_of(context.partition_key).domain, _resolved(context, config)
     result = write_user_profiles(
         items,
         item_profiles,
         reviews,
         interactions,
         n_users=users.height,
-        domain=entry_of(context.partition_key).domain,
-        config=_resolved(context, config),
+        domain=domain,
+        config=settings,
         cache_path=data_root.cache(CACHE),
         progress=_logged(context),
     )
-    return _recorded(context, result)
+    shown = example_users(interactions, N_EXAMPLES)
+    of_shown = [table.filter(pl.col("user_id").is_in(shown)) for table in (reviews, interactions)]
+    explanations = [
+        explain_user(user, items, item_profiles, *of_shown, n_users=users.height, domain=domain, config=settings)
+        for user in shown
+    ]
+    return _recorded(context, result, explanations)
 
 
 def _resolved(context: dg.AssetExecutionContext, config: ProfilesConfig) -> ProfileConfig:
@@ -110,11 +132,14 @@ def _logged(context: dg.AssetExecutionContext):
     return log
 
 
-def _recorded(context: dg.AssetExecutionContext, result: ProfileResult) -> dg.MaterializeResult[pl.DataFrame]:
+def _recorded(
+    context: dg.AssetExecutionContext, result: ProfileResult, examples: list[Explanation]
+) -> dg.MaterializeResult[pl.DataFrame]:
     return materialized(
         context,
         result.table,
         metadata={
+            "examples": inline_table(profiles_and_evidence(result.table, examples), EXAMPLE_CHARACTERS),
             **result.stats,
             "dead_letters": dg.MetadataValue.json(result.dead_letters.head(100).to_dicts()),
         },

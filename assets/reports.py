@@ -15,6 +15,8 @@ from assets.training import checkpoint_key
 from recmodels.models.registry import FLOORS, MODELS
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.write import explain_item, explain_user
+from recmodels.reporting.examples import example_items, example_users
+from recmodels.reporting.tables import leaderboard_summary
 
 CODE_VERSION = "1"
 TABLES = ("leaderboard", "interactions", "items", "users", "reviews", "item_profiles", "user_profiles")
@@ -49,7 +51,7 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
     Training curves, statistics, profiles beside their sources, users with their history and recommendations, and the
     data version of every asset.
     """
-    from recmodels.reporting.build import ReportInputs, build_report, example_items, example_users
+    from recmodels.reporting.build import ReportInputs, build_report
     from recmodels.training.checkpoint import load_history
 
     dataset = dataset_of(context.partition_key)
@@ -58,13 +60,14 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
     interactions, items, users, reviews = (tables[name] for name in ("interactions", "items", "users", "reviews"))
     shown = example_users(interactions)
     settings = ProfileConfig()
+    notes = _notes(context)
     html = build_report(
         ReportInputs(
             dataset=dataset,
             title=entry.title,
             split_digest=recorded_split_digest(context.instance, dataset) or "",
             split_rule=_recorded(context, "interactions", "split"),
-            notes=_notes(context),
+            notes=notes,
             leaderboard=tables["leaderboard"],
             interactions=interactions,
             items=items,
@@ -102,7 +105,13 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
         )
     )
     return materialized(
-        context, html, data_version=combined_version(context, CODE_VERSION), metadata={"size_bytes": len(html)}
+        context,
+        html,
+        data_version=combined_version(context, CODE_VERSION),
+        metadata={
+            "summary": dg.MetadataValue.md("\n\n".join([leaderboard_summary(tables["leaderboard"]), *notes])),
+            "size_bytes": len(html),
+        },
     )
 
 

@@ -9,12 +9,13 @@ import dagster as dg
 import polars as pl
 
 from assets.io_managers import staging_directory
-from assets.lineage import SPLIT_DIGEST, inline_image, materialized, recorded_split_digest, versions_read
+from assets.lineage import SPLIT_DIGEST, inline_image, inline_table, materialized, recorded_split_digest, versions_read
 from assets.partitions import DATASET_SEEDS, dataset_of, entry_of, seed_of
 from assets.resources import DataRoot
 from assets.stage import stage_asset
 from recmodels.data.digest import digest_of, frame_digest
 from recmodels.models.registry import MODELS, ModelSpec, resolve_config
+from recmodels.reporting.tables import training_progress
 from recmodels.storage import safe_join
 
 if TYPE_CHECKING:
@@ -110,13 +111,14 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
             directory,
             data_version=version,
             metadata={
-                "seed": seed,
-                "config": dg.MetadataValue.json(resolved.model_dump(mode="json")),
-                "epochs": result.history.height,
+                "progress": inline_table(training_progress(result.history, result.best_epoch)),
+                "curve": inline_image(training_curves({spec.name: [curve]})),
                 "best_epoch": result.best_epoch,
                 "valid_recall@20": result.best_valid_recall,
+                "epochs": result.history.height,
                 "seconds": float(result.history["seconds"].sum()),
-                "curve": inline_image(training_curves({spec.name: [curve]})),
+                "seed": seed,
+                "config": dg.MetadataValue.json(resolved.model_dump(mode="json")),
             },
         )
 

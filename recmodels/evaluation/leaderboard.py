@@ -56,12 +56,6 @@ def leaderboard(metrics: pl.DataFrame, *, sort_by: tuple[str, int] = ("recall", 
     return board.select(pl.col(name).cast(dtype) for name, dtype in LEADERBOARD.items())
 
 
-def wide(board: pl.DataFrame) -> pl.DataFrame:
-    """Return a leaderboard's means with one row a model, in its order: model, n_seeds, ``<metric>@<k>``."""
-    named = board.with_columns(name=pl.col("metric") + "@" + pl.col("k").cast(pl.String))
-    return named.pivot("name", index=["model", "n_seeds"], values="mean", sort_columns=False)
-
-
 @dataclass(frozen=True)
 class PairedTest:
     """

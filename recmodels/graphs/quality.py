@@ -1,6 +1,5 @@
 """What a neighbour table must satisfy, and how it looks: violations, figures and histograms."""
 
-import io
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -146,6 +145,8 @@ def side_by_side_histograms(panels: Mapping[str, Mapping[str, np.ndarray]]) -> b
     """
     from matplotlib.figure import Figure
 
+    from recmodels.pictures import png_bytes
+
     figure = Figure(figsize=(4.2 * len(panels), 2.8), layout="constrained")
     all_axes: Any = figure.subplots(1, len(panels), squeeze=False)
     for axes, (label, series) in zip(all_axes[0], panels.items(), strict=True):
@@ -162,9 +163,7 @@ def side_by_side_histograms(panels: Mapping[str, Mapping[str, np.ndarray]]) -> b
             axes.legend(frameon=False)
         else:
             axes.set_ylabel(next(iter(series)))
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=110, metadata={"Software": None})
-    return image.getvalue()
+    return png_bytes(figure)
 
 
 def _bins(values: np.ndarray) -> np.ndarray:

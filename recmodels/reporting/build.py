@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from recmodels.profiles.inputs import ItemInputs, UserInputs
 from recmodels.profiles.write import Explanation
-from recmodels.reporting.charts import bars_with_spread, histogram, training_curves
+from recmodels.reporting.charts import histogram, leaderboard_bars, training_curves
+from recmodels.reporting.examples import evidence, example_users
 from recmodels.reporting.report import (
     LeaderboardRow,
     LineageRow,
@@ -17,11 +17,10 @@ from recmodels.reporting.report import (
     UserExample,
     render_report,
 )
+from recmodels.reporting.tables import HEADLINE, figure_name
 
-SHOWN_METRICS = (("recall", 10), ("recall", 20), ("ndcg", 10), ("ndcg", 20))
 SHOWN_RECOMMENDATIONS = 5
 SHOWN_HISTORY = 12
-EVIDENCE_CHARACTERS = 240
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,24 +68,9 @@ class ReportInputs:
     lineage: Sequence[LineageRow]
 
 
-def example_users(interactions: pl.DataFrame, n: int = 3) -> list[int]:
-    """Return the ids of n users spread evenly from the least to the most active in training, ties by id."""
-    counts = interactions.filter(pl.col("split") == "train").group_by("user_id").len().sort("len", "user_id")
-    places = np.linspace(0, counts.height - 1, min(n, counts.height)).round().astype(int)
-    return [int(counts["user_id"][int(place)]) for place in places]
-
-
-def example_items(interactions: pl.DataFrame, n: int = 2) -> list[int]:
-    """Return the ids of the n items with most training rows, ties by id."""
-    counts = interactions.filter(pl.col("split") == "train").group_by("item_id").len()
-    return counts.sort("len", "item_id", descending=[True, False])["item_id"].head(n).to_list()
-
-
 def build_report(inputs: ReportInputs) -> str:
     """Return the report as one self-contained HTML document."""
     titles = _titles(inputs.items)
-    rows = _leaderboard_rows(inputs.leaderboard)
-    recall = SHOWN_METRICS.index(("recall", 20))
     train = inputs.interactions.filter(pl.col("split") == "train")
     return render_report(
         ReportData(
@@ -95,18 +79,13 @@ def build_report(inputs: ReportInputs) -> str:
             split_digest=inputs.split_digest,
             split_rule=inputs.split_rule,
             notes=inputs.notes,
-            metric_columns=[f"{metric}@{k}" for metric, k in SHOWN_METRICS],
-            leaderboard=rows,
+            metric_columns=[figure_name(metric, k) for metric, k in HEADLINE],
+            leaderboard=_leaderboard_rows(inputs.leaderboard),
             statistics=_statistics(inputs),
             profiles=_profile_examples(inputs, titles),
             users=[_user_example(inputs, user_id, titles) for user_id in example_users(inputs.interactions)],
             lineage=inputs.lineage,
-            leaderboard_chart=bars_with_spread(
-                [row.model for row in rows],
-                [row.cells[recall][0] for row in rows],
-                [row.cells[recall][1] for row in rows],
-                "test Recall@20",
-            ),
+            leaderboard_chart=leaderboard_bars(inputs.leaderboard),
             curves_chart=training_curves(
                 {
                     model: [(run["epoch"].to_numpy(), run["valid_recall"].to_numpy()) for run in runs]
@@ -130,7 +109,7 @@ def _leaderboard_rows(board: pl.DataFrame) -> list[LeaderboardRow]:
     rows: list[LeaderboardRow] = []
     for (model,), group in board.group_by("model", maintain_order=True):
         values = {(row["metric"], row["k"]): (row["mean"], row["std"] or 0.0) for row in group.iter_rows(named=True)}
-        rows.append(LeaderboardRow(str(model), group["n_seeds"][0], [values[metric] for metric in SHOWN_METRICS]))
+        rows.append(LeaderboardRow(str(model), group["n_seeds"][0], [values[metric] for metric in HEADLINE]))
     return rows
 
 
@@ -153,24 +132,12 @@ def _profile_examples(inputs: ReportInputs, titles: Sequence[str]) -> list[Profi
     for explanation in inputs.item_evidence:
         row = inputs.item_profiles.row(explanation.id, named=True)
         heading = f"Item: {titles[explanation.id]}"
-        examples.append(ProfileExample(heading, row["source"], row["profile"], _evidence(explanation.inputs)))
+        examples.append(ProfileExample(heading, row["source"], row["profile"], evidence(explanation.inputs)))
     for explanation in inputs.user_evidence:
         row = inputs.user_profiles.row(explanation.id, named=True)
         heading = f"User {inputs.users['reviewer_id'][explanation.id]}"
-        examples.append(ProfileExample(heading, row["source"], row["profile"], _evidence(explanation.inputs)))
+        examples.append(ProfileExample(heading, row["source"], row["profile"], evidence(explanation.inputs)))
     return examples
-
-
-def _evidence(inputs: ItemInputs | UserInputs) -> list[str]:
-    if isinstance(inputs, UserInputs):
-        lines = [f"{entry.title}: {entry.review}" if entry.review else entry.title for entry in inputs.history]
-    else:
-        lines = [inputs.title, inputs.description, inputs.brand, " > ".join(inputs.categories), *inputs.reviews]
-    return [_short(line) for line in lines if line][:SHOWN_HISTORY]
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= EVIDENCE_CHARACTERS else text[: EVIDENCE_CHARACTERS - 1] + "…"
 
 
 def _user_example(inputs: ReportInputs, user_id: int, titles: Sequence[str]) -> UserExample:

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from recmodels.errors import InputError
-from recmodels.evaluation.leaderboard import leaderboard, paired_test, wide
+from recmodels.evaluation.leaderboard import leaderboard, paired_test
 
 
 @pytest.fixture
@@ -25,13 +25,6 @@ def test_models_stand_by_mean_recall_with_the_sample_deviation(metrics: pl.DataF
     assert row["std"].item() == pytest.approx(np.std([0.1, 0.3], ddof=1))
     assert row["n_seeds"].item() == 2
     assert board.filter(pl.col("model") == "b")["std"].to_list() == [None, None]
-
-
-def test_the_wide_form_keeps_order_and_means(metrics: pl.DataFrame) -> None:
-    table = wide(leaderboard(metrics))
-    assert table["model"].to_list() == ["b", "a"]
-    assert table["recall@20"].to_list() == pytest.approx([0.25, 0.2])
-    assert table["ndcg@20"].to_list() == pytest.approx([0.125, 0.1])
 
 
 def test_a_repeated_run_is_refused(metrics: pl.DataFrame) -> None:

@@ -10,7 +10,8 @@ from recmodels.data.schemas import INTERACTIONS, ITEM_PROFILES, ITEMS, REVIEWS, 
 from recmodels.evaluation.leaderboard import LEADERBOARD
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.write import explain_item, explain_user
-from recmodels.reporting.build import ReportInputs, build_report, example_items, example_users
+from recmodels.reporting.build import ReportInputs, build_report
+from recmodels.reporting.examples import example_items, example_users
 from recmodels.reporting.report import LineageRow
 
 HOSTILE = '<script>alert("x")</script>'

@@ -1,0 +1,161 @@
+"""Small tables about large ones, for people: whole numbers, texts, and figures with four decimals."""
+
+import itertools
+from collections.abc import Sequence
+
+import polars as pl
+
+from recmodels.data.schemas import SPLITS
+
+HEADLINE = (("recall", 10), ("recall", 20), ("ndcg", 10), ("ndcg", 20))
+"""The metrics that are shown first, with k."""
+EPOCHS_SHOWN = 10
+TITLE_CHARACTERS = 70
+
+
+def figure_name(metric: str, k: int) -> str:
+    """Return how a metric at k is called, as in ``recall@20``."""
+    return f"{metric}@{k}"
+
+
+def mean_and_spread(mean: float, spread: float | None) -> str:
+    """Return a mean with its standard deviation; without one where a single run has none."""
+    return f"{mean:.4f}" if spread is None else f"{mean:.4f} ± {spread:.4f}"
+
+
+def shortened(text: str, characters: int) -> str:
+    """Return a text that is cut where it is longer."""
+    return text if len(text) <= characters else text[: characters - 1] + "…"
+
+
+def split_sizes(interactions: pl.DataFrame) -> pl.DataFrame:
+    """
+    Return what each split holds.
+
+    Parameters
+    ----------
+    interactions
+        Schema `recmodels.data.schemas.INTERACTIONS`, at least one row.
+
+    Returns
+    -------
+    pl.DataFrame
+        For each split, and for all together: rows, users and items that occur, rows a user and an item, and density,
+        the share of their pairs that are rows.
+    """
+    splits = {split: interactions.filter(pl.col("split") == split) for split in SPLITS}
+    rows: list[dict[str, object]] = []
+    for name, part in {**splits, "all": interactions}.items():
+        n_users, n_items = part["user_id"].n_unique(), part["item_id"].n_unique()
+        rows.append(
+            {
+                "split": name,
+                "rows": part.height,
+                "users": n_users,
+                "items": n_items,
+                "rows a user": f"{part.height / max(1, n_users):.1f}",
+                "rows an item": f"{part.height / max(1, n_items):.1f}",
+                "density": f"{part.height / max(1, n_users * n_items):.3%}",
+            }
+        )
+    return pl.DataFrame(rows)
+
+
+def training_progress(history: pl.DataFrame, best_epoch: int) -> pl.DataFrame:
+    """
+    Return some epochs of a training, evenly spread, and the one that was chosen.
+
+    Parameters
+    ----------
+    history
+        Columns epoch, loss and valid_recall, one row an epoch.
+    best_epoch
+        The epoch whose parameters were kept.
+    """
+    step = max(1, history.height // EPOCHS_SHOWN)
+    last = history["epoch"].max()
+    return history.filter((pl.col("epoch") % step == 0) | pl.col("epoch").is_in([best_epoch, last])).select(
+        "epoch",
+        pl.col("loss").map_elements("{:.4f}".format, pl.String),
+        pl.col("valid_recall").map_elements("{:.4f}".format, pl.String).alias("validation recall@20"),
+        kept=pl.when(pl.col("epoch") == best_epoch).then(pl.lit("best")).otherwise(pl.lit("")),
+    )
+
+
+def metrics_by_group(metrics: pl.DataFrame) -> pl.DataFrame:
+    """
+    Return the headline metrics of one run: over all users, by their activity, and by popularity of what they bought.
+
+    Parameters
+    ----------
+    metrics
+        Columns grouping, group, n_users, metric, k and value, one row a figure.
+    """
+    named = metrics.with_columns(
+        part=pl.col("grouping").replace({"all": "all users"}).str.replace("_", " ")
+        + pl.when(pl.col("group") == "all").then(pl.lit("")).otherwise(": " + pl.col("group")),
+        figure=pl.format("{}@{}", "metric", "k"),
+        shown=pl.col("value").map_elements("{:.4f}".format, pl.String),
+    )
+    wide = named.pivot("figure", index=["part", "n_users"], values="shown", sort_columns=False)
+    figures = [pl.col(figure_name(metric, k)).fill_null("") for metric, k in HEADLINE]
+    return wide.select("part", pl.col("n_users").alias("users"), *figures)
+
+
+def leaderboard_figures(board: pl.DataFrame) -> pl.DataFrame:
+    """
+    Return a leaderboard with one row a model, in its order: mean ± standard deviation of the headline metrics.
+
+    Parameters
+    ----------
+    board
+        Schema `recmodels.evaluation.leaderboard.LEADERBOARD`.
+    """
+    named = board.with_columns(
+        figure=pl.format("{}@{}", "metric", "k"),
+        shown=pl.Series([mean_and_spread(*row) for row in board.select("mean", "std").iter_rows()], dtype=pl.String),
+    )
+    wide = named.pivot("figure", index=["model", "n_seeds"], values="shown", sort_columns=False)
+    return wide.select("model", *(figure_name(metric, k) for metric, k in HEADLINE), seeds="n_seeds")
+
+
+def leaderboard_summary(board: pl.DataFrame) -> str:
+    """Return in one sentence which model of a leaderboard is best, and how the next one does."""
+    first = board.filter((pl.col("metric") == "recall") & (pl.col("k") == 20)).head(2)
+    told = [f"**{row['model']}** ({mean_and_spread(row['mean'], row['std'])})" for row in first.iter_rows(named=True)]
+    n_models, n_seeds = board["model"].n_unique(), board["n_seeds"].max()
+    return f"Best by test Recall@20: {', then '.join(told)}; {n_models} models, up to {n_seeds} seeds."
+
+
+def recommended_and_seen(
+    recommended: pl.DataFrame, seen: pl.DataFrame, users: Sequence[int], titles: Sequence[str], *, n: int = 5
+) -> pl.DataFrame:
+    """
+    Return what a model recommends to users beside what they had before, by title.
+
+    Parameters
+    ----------
+    recommended
+        Columns user_id, rank (from 1) and item_id.
+    seen
+        Columns user_id and item_id of the pairs that the model knows.
+    users
+        The users to show.
+    titles
+        Title of each item, by id.
+    n
+        Titles of each kind for each user, at most.
+    """
+    rows: list[tuple[int, int, str, str]] = []
+    for user in users:
+        mine = recommended.filter((pl.col("user_id") == user) & (pl.col("rank") <= n)).sort("rank")
+        new = _named(mine["item_id"], titles)
+        old = _named(seen.filter(pl.col("user_id") == user)["item_id"].head(n), titles)
+        rows += [(user, rank, *pair) for rank, pair in enumerate(itertools.zip_longest(new, old, fillvalue=""), 1)]
+    columns = {"user": pl.Int64, "rank": pl.Int64, "recommended": pl.String, "had before": pl.String}
+    return pl.DataFrame(rows, schema=columns, orient="row")
+
+
+def _named(items: pl.Series, titles: Sequence[str]) -> list[str]:
+    ids: list[int] = items.to_list()
+    return [shortened(titles[item], TITLE_CHARACTERS) for item in ids]

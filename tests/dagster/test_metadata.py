@@ -1,0 +1,176 @@
+"""What the interface shows of each asset is what its tables hold."""
+
+import base64
+import shutil
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+from conftest import failure_texts, runner
+from dagster._serdes import serialize_value
+
+from assets.resources import DataRoot
+from pipelines.jobs import assets_of_models
+
+SEEDS = ("0", "1")
+LARGEST_EVENT = 100_000
+LARGEST_PICTURE = 20_000
+PICTURE = "![](data:image/png;base64,"
+
+pytestmark = pytest.mark.slow
+
+
+class Shown:
+    """The metadata of one partition, by asset, and the tables it is about."""
+
+    def __init__(self, root: Path, events: list[dg.AssetMaterialization]) -> None:
+        self.root = root
+        self.events = {(event.asset_key.to_user_string(), event.partition or ""): event for event in events}
+
+    def entry(self, asset: str, entry: str, partition: str = "demo") -> Any:
+        """Return the value of an entry."""
+        return self.events[asset, partition].metadata[entry].value
+
+    def rows(self, asset: str, entry: str, partition: str = "demo") -> list[dict[str, Any]]:
+        """Return the rows of an entry that is a table."""
+        value = self.events[asset, partition].metadata[entry]
+        assert isinstance(value, dg.TableMetadataValue)
+        return [dict(record.data) for record in value.records]
+
+    def table(self, asset: str, file: str = "demo") -> pl.DataFrame:
+        """Return a stored table."""
+        return pl.read_parquet(self.root / "tables" / asset / f"{file}.parquet")
+
+
+@pytest.fixture(scope="module")
+def shown(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
+    """The demo prepared, trained with two seeds and evaluated."""
+    folder = tmp_path_factory.mktemp("shown")
+    shutil.copytree(prepared, folder, dirs_exist_ok=True)
+    with dg.DagsterInstance.local_temp(str(folder / "home")) as instance:
+        run = runner(DataRoot(path=str(folder / "data")), instance)
+        for seed in SEEDS:
+            trained = run("train", {"dataset": "demo", "seed": seed}, assets=assets_of_models(["bpr"]))
+            assert trained.success, failure_texts(trained)
+        evaluated = run("evaluate")
+        assert evaluated.success, failure_texts(evaluated)
+        records = [
+            record
+            for key in instance.all_asset_keys()
+            for record in instance.fetch_materializations(key, limit=len(SEEDS)).records
+        ]
+        yield Shown(folder / "data", [event for record in records if (event := record.asset_materialization)])
+
+
+def test_a_split_is_told_by_its_rows_users_and_items(shown: Shown) -> None:
+    table = shown.table("interactions")
+    rows = {row["split"]: row for row in shown.rows("interactions", "splits")}
+    assert list(rows) == ["train", "valid", "test", "all"]
+    for split, row in rows.items():
+        pairs = [pair for *pair, of in table.select("user_id", "item_id", "split").iter_rows() if split in (of, "all")]
+        users, items = ({pair[side] for pair in pairs} for side in (0, 1))
+        assert (row["rows"], row["users"], row["items"]) == (str(len(pairs)), str(len(users)), str(len(items)))
+        assert row["rows a user"] == f"{len(pairs) / len(users):.1f}"
+        assert row["density"] == f"{100 * len(pairs) / (len(users) * len(items)):.3f}%"
+
+
+def test_metrics_by_activity_are_the_means_over_those_users(shown: Shown) -> None:
+    users = shown.table("user_metrics/bpr", "demo/0")
+    rows = {row["part"]: row for row in shown.rows("metrics/bpr", "figures", "demo|0")}
+    parts = {
+        "all users": users,
+        "user activity: 0-4": users.filter(pl.col("n_train") < 5),
+        "user activity: 5-9": users.filter(pl.col("n_train").is_between(5, 9)),
+    }
+    for part, of_it in parts.items():
+        assert rows[part]["users"] == str(of_it.height)
+        for figure in ("recall@10", "recall@20", "ndcg@10", "ndcg@20"):
+            assert rows[part][figure] == f"{statistics.fmean(of_it[figure]):.4f}"
+    assert rows["item popularity: head"]["ndcg@20"] == ""
+
+
+def test_a_leaderboard_shows_mean_and_spread_over_the_seeds_best_first(shown: Shown) -> None:
+    values = {
+        model: [statistics.fmean(shown.table(f"user_metrics/{model}", f"demo/{seed}")["recall@20"]) for seed in SEEDS]
+        for model in ("bpr", "popularity", "random")
+    }
+    told = {model: f"{statistics.fmean(of):.4f} ± {statistics.stdev(of):.4f}" for model, of in values.items()}
+    order = sorted(values, key=lambda model: -statistics.fmean(values[model]))
+    rows = shown.rows("leaderboard", "figures")
+    assert [(row["model"], row["recall@20"], row["seeds"]) for row in rows] == [(m, told[m], "2") for m in order]
+    best, second = order[:2]
+    for asset in ("leaderboard", "report"):
+        assert f"**{best}** ({told[best]}), then **{second}** ({told[second]})" in shown.entry(asset, "summary")
+
+
+def test_recommendations_stand_beside_what_the_user_had_before_the_test(shown: Shown) -> None:
+    titles = dict(shown.table("items").select("item_id", "title").iter_rows())
+    recommended = shown.table("recommendations/bpr", "demo/1")
+    interactions = shown.table("interactions")
+    rows = shown.rows("recommendations/bpr", "examples", "demo|1")
+    users = {int(row["user"]) for row in rows}
+    assert len(users) == 3
+    for user in users:
+        mine = [row for row in rows if int(row["user"]) == user]
+        best = recommended.filter(pl.col("user_id") == user).sort("rank").head(5)
+        assert [_uncut(row["recommended"]) for row in mine] == [titles[item][:69] for item in best["item_id"]]
+        before = interactions.filter((pl.col("user_id") == user) & (pl.col("split") != "test"))["item_id"].to_list()
+        assert {_uncut(row["had before"]) for row in mine} - {""} <= {titles[item][:69] for item in before}
+
+
+def _uncut(title: str) -> str:
+    return title.removesuffix("…")[:69]
+
+
+def test_profiles_stand_beside_what_they_were_made_from(shown: Shown) -> None:
+    titles = dict(shown.table("items").select("item_id", "title").iter_rows())
+    popularity = shown.table("interactions").filter(pl.col("split") == "train")["item_id"].value_counts()
+    profiles = shown.table("item_profiles")
+    rows = shown.rows("item_profiles", "examples")
+    most = popularity.sort("count", "item_id", descending=[True, False]).head(3)["item_id"].to_list()
+    assert [int(row["item_id"]) for row in rows] == most
+    for row, item in zip(rows, most, strict=True):
+        assert row["profile"] == profiles["profile"][item]
+        assert row["made from"].startswith(titles[item])
+        assert row["written by"] == "extractive"
+
+    test = shown.table("interactions").filter(pl.col("split") == "test")
+    users = shown.rows("user_profiles", "examples")
+    assert len(users) == 3
+    for row in users:
+        hidden = test.filter(pl.col("user_id") == int(row["user_id"]))["item_id"]
+        assert row["made from"]
+        assert not [item for item in hidden if titles[item] and titles[item] in row["made from"]]
+
+
+def test_a_checkpoint_marks_the_epoch_that_was_kept(shown: Shown) -> None:
+    (folder,) = (shown.root / "checkpoints" / "checkpoint" / "bpr" / "demo" / "0").iterdir()
+    history = pl.read_parquet(folder / "history.parquet")
+    (best,) = [row for row in shown.rows("checkpoint/bpr", "progress", "demo|0") if row["kept"]]
+    assert best["validation recall@20"] == f"{max(history['valid_recall']):.4f}"
+    assert int(best["epoch"]) == history["epoch"][int(history["valid_recall"].arg_max() or 0)]
+
+
+def test_pictures_and_events_are_small(shown: Shown) -> None:
+    pictures = {
+        (asset, name): base64.b64decode(str(value.value).removeprefix(PICTURE).removesuffix(")"))
+        for (asset, _), event in shown.events.items()
+        for name, value in event.metadata.items()
+        if str(value.value).startswith(PICTURE)
+    }
+    assert {
+        ("interactions", "activity"),
+        ("metrics/bpr", "recall_by_group"),
+        ("leaderboard", "recall"),
+        ("checkpoint/bpr", "curve"),
+        ("item_text_knn", "histograms"),
+        ("augmented_interactions", "before_and_after"),
+    } <= pictures.keys()
+    assert all(png.startswith(b"\x89PNG") for png in pictures.values())
+    assert {name: len(png) for name, png in pictures.items() if len(png) > LARGEST_PICTURE} == {}
+    sizes = {name: len(serialize_value(event)) for name, event in shown.events.items()}
+    assert {name: size for name, size in sizes.items() if size > LARGEST_EVENT} == {}

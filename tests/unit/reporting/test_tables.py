@@ -1,0 +1,60 @@
+"""Small tables for people: what stands in them where something is missing, long or single."""
+
+import polars as pl
+
+from recmodels.data.schemas import INTERACTIONS
+from recmodels.evaluation.leaderboard import leaderboard
+from recmodels.reporting.examples import named_items
+from recmodels.reporting.tables import (
+    TITLE_CHARACTERS,
+    leaderboard_figures,
+    leaderboard_summary,
+    recommended_and_seen,
+    split_sizes,
+    training_progress,
+)
+
+
+def test_a_split_without_rows_is_shown_as_empty() -> None:
+    rows = [(0, 0, None, None, "train"), (0, 1, None, None, "train"), (1, 0, None, None, "test")]
+    sizes = {row["split"]: row for row in split_sizes(pl.DataFrame(rows, INTERACTIONS, orient="row")).to_dicts()}
+    assert sizes["valid"]["rows"] == 0
+    assert sizes["valid"]["density"] == "0.000%"
+    assert sizes["all"]["density"] == "75.000%"
+
+
+def test_a_training_is_shown_by_few_epochs_with_the_best_and_the_last() -> None:
+    epochs = range(97)
+    history = pl.DataFrame({"epoch": epochs, "loss": [1.0] * 97, "valid_recall": [0.5] * 97})
+    shown = training_progress(history, 31)
+    assert shown.height < 20
+    assert {0, 31, 96} <= set(shown["epoch"])
+    assert shown.filter(pl.col("kept") == "best")["epoch"].to_list() == [31]
+
+
+def test_a_model_with_one_seed_has_no_spread() -> None:
+    rows = [
+        (model, seed, metric, k, value)
+        for model, seed, value in (("one", 0, 0.5), ("two", 0, 0.25), ("two", 1, 0.75))
+        for metric in ("recall", "ndcg")
+        for k in (10, 20)
+    ]
+    board = leaderboard(pl.DataFrame(rows, ["model", "seed", "metric", "k", "value"], orient="row"))
+    assert dict(leaderboard_figures(board).select("model", "recall@20").iter_rows()) == {
+        "one": "0.5000",
+        "two": "0.5000 ± 0.3536",
+    }
+    assert "**one** (0.5000), then **two** (0.5000 ± 0.3536)" in leaderboard_summary(board)
+
+
+def test_lists_of_unequal_length_stand_side_by_side_and_long_titles_are_cut() -> None:
+    recommended = pl.DataFrame({"user_id": [7, 7, 8], "rank": [2, 1, 1], "item_id": [1, 2, 0]})
+    seen = pl.DataFrame({"user_id": [7, 8], "item_id": [0, 1]})
+    shown = recommended_and_seen(recommended, seen, [7], ["short", "x" * 100, "other"])
+    assert shown.rows() == [(7, 1, "other", "short"), (7, 2, "x" * (TITLE_CHARACTERS - 1) + "…", "")]
+
+
+def test_items_are_named_by_asin_whatever_order_the_titles_stand_in() -> None:
+    ids = pl.DataFrame({"item_id": [0, 1, 2], "asin": ["A", "B", "C"]})
+    items = pl.DataFrame({"asin": ["C", "A", "B"], "title": ["third", "first", ""]})
+    assert named_items(ids, items) == ["first", "B", "third"]
