@@ -20,6 +20,7 @@ from recmodels.processes import has_ended, host
 DATA_ROOT_VARIABLE = "RECMODELS_DATA"
 MANIFEST = "manifest.json"
 """Name of the file of a stored directory that has the digests of the others."""
+_DISK_IS_FULL = ("No space left on device", "Disk quota exceeded", "database or disk is full")
 _TEMPORARY = ".tmp"
 _ABANDONED_SECONDS = 24 * 3600
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -61,6 +62,11 @@ def atomic_file(path: Path) -> Generator[Path]:
 
     The content is flushed to disk before the move, so that a crash leaves the old file or the new one, never a part.
     What a killed writer left is deleted by the next one of the same file.
+
+    Raises
+    ------
+    InputError
+        If the disk is full.
     """
     temporary = _temporary(path)
     try:
@@ -68,25 +74,58 @@ def atomic_file(path: Path) -> Generator[Path]:
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(path)
+    except Exception as error:
+        raise_if_disk_is_full(path, error)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def atomic_directory(path: Path) -> Generator[Path]:
-    """Yield a temporary directory beside `path`; rename it to `path` if the block succeeds, delete it if not."""
+    """
+    Yield a temporary directory beside `path`; rename it to `path` if the block succeeds, delete it if not.
+
+    Raises
+    ------
+    InputError
+        If the disk is full.
+    """
     temporary = _temporary(path)
-    temporary.mkdir()
     try:
+        temporary.mkdir()
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
                 with file.open("rb") as handle:
                     os.fsync(handle.fileno())
         temporary.rename(path)
+    except Exception as error:
+        raise_if_disk_is_full(path, error)
+        raise
     finally:
         if temporary.exists():
             shutil.rmtree(temporary)
+
+
+def raise_if_disk_is_full(path: Path, error: BaseException) -> None:
+    """
+    Say in one line that there is no room for a file, if that is what an error means.
+
+    Polars, safetensors and SQLite raise errors of their own that tell so by their text alone.
+
+    Raises
+    ------
+    InputError
+        If that is what it means.
+    """
+    if any(text in str(error) for text in _DISK_IS_FULL):
+        raise InputError(
+            str(path),
+            expected="room on its disk to write it",
+            found=f"{shutil.disk_usage(path.parent).free:,} bytes free",
+            action="Make room (docs/operations.md, Disk) and run it again: what was stored before is intact.",
+        ) from error
 
 
 def _temporary(path: Path) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recmodels.errors import InputError
+from recmodels.storage import raise_if_disk_is_full
 
 _LOOKUP = 500
 
@@ -36,6 +37,7 @@ class VectorStore:
     def __init__(self, path: Path, encoder_digest: str, width: int) -> None:
         self._encoder = encoder_digest
         self._width = width
+        self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None)
@@ -59,6 +61,8 @@ class VectorStore:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._connection.close()
+        if error is not None:
+            raise_if_disk_is_full(self._path, error)
 
     def load(self, keys: Sequence[bytes], into: npt.NDArray[np.float32]) -> list[int]:
         """Copy the stored vectors of the keys into the rows of a (len(keys), width) array; return the rows lacking."""

@@ -23,6 +23,7 @@ from recmodels import processes
 from recmodels.errors import InputError
 from recmodels.profiles.backend import Reply
 from recmodels.profiles.prompts import TEMPLATE_VERSION, Prompt
+from recmodels.storage import raise_if_disk_is_full
 
 HEARTBEAT_SECONDS = 5.0
 _HEARTBEAT_LAPSE = 60.0
@@ -118,6 +119,7 @@ class CallCache:
 
     def __init__(self, path: Path) -> None:
         self._run = ""
+        self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None)
@@ -141,6 +143,8 @@ class CallCache:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._connection.close()
+        if error is not None:
+            raise_if_disk_is_full(self._path, error)
 
     def load(self, keys: Sequence[bytes]) -> dict[bytes, str]:
         """Return the answers that are there, by key."""

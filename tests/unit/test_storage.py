@@ -29,13 +29,13 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     path = tmp_path / "table"
     path.write_text("old")
 
-    def fill_the_disk() -> None:
+    def fail() -> None:
         with atomic_file(path) as temporary:
             temporary.write_text("half")
-            raise OSError(28, "No space left on device")
+            raise RuntimeError("another error")
 
-    with pytest.raises(OSError, match="No space"):
-        fill_the_disk()
+    with pytest.raises(RuntimeError, match="another error"):
+        fail()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
