@@ -2,6 +2,9 @@
 
 import base64
 import re
+from dataclasses import replace
+from html import escape
+from html.parser import HTMLParser
 
 import polars as pl
 import pytest
@@ -86,6 +89,69 @@ def test_every_text_of_the_data_is_escaped_and_nothing_is_loaded_from_outside(in
     assert HOSTILE not in html
     assert "&lt;script&gt;" in html
     assert not re.search(r"<script|@import|(?:src|href)\s*=\s*[\"'](?!data:image/png;base64,)", html)
+
+
+class _Elements(HTMLParser):
+    """The elements of a page with their attributes, as a browser takes them; of pictures, that they are inline."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, list[tuple[str, str]]]] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, [(name, (value or "").partition("base64,")[0]) for name, value in attrs]))
+
+
+def _with_texts(inputs: ReportInputs, text: str) -> ReportInputs:
+    """Return the inputs with one text in every place where data may bring any."""
+
+    def told(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:
+        return frame.with_columns(pl.lit(text).alias(column) for column in columns)
+
+    items = told(inputs.items, "asin", "title", "description", "brand")
+    settings = ProfileConfig()
+    reviews = pl.DataFrame([(0, 7, 5.0, 1, text, text)], schema=REVIEWS, orient="row")
+    of_user = {"n_users": inputs.users.height, "domain": text, "config": settings}
+    item_profiles = told(inputs.item_profiles, "profile", "source")
+    return replace(
+        inputs,
+        dataset=text,
+        title=text,
+        split_digest=text,
+        split_rule=text,
+        notes=[text],
+        items=items,
+        users=told(inputs.users, "reviewer_id"),
+        item_profiles=item_profiles,
+        user_profiles=told(inputs.user_profiles, "profile", "source"),
+        item_evidence=[explain_item(7, items, reviews, inputs.interactions, domain=text, config=settings)],
+        user_evidence=[explain_user(0, items, item_profiles, reviews, inputs.interactions, **of_user)],
+        lineage=[LineageRow(text, text, text, text, text)],
+    )
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        HOSTILE,
+        "</title></style></td><script src=//evil.example/x.js></script>",
+        '"><img src=x onerror=alert(1)>',
+        "' onmouseover='alert(1)",
+        "<svg/onload=alert(1)><a href=javascript:alert(1)>",
+        "<!--<script>alert(1)//-->",
+        "&lt;script&gt;alert(1)&lt;/script&gt;",
+        "{{ 7 * 7 }}{% include 'x' %}",
+    ],
+)
+def test_no_element_and_no_attribute_comes_from_the_data(inputs: ReportInputs, attack: str) -> None:
+    harmless = _Elements(build_report(_with_texts(inputs, "harmless"))).found
+    attacked = build_report(_with_texts(inputs, attack))
+    assert _Elements(attacked).found == harmless
+    assert not {tag for tag, _ in harmless} & {"script", "iframe", "object", "embed", "link", "base", "form", "a"}
+    assert not {name for _, attributes in harmless for name, _ in attributes if name.startswith("on")}
+    assert escape(attack, quote=False).replace("'", "&#39;").replace('"', "&#34;") in attacked
 
 
 def test_figures_notes_profiles_and_lineage_are_shown(inputs: ReportInputs) -> None:
