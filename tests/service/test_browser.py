@@ -83,6 +83,8 @@ def test_a_checkpoint_shows_how_it_was_trained(page: Page, checkpoint: Path) -> 
     expect(metadata_entry(page, "epochs")).to_contain_text("4")
     best = history.sort("valid_recall", descending=True, maintain_order=True)["epoch"][0]
     expect(metadata_entry(page, "best_epoch")).to_contain_text(str(best))
+    progress = metadata_entry(page, "progress").get_by_role("row").filter(has_text="best")
+    expect(progress.get_by_role("cell").first).to_have_text(str(best))
 
     curve = open_markdown(page, "curve").locator("img")
     expect(curve).to_be_visible()
