@@ -1,15 +1,20 @@
 """Graphs: the nearest neighbours of items in each modality, and of users by profile."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 import polars as pl
 
-from assets.lineage import inline_image, materialized
+from assets.lineage import inline_image, inline_table, materialized
 from assets.partitions import entry_of
+from assets.resources import DataRoot
 from assets.stage import stage_asset
+from assets.titles import item_titles
 from recmodels.data.catalogue import Role
 from recmodels.data.dump import read_imported_knn
 from recmodels.data.raw import RawManifest
 from recmodels.data.schemas import KNN
+from recmodels.reporting.tables import neighbour_examples
 
 CODE_VERSION = "1"
 GROUP = "graphs"
@@ -23,7 +28,11 @@ SAMPLED_RECALL = "sampled_recall"
     code_version=CODE_VERSION,
 )
 def item_text_knn(
-    context: dg.AssetExecutionContext, raw_dumps: str, item_ids: pl.DataFrame, item_text_embeddings: pl.DataFrame
+    context: dg.AssetExecutionContext,
+    data_root: DataRoot,
+    raw_dumps: str,
+    item_ids: pl.DataFrame,
+    item_text_embeddings: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """
     Nearest neighbours of each item by the cosine of text embeddings, itself included.
@@ -31,7 +40,8 @@ def item_text_knn(
     An import's own table where it brings one.
     """
     imported = read_imported_knn(RawManifest.parse(raw_dumps), Role.TEXT_KNN, item_ids)
-    return _neighbours(context, item_text_embeddings, imported)
+    titles = item_titles(context, data_root, item_ids)
+    return _neighbours(context, item_text_embeddings, imported, titles)
 
 
 @stage_asset(
@@ -40,11 +50,16 @@ def item_text_knn(
     code_version=CODE_VERSION,
 )
 def item_image_knn(
-    context: dg.AssetExecutionContext, raw_dumps: str, item_ids: pl.DataFrame, item_image_embeddings: pl.DataFrame
+    context: dg.AssetExecutionContext,
+    data_root: DataRoot,
+    raw_dumps: str,
+    item_ids: pl.DataFrame,
+    item_image_embeddings: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Nearest neighbours of each item by the cosine of image features; no rows where there are none."""
     imported = read_imported_knn(RawManifest.parse(raw_dumps), Role.IMAGE_KNN, item_ids)
-    return _neighbours(context, item_image_embeddings, imported)
+    titles = item_titles(context, data_root, item_ids)
+    return _neighbours(context, item_image_embeddings, imported, titles)
 
 
 @stage_asset(
@@ -60,7 +75,10 @@ def user_knn(
 
 
 def _neighbours(
-    context: dg.AssetExecutionContext, embeddings: pl.DataFrame, imported: pl.DataFrame | None = None
+    context: dg.AssetExecutionContext,
+    embeddings: pl.DataFrame,
+    imported: pl.DataFrame | None = None,
+    titles: Sequence[str] = (),
 ) -> dg.MaterializeResult[pl.DataFrame]:
     from recmodels.graphs.knn import knn_recall, knn_table
     from recmodels.graphs.quality import knn_histograms, knn_summary
@@ -82,10 +100,11 @@ def _neighbours(
         context,
         table,
         metadata={
+            **({"examples": inline_table(neighbour_examples(table, titles))} if titles else {}),
+            "histograms": inline_image(knn_histograms(table, n)),
             "imported": came_with_data,
             "modality_present": not table.is_empty(),
             **knn_summary(table, n),
             **measured,
-            "histograms": inline_image(knn_histograms(table, n)),
         },
     )

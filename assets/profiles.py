@@ -26,6 +26,7 @@ GROUP = "profiles"
 CACHE = "profiles.sqlite"
 N_EXAMPLES = 3
 EXAMPLE_CHARACTERS = 400
+UNANSWERED_SHOWN = 20
 
 
 class ProfilesConfig(dg.Config):
@@ -135,12 +136,13 @@ def _logged(context: dg.AssetExecutionContext):
 def _recorded(
     context: dg.AssetExecutionContext, result: ProfileResult, examples: list[Explanation]
 ) -> dg.MaterializeResult[pl.DataFrame]:
+    unanswered = result.dead_letters
     return materialized(
         context,
         result.table,
         metadata={
             "examples": inline_table(profiles_and_evidence(result.table, examples), EXAMPLE_CHARACTERS),
             **result.stats,
-            "dead_letters": dg.MetadataValue.json(result.dead_letters.head(100).to_dicts()),
+            **({} if unanswered.is_empty() else {"unanswered": inline_table(unanswered.head(UNANSWERED_SHOWN))}),
         },
     )

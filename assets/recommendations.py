@@ -5,16 +5,15 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from assets.checks.declare import read_table
 from assets.lineage import inline_table, materialized
-from assets.partitions import DATASET_SEEDS, dataset_of
+from assets.partitions import DATASET_SEEDS
 from assets.resources import DataRoot
 from assets.stage import stage_asset
+from assets.titles import item_titles
 from assets.training import checkpoint_key
-from recmodels.errors import MissingObject, TransientFailure
 from recmodels.models.registry import MODELS, ModelSpec
-from recmodels.reporting.examples import example_users, named_items
-from recmodels.reporting.tables import recommended_and_seen
+from recmodels.reporting.examples import example_users
+from recmodels.reporting.tables import recommended_and_had
 
 TOP_N = 20
 
@@ -47,26 +46,17 @@ def recommendations_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         recommender = Recommender.load(checkpoint)
         table = recommender.recommend(recommender.checkpoint.users["user_id"].to_numpy(), TOP_N)
         seen = recommender.checkpoint.seen
-        titles = _titles(context, data_root, recommender.checkpoint.items)
+        titles = item_titles(context, data_root, recommender.checkpoint.items)
         return materialized(
             context,
             table,
             metadata={
-                "examples": inline_table(recommended_and_seen(table, seen, example_users(seen), titles)),
+                "examples": inline_table(recommended_and_had(table, seen, example_users(seen), titles)),
                 "users_answered_by_popularity": table.filter(pl.col("source") == "popularity")["user_id"].n_unique(),
             },
         )
 
     return recommendations
-
-
-def _titles(context: dg.AssetExecutionContext, data_root: DataRoot, item_ids: pl.DataFrame) -> list[str]:
-    """Return titles to show; they are not an input, because a new title changes no recommendation."""
-    try:
-        items = read_table(context.instance, data_root, "items", dataset_of(context.partition_key))
-    except (MissingObject, TransientFailure):
-        return item_ids["asin"].to_list()
-    return named_items(item_ids, items)
 
 
 recommendations = [recommendations_asset(spec) for spec in MODELS.values()]

@@ -3,9 +3,13 @@
 import dagster as dg
 import polars as pl
 
-from assets.lineage import inline_image, materialized
+from assets.lineage import inline_image, inline_table, materialized
 from assets.partitions import entry_of
+from assets.resources import DataRoot
 from assets.stage import stage_asset
+from assets.titles import item_titles
+from recmodels.reporting.examples import example_users
+from recmodels.reporting.tables import added_and_had
 from recmodels.transport.config import TransportConfig
 from recmodels.validation import validated
 
@@ -17,6 +21,7 @@ from recmodels.validation import validated
 )
 def augmented_interactions(
     context: dg.AssetExecutionContext,
+    data_root: DataRoot,
     interactions: pl.DataFrame,
     users: pl.DataFrame,
     item_ids: pl.DataFrame,
@@ -40,5 +45,11 @@ def augmented_interactions(
         n_items=item_ids.height,
         config=validated(TransportConfig, entry.transport, f"transport settings of {entry.key}"),
     )
+    titles = item_titles(context, data_root, item_ids)
+    examples = added_and_had(result.added, train, example_users(interactions), titles)
     picture = inline_image(activity_histograms(train, result.added, users.height, item_ids.height))
-    return materialized(context, result.added, metadata={**result.diagnostics, "before_and_after": picture})
+    return materialized(
+        context,
+        result.added,
+        metadata={"examples": inline_table(examples), "before_and_after": picture, **result.diagnostics},
+    )

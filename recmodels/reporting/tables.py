@@ -11,6 +11,9 @@ HEADLINE = (("recall", 10), ("recall", 20), ("ndcg", 10), ("ndcg", 20))
 """The metrics that are shown first, with k."""
 EPOCHS_SHOWN = 10
 TITLE_CHARACTERS = 70
+ITEMS_SHOWN = 5
+"""Of each kind, for each user."""
+NEIGHBOURS_SHOWN = 4
 
 
 def figure_name(metric: str, k: int) -> str:
@@ -127,8 +130,8 @@ def leaderboard_summary(board: pl.DataFrame) -> str:
     return f"Best by test Recall@20: {', then '.join(told)}; {n_models} models, up to {n_seeds} seeds."
 
 
-def recommended_and_seen(
-    recommended: pl.DataFrame, seen: pl.DataFrame, users: Sequence[int], titles: Sequence[str], *, n: int = 5
+def recommended_and_had(
+    recommended: pl.DataFrame, had: pl.DataFrame, users: Sequence[int], titles: Sequence[str]
 ) -> pl.DataFrame:
     """
     Return what a model recommends to users beside what they had before, by title.
@@ -136,24 +139,70 @@ def recommended_and_seen(
     Parameters
     ----------
     recommended
-        Columns user_id, rank (from 1) and item_id.
-    seen
+        Columns user_id, rank and item_id.
+    had
         Columns user_id and item_id of the pairs that the model knows.
     users
         The users to show.
     titles
         Title of each item, by id.
-    n
-        Titles of each kind for each user, at most.
     """
-    rows: list[tuple[int, int, str, str]] = []
+    return _side_by_side(recommended.sort("rank"), "recommended", had, users, titles)
+
+
+def added_and_had(
+    added: pl.DataFrame, train: pl.DataFrame, users: Sequence[int], titles: Sequence[str]
+) -> pl.DataFrame:
+    """
+    Return what the augmentation adds to users beside what they had, by title, the largest mass first.
+
+    Parameters
+    ----------
+    added
+        Schema `recmodels.data.schemas.AUGMENTED`.
+    train
+        Columns user_id and item_id of the training pairs.
+    users
+        The users to show.
+    titles
+        Title of each item, by id.
+    """
+    return _side_by_side(added.sort("mass", descending=True), "added", train, users, titles)
+
+
+def neighbour_examples(knn: pl.DataFrame, titles: Sequence[str]) -> pl.DataFrame:
+    """
+    Return the nearest others of a few items from all over the catalogue, by title.
+
+    Parameters
+    ----------
+    knn
+        Schema `recmodels.data.schemas.KNN`.
+    titles
+        Title of each item, by id.
+    """
+    n = len(titles)
+    others = knn.filter(pl.col("src").is_in([0, n // 2, n - 1]) & (pl.col("src") != pl.col("dst")))
+    nearest = others.sort("src", "rank").group_by("src", maintain_order=True).head(NEIGHBOURS_SHOWN)
+    return pl.DataFrame(
+        {
+            "item": _named(nearest["src"], titles),
+            "near it": _named(nearest["dst"], titles),
+            "similarity": nearest["similarity"].round(4),
+        }
+    )
+
+
+def _side_by_side(
+    new: pl.DataFrame, label: str, had: pl.DataFrame, users: Sequence[int], titles: Sequence[str]
+) -> pl.DataFrame:
+    rows: list[tuple[int, str, str]] = []
     for user in users:
-        mine = recommended.filter((pl.col("user_id") == user) & (pl.col("rank") <= n)).sort("rank")
-        new = _named(mine["item_id"], titles)
-        old = _named(seen.filter(pl.col("user_id") == user)["item_id"].head(n), titles)
-        rows += [(user, rank, *pair) for rank, pair in enumerate(itertools.zip_longest(new, old, fillvalue=""), 1)]
-    columns = {"user": pl.Int64, "rank": pl.Int64, "recommended": pl.String, "had before": pl.String}
-    return pl.DataFrame(rows, schema=columns, orient="row")
+        first, second = (
+            _named(table.filter(pl.col("user_id") == user)["item_id"].head(ITEMS_SHOWN), titles) for table in (new, had)
+        )
+        rows += [(user, one, other) for one, other in itertools.zip_longest(first, second, fillvalue="")]
+    return pl.DataFrame(rows, schema={"user": pl.Int64, label: pl.String, "had before": pl.String}, orient="row")
 
 
 def _named(items: pl.Series, titles: Sequence[str]) -> list[str]:

@@ -122,6 +122,22 @@ def test_recommendations_stand_beside_what_the_user_had_before_the_test(shown: S
         assert {_uncut(row["had before"]) for row in mine} - {""} <= {titles[item][:69] for item in before}
 
 
+def test_neighbours_and_added_items_are_named_as_the_tables_hold_them(shown: Shown) -> None:
+    titles = dict(shown.table("items").select("item_id", "title").iter_rows())
+    knn = shown.table("item_text_knn").filter((pl.col("src") == 0) & (pl.col("dst") != 0)).sort("rank").head(4)
+    rows = shown.rows("item_text_knn", "examples")[:4]
+    assert [(_uncut(row["item"]), _uncut(row["near it"])) for row in rows] == [
+        (titles[0][:69], titles[item][:69]) for item in knn["dst"]
+    ]
+
+    added = shown.table("augmented_interactions")
+    examples = shown.rows("augmented_interactions", "examples")
+    assert any(row["added"] for row in examples)
+    for row in examples:
+        items = added.filter(pl.col("user_id") == int(row["user"]))["item_id"]
+        assert _uncut(row["added"]) in {titles[item][:69] for item in items} | {""}
+
+
 def _uncut(title: str) -> str:
     return title.removesuffix("…")[:69]
 

@@ -1,15 +1,17 @@
 """Small tables for people: what stands in them where something is missing, long or single."""
 
 import polars as pl
+import pytest
 
-from recmodels.data.schemas import INTERACTIONS
+from recmodels.data.schemas import INTERACTIONS, KNN
 from recmodels.evaluation.leaderboard import leaderboard
 from recmodels.reporting.examples import named_items
 from recmodels.reporting.tables import (
     TITLE_CHARACTERS,
     leaderboard_figures,
     leaderboard_summary,
-    recommended_and_seen,
+    neighbour_examples,
+    recommended_and_had,
     split_sizes,
     training_progress,
 )
@@ -50,11 +52,24 @@ def test_a_model_with_one_seed_has_no_spread() -> None:
 def test_lists_of_unequal_length_stand_side_by_side_and_long_titles_are_cut() -> None:
     recommended = pl.DataFrame({"user_id": [7, 7, 8], "rank": [2, 1, 1], "item_id": [1, 2, 0]})
     seen = pl.DataFrame({"user_id": [7, 8], "item_id": [0, 1]})
-    shown = recommended_and_seen(recommended, seen, [7], ["short", "x" * 100, "other"])
-    assert shown.rows() == [(7, 1, "other", "short"), (7, 2, "x" * (TITLE_CHARACTERS - 1) + "…", "")]
+    shown = recommended_and_had(recommended, seen, [7], ["short", "x" * 100, "other"])
+    assert shown.rows() == [(7, "other", "short"), (7, "x" * (TITLE_CHARACTERS - 1) + "…", "")]
 
 
 def test_items_are_named_by_asin_whatever_order_the_titles_stand_in() -> None:
     ids = pl.DataFrame({"item_id": [0, 1, 2], "asin": ["A", "B", "C"]})
     items = pl.DataFrame({"asin": ["C", "A", "B"], "title": ["third", "first", ""]})
     assert named_items(ids, items) == ["first", "B", "third"]
+
+
+def test_the_nearest_others_are_shown_without_the_item_itself() -> None:
+    rows = [(src, (src + step) % 9, step, 1.0 - step / 10) for src in range(9) for step in range(7)]
+    shown = neighbour_examples(pl.DataFrame(rows, KNN, orient="row"), list("abcdefghi"))
+    assert shown["item"].unique(maintain_order=True).to_list() == ["a", "e", "i"]
+    assert shown.filter(pl.col("item") == "i").rows() == [
+        ("i", near, pytest.approx(1.0 - step / 10)) for step, near in enumerate("abcd", start=1)
+    ]
+
+
+def test_an_absent_modality_has_no_examples() -> None:
+    assert neighbour_examples(pl.DataFrame(schema=KNN), ["a", "b"]).is_empty()
