@@ -72,20 +72,14 @@ class _FileIOManager(dg.ConfigurableIOManager):
             found: dict[str, Any] = {}
             for key in _input_partitions(context):
                 path = self._path(context.asset_key, key, self._suffix(context))
-                record = latest_materialization(context.instance, context.asset_key, key)
-                if not (spans and record is None and not path.exists()):
-                    require_recorded(context.instance, context.asset_key, key, path, record)
-                    found[key] = self._read(path, context)
+                if spans and not path.exists() and not latest_materialization(context.instance, context.asset_key, key):
+                    continue
+                require_recorded(context.instance, context.asset_key, key, path)
+                found[key] = self._read(path, context)
             return found if spans else next(iter(found.values()))
 
 
-def require_recorded(
-    instance: dg.DagsterInstance,
-    key: dg.AssetKey,
-    partition_key: str | None,
-    path: Path,
-    record: dg.AssetMaterialization | None,
-) -> None:
+def require_recorded(instance: dg.DagsterInstance, key: dg.AssetKey, partition_key: str | None, path: Path) -> None:
     """
     Make sure that a file is the one that the latest record of its asset's partition tells of.
 
@@ -96,6 +90,7 @@ def require_recorded(
     TransientFailure
         If it differs because a run is just replacing it.
     """
+    record = latest_materialization(instance, key, partition_key)
     if record is None and not path.exists():
         raise MissingObject(f"{_named(key, partition_key)} is not stored at {path}: materialise it first.")
     expected = _recorded_content(record)
@@ -129,7 +124,7 @@ def _is_being_replaced(
         return True
     storage = instance.event_log_storage
     planned = storage.get_latest_asset_partition_materialization_attempts_without_materializations(key)
-    run_id, _ = planned.get(str(partition_key), ("", 0))
+    run_id, _ = planned.get(partition_key or "", ("", 0))
     run = instance.get_run_by_id(run_id) if run_id else None
     return run is not None and run.status == dg.DagsterRunStatus.STARTED
 

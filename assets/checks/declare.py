@@ -8,7 +8,7 @@ import polars as pl
 
 from assets.failures import clear_failures
 from assets.io_managers import require_recorded, stored_path
-from assets.lineage import latest_materialization, latest_materializations
+from assets.lineage import latest_materializations
 from assets.partitions import DATASETS, dataset_of
 from assets.resources import DataRoot
 from recmodels.storage import read_parquet
@@ -30,7 +30,7 @@ def read_table(
     """
     key = dg.AssetKey(asset) if isinstance(asset, str) else asset
     path = stored_path(data_root.root, "tables", key, partition_key, ".parquet")
-    require_recorded(instance, key, partition_key, path, latest_materialization(instance, key, partition_key))
+    require_recorded(instance, key, partition_key, path)
     return read_parquet(path, f"Restore it, or materialise {key.to_user_string()} again.")
 
 
