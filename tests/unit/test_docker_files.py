@@ -2,13 +2,20 @@
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from compose_spec import PyOptions
+from dagster._config import process_config, resolve_to_config_type
 from dagster._core.instance.config import dagster_instance_config
+from dagster_k8s import K8sRunLauncher
+from dagster_k8s.container_context import K8sContainerContext
+from dagster_k8s.job import DagsterK8sJobConfig, UserDefinedDagsterK8sConfig, construct_dagster_k8s_job
 
 from assets.training import checkpoints
 from pipelines.logs import LOG_VARIABLE
@@ -164,3 +171,70 @@ def test_the_gpu_tag_asks_for_a_gpu_and_its_node() -> None:
     tag = json.loads((DOCKER / "k8s-gpu-tag.json").read_text())["dagster-k8s/config"]
     assert int(tag["container_config"]["resources"]["limits"]["nvidia.com/gpu"]) == 1
     assert tag["pod_spec_config"]["node_selector"]
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_hadolint_finds_nothing(name: str) -> None:
+    hadolint = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([hadolint, DOCKER / name], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _refusal(compose: str) -> str:
+    """Return why a compose file is not what the Compose specification allows, an empty string if it is."""
+
+    def default(variable: re.Match[str]) -> str:
+        return variable["default"] if variable["kind"].endswith("-") else "given"
+
+    options = PyOptions()
+    options.apply_merge = True
+    try:
+        options.from_yaml(re.sub(r"\$\{\w+(?P<kind>:[?-])(?P<default>[^}]*)\}", default, compose)).validate()
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml"])
+def test_the_compose_files_follow_the_specification(name: str) -> None:
+    text = (DOCKER / name).read_text()
+    assert _refusal(text) == ""
+    assert "extension key `imge`" in _refusal(re.sub(r"^(\s+)image:", r"\1imge:", text, flags=re.MULTILINE))
+
+
+def _with_underscores(settings: dict[str, Any]) -> dict[str, Any]:
+    return {re.sub("([A-Z][^A-Z]+)", r"_\1", name).lower(): value for name, value in settings.items()}
+
+
+def _launcher() -> dict[str, Any]:
+    """Return the configuration that the chart makes of the values: it writes the settings' names with underscores."""
+    values = yaml.safe_load((DOCKER / "k8s-values.yaml").read_text())
+    launcher = values["runLauncher"]
+    assert launcher["type"] == K8sRunLauncher.__name__
+    settings = _with_underscores(launcher["config"]["k8sRunLauncher"])
+    return settings | {"run_k8s_config": _with_underscores(settings["run_k8s_config"])}
+
+
+def test_dagster_k8s_accepts_the_run_launcher() -> None:
+    given_by_the_chart = {"dagster_home": "/opt/dagster", "instance_config_map": "dagster-instance"}
+    schema = resolve_to_config_type(K8sRunLauncher.config_type())
+    assert process_config(schema, _launcher() | given_by_the_chart).errors is None
+    assert process_config(schema, _launcher() | {"imagePullPolicy": "Always"}).errors
+
+
+def test_a_run_with_the_gpu_tag_is_a_pod_on_a_gpu_node() -> None:
+    tag = json.loads((DOCKER / "k8s-gpu-tag.json").read_text())["dagster-k8s/config"]
+    every_run = K8sContainerContext(run_k8s_config=UserDefinedDagsterK8sConfig.from_dict(_launcher()["run_k8s_config"]))
+    tagged = every_run.merge(K8sContainerContext(run_k8s_config=UserDefinedDagsterK8sConfig.from_dict(tag)))
+    job = construct_dagster_k8s_job(
+        DagsterK8sJobConfig(job_image="recmodels-gpu:0.1.0", dagster_home="/opt/dagster"),
+        ["dagster"],
+        "run",
+        tagged.run_k8s_config,
+    ).to_dict()
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["node_selector"] == tag["pod_spec_config"]["node_selector"]
+    assert pod["restart_policy"] == "Never"
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert container["resources"]["requests"]["memory"] == "32Gi"
