@@ -69,13 +69,13 @@ class _FileIOManager(dg.ConfigurableIOManager):
         """
         with clear_failures():
             spans = _spans_partitions(context)
+            recorded = context.instance.get_materialized_partitions(context.asset_key) if spans else set[str]()
             found: dict[str, Any] = {}
             for key in _input_partitions(context):
                 path = self._path(context.asset_key, key, self._suffix(context))
-                if spans and not path.exists() and not latest_materialization(context.instance, context.asset_key, key):
-                    continue
-                require_recorded(context.instance, context.asset_key, key, path)
-                found[key] = self._read(path, context)
+                if not spans or key in recorded or path.exists():
+                    require_recorded(context.instance, context.asset_key, key, path)
+                    found[key] = self._read(path, context)
             return found if spans else next(iter(found.values()))
 
 
