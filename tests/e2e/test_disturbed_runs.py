@@ -1,0 +1,130 @@
+"""Runs of the command line that are killed, or go on at once: nothing is lost, and in the end nothing differs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from recmodels.data.demo import write_demo_dump
+from recmodels.training.checkpoint import load_checkpoint
+
+STAGES = (
+    ("raw", "documents/raw_dumps/demo.json", "before"),
+    ("interactions", "tables/interactions/demo.parquet", "after"),
+    ("profiles", "tables/user_profiles/demo.parquet", "before"),
+    ("embeddings", "tables/item_text_embeddings/demo.parquet", "after"),
+    ("graphs", "tables/item_text_knn/demo.parquet", "before"),
+    ("transport", "tables/augmented_interactions/demo.parquet", "after"),
+    ("training", "checkpoints/checkpoint/bpr/demo/0/", "before"),
+    ("evaluation", "tables/metrics/bpr/demo/0.parquet", "after"),
+    ("recommendations", "tables/recommendations/bpr/demo/0.parquet", "before"),
+    ("report", "documents/report/demo.html", "after"),
+)
+OF_THE_INSTANCE = "tables/pipeline_status.parquet"
+"""Says when things were made, so no two runs write the same."""
+
+Run = Callable[..., list[int]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """A function that runs `recmodels run` on a data root, once or several times at once, and returns the statuses."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_demo_dump(folder / "raw", n_users=60, n_items=40)
+    (folder / "catalogue.toml").write_text("[demo.models.bpr.training]\nepochs = 2\n")
+    environment = os.environ | {"RECMODELS_CATALOGUE": str(folder / "catalogue.toml"), "RECMODELS_SEEDS": "0"}
+    environment.pop("DAGSTER_HOME", None)
+    script = Path(__file__).with_name("forked_runs.py")
+    arguments = ["run", "--raw-dir", str(folder / "raw"), "--models", "bpr", "--seeds", "0"]
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as server:
+        assert server.stdin
+        assert server.stdout
+
+        def execute(root: Path, *kills: dict[str, str]) -> list[int]:
+            orders = [
+                {"arguments": arguments, "root": str(root), "log": str(root.with_suffix(f".{number}")), **kill}
+                for number, kill in enumerate(kills or [{}])
+            ]
+            server.stdin.write(json.dumps(orders) + "\n")
+            server.stdin.flush()
+            return json.loads(server.stdout.readline())
+
+        yield execute
+        server.stdin.close()
+
+
+def _stored(root: Path) -> dict[str, bytes]:
+    """Return what is in place: every table and document by its path."""
+    files = [file for kind in ("tables", "documents") for file in (root / kind).rglob("*") if file.is_file()]
+    visible = {file.relative_to(root).as_posix(): file for file in files if not file.name.startswith(".")}
+    return {name: file.read_bytes() for name, file in visible.items() if name != OF_THE_INSTANCE}
+
+
+def _checkpoints(root: Path) -> list[Path]:
+    return list(root.glob("checkpoints/checkpoint/bpr/demo/0/*"))
+
+
+def _output(root: Path) -> str:
+    return "\n".join(log.read_text() for log in sorted(root.parent.glob(f"{root.name}.[0-9]")))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data root of a run that nothing happened to."""
+    root = tmp_path_factory.mktemp("undisturbed") / "data"
+    assert run(root) == [0], _output(root)
+    assert len(_stored(root)) > 20
+    return root
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_every_stage_ends_as_one_that_was_never_disturbed(
+    run: Run, undisturbed: Path, tmp_path: Path
+) -> None:
+    root, expected = tmp_path / "data", _stored(undisturbed)
+    present: set[str] = set()
+    for stage, path, moment in STAGES:
+        assert run(root, {"path": path, "moment": moment}) == [-signal.SIGKILL], f"{stage}: {_output(root)}"
+        if moment == "before" and stage != "training":  # a checkpoint is whole before it is moved
+            assert list((root / path).parent.glob(".*.tmp")), stage
+        stored = _stored(root)
+        assert stored == {name: expected[name] for name in stored}, stage
+        assert present <= stored.keys(), stage
+        present = {*stored}
+        for checkpoint in _checkpoints(root):
+            load_checkpoint(checkpoint)
+
+    assert run(root) == [0], _output(root)
+    assert _stored(root) == expected
+    assert not [left for kind in ("tables", "documents") for left in (root / kind).rglob("*.tmp")]
+    (version,) = {load_checkpoint(path).provenance["data_version"] for path in _checkpoints(root)}
+    (reference,) = _checkpoints(undisturbed)
+    assert version == load_checkpoint(reference).provenance["data_version"]
+    assert _statuses(root).count(dg.DagsterRunStatus.FAILURE) == len(STAGES)
+
+
+@pytest.mark.slow
+def test_two_runs_of_one_data_set_at_once_both_end_well(run: Run, undisturbed: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    assert run(root, {}, {}) == [0, 0], _output(root)
+    assert _stored(root) == _stored(undisturbed)
+    assert len(_checkpoints(root)) == 2
+    for checkpoint in _checkpoints(root):
+        load_checkpoint(checkpoint)
+    assert not list(root.rglob("*.tmp"))
+    assert set(_statuses(root)) == {dg.DagsterRunStatus.SUCCESS}
+
+
+def _statuses(root: Path) -> list[dg.DagsterRunStatus]:
+    with dg.DagsterInstance.from_config(str(root / "dagster")) as instance:
+        statuses = [run.status for run in instance.get_runs()]
+    assert {*statuses} <= {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE}
+    return statuses
