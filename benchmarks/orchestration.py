@@ -1,29 +1,52 @@
 """
-What Dagster's own work costs: the start of the code server, and the sensors at the size of a team.
+What Dagster's own work costs: the start of the code server, the sensors at the size of a team, a run, and the UI.
 
 The event log holds a materialisation of every asset and a result of every check for 50 data sets and 5 seeds, with all
 models of the registry. A tick is that of the sensor that takes longest; the first one of a process, which reads the
 whole log, is told apart. Starts of Python take turns with those that import Dagster alone.
+
+The overhead of a run is its time without that of the functions that make the assets; what remains is Dagster's, the
+checks and the reading and writing of tables. The page of an asset is opened once in headless Chromium, which tells
+what it asks of the server; these requests are then sent again, all at once as the page does, without the browser.
 """
 
+import contextlib
+import functools
+import inspect
 import os
+import shutil
+import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import httpx
 from harness import Report, parse_arguments, time_in_turns
 
 TICK_SHARE = 3
+TICKS = 3
 VERSION = "1"
+PAGE_ASSET = "item_profiles"
+PAGE_EVENTS = 1000
+MODEL = "bpr"
+READY_SECONDS = 120
+READY_MS = 1000 * READY_SECONDS
+SETTLED_MS = 5000
+PAGE_QUERY = "AssetViewDefinitionQuery"
+JSON = {"Content-Type": "application/json"}
 
 
 def main() -> None:
     arguments = parse_arguments(__doc__)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command line does
     n_datasets, n_seeds = (6, 2) if arguments.quick else (50, 5)
     rounds = 1 if arguments.quick else 5
     report = Report("Orchestration")
@@ -41,7 +64,10 @@ def main() -> None:
         # The catalogue and the seeds are read when the definitions are imported.
         os.environ["RECMODELS_CATALOGUE"] = str(write_catalogue(root, n_datasets))
         os.environ["RECMODELS_SEEDS"] = ",".join(map(str, range(n_seeds)))
+        bodies = time_bodies()
         measure_sensors(report, root, rounds)
+        measure_page(report, root, rounds)
+        measure_run(report, root / "demo", bodies)
     report.finish(arguments.json)
 
 
@@ -92,7 +118,7 @@ def measure_sensors(report: Report, root: Path, rounds: int) -> None:
             cursor = raw_files(context).cursor
 
         report.add("sensor_s", time_in_turns({"look": look}, rounds=rounds)["look"], unit="s", goal="at most 1")
-        n_events = fill(instance, definitions)
+        n_events = fill(instance, [*events_of_everything(definitions), *page_events(definitions, PAGE_EVENTS)])
         first: dict[str, float] = {}
         later: dict[str, float] = {}
         for sensor in (cheap_automation, profile_automation, model_automation):
@@ -100,7 +126,7 @@ def measure_sensors(report: Report, root: Path, rounds: int) -> None:
             began = time.perf_counter()
             ticks.tick()
             first[sensor.name] = time.perf_counter() - began
-            later |= time_in_turns({sensor.name: ticks.tick}, rounds=rounds, warm_up=False)
+            later |= time_in_turns({sensor.name: ticks.tick}, rounds=min(rounds, TICKS), warm_up=False)
         slowest = max(later, key=lambda name: later[name])
         report.add(
             "tick_s",
@@ -128,11 +154,28 @@ class Ticks:
         self.cursor = result.cursor
 
 
-def fill(instance: Any, definitions: Any) -> int:
-    """Record a materialisation of every partition with the tags of a real run, and a pass of every check."""
-    events = list(events_of_everything(definitions))
-    for event in events:
-        instance.report_runless_asset_event(event)
+def fill(instance: Any, events: Sequence[Any]) -> int:
+    """
+    Record events in an instance's log, which must be new.
+
+    They are recorded in memory and copied: on disk, each would wait for it several times.
+    """
+    import dagster as dg
+
+    target = instance.event_log_storage.path_for_shard("index")
+    copied = f"{target}.copy"
+    with dg.DagsterInstance.ephemeral() as memory:
+        for event in events:
+            memory.report_runless_asset_event(event)
+        storage = memory.event_log_storage
+        with storage.index_connection() as connection, contextlib.closing(sqlite3.connect(copied)) as copy:
+            connection.connection.driver_connection.backup(copy)
+    with contextlib.closing(sqlite3.connect(target)) as database:
+        database.execute("ATTACH ? AS memory", (copied,))
+        with database:
+            for table in ("event_logs", "asset_keys", "asset_event_tags", "asset_check_executions"):
+                database.execute(f"INSERT INTO main.{table} SELECT * FROM memory.{table}")  # noqa: S608 names above
+    Path(copied).unlink()
     return len(events)
 
 
@@ -140,9 +183,10 @@ def events_of_everything(definitions: Any) -> Iterator[Any]:
     import dagster as dg
 
     from assets.partitions import seed_keys
+    from assets.records import is_followed
 
     graph = definitions.resolve_asset_graph()
-    for key in graph.toposorted_asset_keys:
+    for key in filter(lambda key: is_followed(graph.get(key)), graph.toposorted_asset_keys):
         node = graph.get(key)
         seeded = isinstance(node.partitions_def, dg.MultiPartitionsDefinition)
         tags = {"dagster/data_version": VERSION, "dagster/code_version": node.code_version}
@@ -154,6 +198,189 @@ def events_of_everything(definitions: Any) -> Iterator[Any]:
             yield dg.AssetMaterialization(key, partition=partition, tags=tags)
             for check in graph.get_check_keys_for_assets({key}):
                 yield dg.AssetCheckEvaluation(key, check_name=check.name, passed=True, partition=partition)
+
+
+def page_events(definitions: Any, n: int) -> list[Any]:
+    """Return materialisations of one asset, over its partitions in turn, with the metadata that a table has."""
+    import dagster as dg
+    import polars as pl
+
+    from assets.lineage import table_metadata
+
+    node = definitions.resolve_asset_graph().get(dg.AssetKey(PAGE_ASSET))
+    partitions = node.partitions_def.get_partition_keys()
+    frame = pl.DataFrame({"item_id": range(5), "profile": ["A profile of some length. " * 8] * 5})
+    tags = {"dagster/data_version": VERSION, "dagster/code_version": node.code_version}
+    return [
+        dg.AssetMaterialization(
+            node.key, partition=partitions[i % len(partitions)], metadata=table_metadata(frame), tags=tags
+        )
+        for i in range(n)
+    ]
+
+
+def measure_page(report: Report, root: Path, rounds: int) -> None:
+    try:
+        with webserver(root) as address:
+            requests = requests_of_page(f"{address}/assets/{PAGE_ASSET}")
+            with httpx.Client(timeout=60) as client, ThreadPoolExecutor(len(requests)) as pool:
+
+                def send(body: str) -> None:
+                    answer = client.post(
+                        f"{address}/graphql", content=body, headers={"Content-Type": "application/json"}
+                    )
+                    assert "errors" not in answer.raise_for_status().json()
+
+                seconds = time_in_turns({"page": lambda: list(pool.map(send, requests))}, rounds=rounds)["page"]
+    except FileNotFoundError as error:
+        report.skip("ui_asset_page_s", f"{error}: `make services` installs it")
+        return
+    report.add(
+        "ui_asset_page_s",
+        seconds,
+        unit="s",
+        baseline=f"{PAGE_EVENTS:,} materialisations; {len(requests)} GraphQL requests at once",
+        goal="at most 1",
+    )
+
+
+@contextlib.contextmanager
+def webserver(root: Path) -> Generator[str]:
+    """Run Dagster's web server on an instance, and yield its address when the definitions are loaded."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (root / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    command = [Path(sys.executable).with_name("dagster-webserver"), "-m", "pipelines.definitions", "-p", str(port)]
+    with (root / "webserver.log").open("wb") as log:
+        server = subprocess.Popen(  # noqa: S603 our own program
+            command,
+            env={**os.environ, "DAGSTER_HOME": str(root), "RECMODELS_DATA": str(root)},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + READY_SECONDS
+        while not answers(address):
+            assert time.monotonic() < deadline, (root / "webserver.log").read_text()[-3000:]
+            time.sleep(0.5)
+        yield address
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+def answers(address: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"{address}/server_info", timeout=READY_SECONDS).is_success
+    return False
+
+
+def requests_of_page(url: str) -> list[str]:
+    """Return the bodies of the different GraphQL requests that a page makes until it asks for nothing new."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        raise FileNotFoundError("no chromium on the PATH")
+    bodies: set[str] = set()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        page.on("request", lambda request: bodies.add(request.post_data or "") if "/graphql" in request.url else None)
+        with page.expect_response(lambda answer: PAGE_QUERY in (answer.request.post_data or ""), timeout=READY_MS):
+            page.goto(url)
+        known = 0
+        while known < len(bodies):
+            known = len(bodies)
+            page.wait_for_timeout(SETTLED_MS)
+        browser.close()
+    return sorted(bodies - {""})
+
+
+def time_bodies() -> list[float]:
+    """
+    Have the time that each asset's function takes appended to the list that is returned.
+
+    Must be called before the modules of the assets are imported. Time in which a generator waits is not its own.
+    """
+    from assets import stage
+
+    seconds: list[float] = []
+    original = stage._with_clear_failures
+
+    def timed(compute: Callable[..., Any]) -> Callable[..., Any]:
+        if inspect.isgeneratorfunction(compute):
+
+            @functools.wraps(compute)
+            def iterate(*arguments: Any, **inputs: Any) -> Iterator[Any]:
+                results, ended = compute(*arguments, **inputs), object()
+                while True:
+                    with timing(seconds):
+                        result = next(results, ended)
+                    if result is ended:
+                        return
+                    yield result
+
+            return original(iterate)
+
+        @functools.wraps(compute)
+        def run(*arguments: Any, **inputs: Any) -> Any:
+            with timing(seconds):
+                return compute(*arguments, **inputs)
+
+        return original(run)
+
+    stage._with_clear_failures = timed
+    return seconds
+
+
+@contextlib.contextmanager
+def timing(seconds: list[float]) -> Generator[None]:
+    began = time.perf_counter()
+    yield
+    seconds.append(time.perf_counter() - began)
+
+
+def measure_run(report: Report, root: Path, bodies: list[float]) -> None:
+    """Run the jobs of `make run` for a tiny demo, one model and one seed, as it does: in this process, on SQLite."""
+    import dagster as dg
+
+    from assets.resources import DataRoot
+    from pipelines.definitions import build_definitions
+    from pipelines.jobs import assets_of_models
+    from recmodels.data.demo import write_demo_dump
+
+    data_root = DataRoot(path=str(root))
+    write_demo_dump(data_root.raw("demo"), n_users=60, n_items=40)
+    definitions = build_definitions({"data_root": data_root})
+    steps = [
+        ("prepare", "demo", None),
+        ("train", dg.MultiPartitionKey({"dataset": "demo", "seed": "0"}), assets_of_models([MODEL])),
+        ("evaluate", "demo", None),
+    ]
+    bodies.clear()
+    made = 0
+    began = time.perf_counter()
+    with dg.DagsterInstance.local_temp(str(root)) as instance:
+        for job, partition, selection in steps:
+            result = definitions.resolve_job_def(job).execute_in_process(
+                run_config=dg.RunConfig(loggers={"progress": {}}),  # says nothing where no display listens
+                instance=instance,
+                partition_key=partition,
+                asset_selection=selection,
+            )
+            made += sum(event.is_step_materialization for event in result.all_events)
+    overhead = time.perf_counter() - began - sum(bodies)
+    report.add(
+        "asset_overhead_s",
+        overhead / made,
+        unit="s",
+        baseline=f"{made} assets of a tiny demo; their functions took {sum(bodies):.0f} s",
+        goal="at most 2",
+    )
 
 
 if __name__ == "__main__":
