@@ -1,5 +1,6 @@
 """The Dagster instance of this machine: it lives under the data root, so that the UI shows what `make run` did."""
 
+import fcntl
 import os
 import socket
 from importlib.resources import files
@@ -48,9 +49,15 @@ def prepare_home() -> Path:
 
 
 def open_instance() -> dg.DagsterInstance:
-    """Return the persistent instance, created on first use."""
-    prepare_home()
-    return dg.DagsterInstance.get()
+    """
+    Return the persistent instance, created on first use.
+
+    One process at a time: Dagster's own creation notes the schema's version twice if two create the same database at
+    once, and refuses to open it ever after.
+    """
+    with (prepare_home() / ".creation.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return dg.DagsterInstance.get()
 
 
 def process_tag() -> dict[str, str]:
