@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -24,6 +25,8 @@ Normalisation = Literal["symmetric", "row", "none"]
 EdgeWeighting = Literal["degree", "uniform"]
 
 _INT32_MAX = np.iinfo(np.int32).max
+_ROW_BLOCKS = 4
+_LEAST_EDGES_IN_BLOCKS = 2**15
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +77,39 @@ class Adjacency:
     def n_edges(self) -> int:
         """Number of stored entries."""
         return self.matrix.values().numel()
+
+    @property
+    def transposed(self) -> "Adjacency":
+        """The transpose as an adjacency; of a symmetric matrix, this one."""
+        return self if self.symmetric else self._other_direction
+
+    @cached_property
+    def _other_direction(self) -> "Adjacency":
+        return Adjacency(self.transpose, self.matrix)
+
+    @cached_property
+    def row_blocks(self) -> list[tuple[slice, torch.Tensor]]:
+        """
+        The rows in blocks with equally many entries: which rows, and that part of the matrix, a view of its entries.
+
+        A product on the CPU deals out rows to threads, not entries. In a user-item graph the last rows are the items,
+        fewer and longer than those of the users: as one block, one thread gets most of the work.
+        """
+        crow, n_rows = self.matrix.crow_indices(), self.shape[0]
+        n_blocks = _ROW_BLOCKS if crow.device.type == "cpu" and self.n_edges >= _LEAST_EDGES_IN_BLOCKS else 1
+        targets = torch.arange(1, n_blocks, dtype=crow.dtype, device=crow.device) * (self.n_edges // n_blocks)
+        bounds = torch.unique(torch.cat([crow.new_tensor([0, n_rows]), torch.searchsorted(crow, targets)])).tolist()
+        starts = crow[bounds].tolist()
+        columns, values = self.matrix.col_indices(), self.matrix.values()
+        return [
+            (
+                slice(first, last),
+                csr_tensor(
+                    crow[first : last + 1] - start, columns[start:end], values[start:end], (last - first, self.shape[1])
+                ),
+            )
+            for (first, last), (start, end) in zip(pairwise(bounds), pairwise(starts), strict=True)
+        ]
 
     def to(self, target: torch.device | str | torch.dtype) -> "Adjacency":
         """Return the same matrix on another device or with values of another type."""

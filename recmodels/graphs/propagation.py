@@ -78,26 +78,36 @@ def _check(adjacency: Adjacency, x: torch.Tensor) -> None:
         )
 
 
-def _multiply(matrix: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def _multiply(adjacency: Adjacency, x: torch.Tensor) -> torch.Tensor:
     if x.dtype in (torch.bfloat16, torch.float16):
-        return _multiply(matrix, x.to(matrix.dtype)).to(x.dtype)
+        return _multiply(adjacency, x.to(adjacency.matrix.dtype)).to(x.dtype)
     # Into memory of its own, which beta = 0 leaves unread: the plain product clears its result first.
-    result = x.new_empty(matrix.shape[0], x.shape[1])
-    return torch.addmm(result, matrix, x, beta=0, out=result)
+    result = x.new_empty(adjacency.shape[0], x.shape[1])
+    return _add_product(result, adjacency, x, result, beta=0)
 
 
-def _mean_of_layers(matrix: torch.Tensor, x: torch.Tensor, n_layers: int) -> torch.Tensor:
+def _add_product(
+    y: torch.Tensor, adjacency: Adjacency, x: torch.Tensor, out: torch.Tensor, *, beta: float = 1, alpha: float = 1
+) -> torch.Tensor:
+    """Write beta Y + alpha A X to `out`, and return it."""
+    for rows, block in adjacency.row_blocks:
+        target = out[rows]
+        torch.addmm(target if y is out else y[rows], block, x, beta=beta, alpha=alpha, out=target)
+    return out
+
+
+def _mean_of_layers(adjacency: Adjacency, x: torch.Tensor, n_layers: int) -> torch.Tensor:
     # Horner's rule, x + A(x + A(x + ...)), holds two arrays however many layers there are, and addmm fuses the sum
     # and, in the last product, the division.
     if x.dtype in (torch.bfloat16, torch.float16):
-        return _mean_of_layers(matrix, x.to(matrix.dtype), n_layers).to(x.dtype)
+        return _mean_of_layers(adjacency, x.to(adjacency.matrix.dtype), n_layers).to(x.dtype)
     # The two arrays take turns: memory fresh from the system for every layer would cost a tenth more.
     total, spare = x, torch.empty_like(x)
     for layer in range(n_layers - 1):
-        torch.addmm(x, matrix, total, out=spare)
+        _add_product(x, adjacency, total, spare)
         total, spare = spare, total if layer else torch.empty_like(x)
     share = 1 / (n_layers + 1)
-    return torch.addmm(x, matrix, total, beta=share, alpha=share, out=spare)
+    return _add_product(x, adjacency, total, spare, beta=share, alpha=share)
 
 
 class _Product(torch.autograd.Function):
@@ -106,11 +116,11 @@ class _Product(torch.autograd.Function):
         ctx.adjacency = adjacency
         # Autocast would hand the sparse kernels a type they do not have.
         with torch.autocast(x.device.type, enabled=False):
-            return _multiply(adjacency.matrix, x)
+            return _multiply(adjacency, x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, torch.Tensor]:
-        return None, propagate(_transposed(ctx.adjacency), gradients[0])
+        return None, propagate(ctx.adjacency.transposed, gradients[0])
 
 
 class _MeanOfLayers(torch.autograd.Function):
@@ -119,12 +129,8 @@ class _MeanOfLayers(torch.autograd.Function):
         ctx.adjacency = adjacency
         ctx.n_layers = n_layers
         with torch.autocast(x.device.type, enabled=False):
-            return _mean_of_layers(adjacency.matrix, x, n_layers)
+            return _mean_of_layers(adjacency, x, n_layers)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, torch.Tensor, None]:
-        return None, light_gcn(_transposed(ctx.adjacency), gradients[0], ctx.n_layers), None
-
-
-def _transposed(adjacency: Adjacency) -> Adjacency:
-    return adjacency if adjacency.symmetric else Adjacency(adjacency.transpose, adjacency.matrix)
+        return None, light_gcn(ctx.adjacency.transposed, gradients[0], ctx.n_layers), None
