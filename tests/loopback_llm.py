@@ -10,6 +10,7 @@ import asyncio
 import json
 import threading
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -61,7 +62,7 @@ def echo(call: Call) -> Behaviour:
 
 
 def hash_of(text: str) -> str:
-    return format(sum(i * ord(c) for i, c in enumerate(text, 1)) % 2**32, "08x")
+    return format(zlib.crc32(text.encode()), "08x")
 
 
 class LoopbackLLM:

@@ -235,11 +235,13 @@ class CallCache:
     def store(self, replies: Sequence[tuple[bytes, Reply]]) -> None:
         """Keep finished calls, in one transaction. Their claims mean nothing any more and go with the run."""
         now = time.time()
-        with self._transaction():
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)",
-                [(key, reply.text, reply.prompt_tokens, reply.answer_tokens, now) for key, reply in replies],
-            )
+        statement = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)"
+        rows = [(key, reply.text, reply.prompt_tokens, reply.answer_tokens, now) for key, reply in replies]
+        if len(rows) == 1:  # a statement by itself is a transaction already
+            self._connection.execute(statement, rows[0])
+        else:
+            with self._transaction():
+                self._connection.executemany(statement, rows)
 
     def _among(self, query: str, keys: Sequence[bytes]) -> list[Any]:
         marks = ",".join("?" * len(keys))
