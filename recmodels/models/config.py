@@ -11,7 +11,7 @@ from recmodels.training.config import TrainingConfig
 class ModelConfig(BaseModel):
     """Base of the configurations: unknown keys are refused, defaults are the papers' values."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Values the authors give for single data sets: data set key -> settings."""

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class TrainingConfig(BaseModel):
     """Settings of the training loop. The defaults are the published protocol's."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     learning_rate: float = Field(default=1e-3, gt=0)
     """Step size of Adam (betas 0.9 and 0.999) in the first epoch."""
