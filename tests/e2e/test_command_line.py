@@ -57,7 +57,7 @@ def test_one_command_goes_from_a_real_dump_to_recommendations_and_a_report(share
     # The run is on record in the instance that the user interface opens.
     with dg.DagsterInstance.from_config(str(root / "dagster")) as instance:
         jobs = [run.job_name for run in instance.get_runs()]
-    assert sorted(jobs) == ["evaluate", "prepare", "train"]
+    assert sorted(jobs) == ["evaluate", "prepare", "status", "train"]
 
 
 @pytest.mark.slow
