@@ -13,8 +13,8 @@ from torch import Tensor
 
 from recmodels.errors import InputError
 from recmodels.evaluation.metrics import METRICS
-from recmodels.evaluation.ranking import row_entries, top_items
-from recmodels.graphs.matrices import interaction_matrix
+from recmodels.evaluation.ranking import top_items
+from recmodels.graphs.matrices import entry_keys, interaction_matrix, occurs_in
 
 SUMMARY = pl.Schema({"metric": pl.String, "k": pl.Int32, "value": pl.Float64})
 GROUPS = pl.Schema(
@@ -152,20 +152,11 @@ def _ranked_hits(
     held_out: sparse.csr_array,
 ) -> tuple[NDArray[np.bool_], Ids]:
     """Return (n, k) whether the item at each rank is held out, and (n, k) which item it is."""
-    device = item_embeddings.device
-    hits: list[Tensor] = []
-    items: list[Tensor] = []
-    wanted = torch.zeros(0, dtype=torch.bool, device=device)
-    for block in top_items(user_embeddings, item_embeddings, torch.from_numpy(users).to(device), k, excluded=excluded):
-        if len(wanted) < len(block.users):
-            wanted = torch.zeros(len(block.users), item_embeddings.shape[0], dtype=torch.bool, device=device)
-        entries = row_entries(held_out, block.users)
-        wanted[entries] = True
-        found = wanted[: len(block.users)].gather(1, block.items)
-        wanted[entries] = False
-        hits.append(found & block.scores.isfinite())
-        items.append(block.items)
-    return torch.cat(hits).cpu().numpy(), torch.cat(items).cpu().numpy()
+    asked = torch.from_numpy(users).to(item_embeddings.device)
+    ranked, scores = top_items(user_embeddings, item_embeddings, asked, k, excluded=excluded)
+    items = ranked.cpu().numpy()
+    hits = occurs_in(users[:, None] * item_embeddings.shape[0] + items, entry_keys(held_out))
+    return hits & scores.isfinite().cpu().numpy(), items
 
 
 def _split_name(name: str) -> tuple[str, int]:

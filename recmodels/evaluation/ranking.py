@@ -1,7 +1,6 @@
 """Full ranking of all items for many users, in blocks, from their embeddings."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -13,26 +12,6 @@ _BLOCK_BYTES = 4 * 2**20
 _LEAST_ROWS = 64
 
 
-@dataclass(frozen=True, eq=False)
-class RankedBlock:
-    """
-    The best items of a block of users.
-
-    Attributes
-    ----------
-    users
-        (b,) int64 ids.
-    items
-        (b, k) int64 ids, best first.
-    scores
-        (b, k) float32; minus infinity where a user has fewer than k items that are not excluded.
-    """
-
-    users: Tensor
-    items: Tensor
-    scores: Tensor
-
-
 def top_items(
     user_embeddings: Tensor,
     item_embeddings: Tensor,
@@ -40,11 +19,12 @@ def top_items(
     k: int,
     *,
     excluded: sparse.csr_array | None = None,
-) -> Iterator[RankedBlock]:
+) -> tuple[Tensor, Tensor]:
     """
-    Rank all items for each of the users and yield the best k, block by block.
+    Rank all items for each of the users and return the best k.
 
-    No more than a block of scores exists at a time (about 4 MB). Scores are inner products.
+    Scores are inner products. No more than a block of them (about 4 MB) exists for each thread at a time. No gradient
+    flows through them.
 
     Parameters
     ----------
@@ -56,26 +36,42 @@ def top_items(
         Items per user, at most n_items.
     excluded
         (n_users, n_items) CSR; its entries get a score of minus infinity.
+
+    Returns
+    -------
+    items
+        (n, k) int64 ids, best first.
+    scores
+        (n, k) float32; minus infinity where a user has fewer than k items that are not excluded.
     """
-    n_items = item_embeddings.shape[0]
-    block_size = max(_LEAST_ROWS, _BLOCK_BYTES // (4 * n_items))
-    transposed = item_embeddings.T.contiguous()
-    for block in users.split(block_size):
-        scores = user_embeddings[block] @ transposed
-        if excluded is not None:
-            rows, columns = row_entries(excluded, block)
-            scores[rows, columns] = -torch.inf
-        best, items = scores.topk(k, dim=1)
-        yield RankedBlock(block, items, best)
+    n_items, device = item_embeddings.shape[0], item_embeddings.device
+    n_rows = max(_LEAST_ROWS, _BLOCK_BYTES // (4 * n_items))
+    transposed = item_embeddings.detach().T.contiguous()
+    items = torch.empty(len(users), k, dtype=torch.int64, device=device)
+    scores = torch.empty(len(users), k, dtype=item_embeddings.dtype, device=device)
 
+    barred = None if excluded is None else excluded[users.cpu().numpy()]
 
-def row_entries(matrix: sparse.csr_array, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return positions within `rows`, and columns, of the entries of some rows of a CSR matrix, on the rows' device."""
-    chosen = rows.cpu().numpy()
-    starts = matrix.indptr[chosen].astype(np.int64)
-    counts = matrix.indptr[chosen + 1] - starts
-    positions = np.repeat(np.arange(len(chosen)), counts)
-    ends = np.cumsum(counts)
-    entries = np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
-    columns = matrix.indices[entries].astype(np.int64)
-    return torch.from_numpy(positions).to(rows.device), torch.from_numpy(columns).to(rows.device)
+    @torch.no_grad()
+    def rank(start: int) -> None:
+        here = slice(start, start + n_rows)
+        of_all = user_embeddings[users[here]] @ transposed
+        if barred is not None:
+            bounds = barred.indptr[start : start + n_rows + 1]
+            entries = np.repeat(np.arange(len(of_all), dtype=np.int64) * n_items, np.diff(bounds))
+            entries += barred.indices[bounds[0] : bounds[-1]]
+            of_all.view(-1)[torch.from_numpy(entries).to(device)] = -torch.inf
+        scores[here], items[here] = of_all.topk(k, dim=1)
+
+    starts = range(0, len(users), n_rows)
+    n_threads = min(torch.get_num_threads(), len(starts)) if device.type == "cpu" else 1
+    if n_threads < 2:
+        for start in starts:
+            rank(start)
+        return items, scores
+    # A block has one thread from product to ranking: its scores stay in one core's cache, and no core waits for another
+    # after each operation. The number of threads is a setting of each thread.
+    with ThreadPoolExecutor(n_threads, "top_items", torch.set_num_threads, (1,)) as pool:
+        for _ in pool.map(rank, starts):
+            pass
+    return items, scores

@@ -160,6 +160,14 @@ def entry_keys(matrix: sparse.csr_array) -> np.ndarray:
     return keys
 
 
+def occurs_in(keys: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Mark the keys, an array of any shape, that occur in an ascending table."""
+    if not table.size:
+        return np.zeros(keys.shape, dtype=bool)
+    at = np.minimum(np.searchsorted(table, keys), table.size - 1)
+    return table[at] == keys
+
+
 def row_blocks(indptr: np.ndarray, n_entries: int) -> list[tuple[int, int]]:
     """Cut CSR rows into runs [first, last) of about `n_entries` stored entries; a longer row stands alone."""
     n_rows = indptr.size - 1

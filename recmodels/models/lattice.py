@@ -117,9 +117,7 @@ class Model(base.Model):
         everything = torch.arange(self.n_items, device=self.device)
         for (_, features), share in zip(self.features.present(), self.shares.softmax(0), strict=True):
             directions = functional.normalize(features.all())
-            with torch.no_grad():
-                blocks = top_items(directions, directions, everything, self.neighbours)
-                nearest = torch.cat([block.items for block in blocks])
+            nearest, _ = top_items(directions, directions, everything, self.neighbours)
             gathered = rows(directions, nearest.reshape(-1)).view(*nearest.shape, -1)
             neighbours.append(nearest)
             similarities.append(share * (gathered @ directions[:, :, None]).squeeze(2))

@@ -116,11 +116,8 @@ class Recommender:
         ):
             rows = np.flatnonzero(chosen)
             asked = torch.from_numpy(np.maximum(known[rows], 0))
-            at = 0
-            for block in top_items(user_table, item_table, asked, n, excluded=self._seen if excluded else None):
-                here = rows[at : at + len(block.users)]
-                items[here], scores[here] = block.items.numpy(), block.scores.numpy()
-                at += len(here)
+            best, values = top_items(user_table, item_table, asked, n, excluded=self._seen if excluded else None)
+            items[rows], scores[rows] = best.numpy(), values.numpy()
         frame = pl.DataFrame(
             {
                 "user_id": np.repeat(users, n),
@@ -154,9 +151,7 @@ class Recommender:
         directions = functional.normalize(self.checkpoint.item_embeddings)
         known, asked_at = np.unique(asked, return_inverse=True)
         itself = interaction_matrix(known, known, self._n_items, self._n_items)
-        blocks = list(top_items(directions, directions, torch.from_numpy(known), n, excluded=itself))
-        similar = torch.cat([block.items for block in blocks]) if blocks else torch.empty(0, n, dtype=torch.int64)
-        scores = torch.cat([block.scores for block in blocks]) if blocks else torch.empty(0, n)
+        similar, scores = top_items(directions, directions, torch.from_numpy(known), n, excluded=itself)
         return pl.DataFrame(
             {
                 "item_id": np.repeat(asked, n),

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from recmodels.errors import InputError
-from recmodels.graphs.matrices import row_blocks, shape_of
+from recmodels.graphs.matrices import occurs_in, row_blocks, shape_of
 
 # Logarithms of masses are compared as integers in this unit (1.2e-10, well below any solver's tolerance). Sums of
 # integers are exact, so counting and listing can never disagree, and entries that are equal but for rounding are ties.
@@ -196,7 +196,7 @@ class _Search:
         first, last = int(keys[0] // self.n_items), int(keys[-1] // self.n_items) + 1
         start, stop = self.skip.indptr[first], self.skip.indptr[last]
         rows = np.repeat(np.arange(first, last), np.diff(self.skip.indptr[first : last + 1]))
-        return _is_in(keys, rows * self.n_items + self.skip.indices[start:stop])
+        return occurs_in(keys, rows * self.n_items + self.skip.indices[start:stop])
 
     def _listed_at_least(self, bound: int) -> np.ndarray:
         """Ascending keys of stored or excluded pairs whose rank-one part f + g reaches the bound."""
@@ -241,7 +241,7 @@ class _Search:
         All above the bound, and at the bound, in the order of keys, at least as many as the top q can still take.
         """
         above = self._pairs(np.searchsorted(self.sorted_g, bound - self.f[self.users], side="right"), None)
-        above = above[~_is_in(above, listed)]
+        above = above[~occurs_in(above, listed)]
         n_missing = q - above.size - int((stored_values > bound).sum())
         at = np.zeros(0, np.int64)
         if n_missing > 0:
@@ -251,7 +251,7 @@ class _Search:
             n_listed_at = np.bincount(listed_at // self.n_items, minlength=self.f.size)[self.users]
             enough = int(np.searchsorted(np.cumsum(last - first - n_listed_at), n_missing)) + 1
             at = self._pairs(first[:enough], last[:enough])
-            at = at[~_is_in(at, listed_at)]
+            at = at[~occurs_in(at, listed_at)]
         keys = np.concatenate((above, at))
         return keys, self.f[keys // self.n_items] + self.g[keys % self.n_items]
 
@@ -274,11 +274,3 @@ def _best(keys: np.ndarray, values: np.ndarray, q: int) -> tuple[np.ndarray, np.
     ties = np.flatnonzero(values == bound)
     kept[ties[: q - int(kept.sum())]] = True
     return keys[kept], values[kept]
-
-
-def _is_in(keys: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Whether each key occurs in an ascending table."""
-    if not table.size:
-        return np.zeros(keys.size, dtype=bool)
-    at = np.minimum(np.searchsorted(table, keys), table.size - 1)
-    return table[at] == keys

@@ -1,0 +1,64 @@
+"""Ranking in blocks and threads: the same as sorting all scores at once."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from recmodels.evaluation.ranking import top_items
+
+N_USERS, N_ITEMS, WIDTH, K = 500, 5_000, 8, 7
+
+
+@pytest.fixture
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5], indirect=True)
+def test_blocks_and_threads_rank_as_a_full_sort_does(threads: int) -> None:
+    rng = np.random.default_rng(0)
+    users, items = (rng.integers(-9, 9, size=(n, WIDTH)).astype(np.float32) for n in (N_USERS, N_ITEMS))
+    # Integer scores have ties; distinct fractions decide them.
+    users[:, 0], items[:, 0] = 1, rng.permutation(N_ITEMS) / 2**13
+    excluded = sparse.random_array((N_USERS, N_ITEMS), density=0.3, rng=rng, format="csr")
+    asked = rng.permutation(N_USERS)[:400]
+
+    found, scores = top_items(*map(torch.from_numpy, (users, items, asked)), K, excluded=excluded)
+
+    expected = users @ items.T
+    expected[excluded.toarray() != 0] = -np.inf
+    order = np.argsort(-expected[asked], axis=1)[:, :K]
+    np.testing.assert_array_equal(found.numpy(), order)
+    np.testing.assert_array_equal(scores.numpy(), np.take_along_axis(expected[asked], order, axis=1))
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_no_gradient_flows_through_a_ranking(threads: int) -> None:
+    table = torch.randn(N_ITEMS, WIDTH, requires_grad=True)
+
+    _, scores = top_items(table, table, torch.arange(N_USERS), K)
+
+    assert not scores.requires_grad
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_an_error_in_a_thread_is_raised(threads: int) -> None:
+    table = torch.randn(N_ITEMS, WIDTH)
+
+    with pytest.raises(RuntimeError, match="out of range"):
+        top_items(table, table, torch.arange(N_USERS), N_ITEMS + 1)
+
+
+def test_nobody_is_ranked_for_nobody() -> None:
+    table = torch.randn(N_ITEMS, WIDTH)
+
+    found, scores = top_items(table, table, torch.empty(0, dtype=torch.int64), K)
+
+    assert found.shape == scores.shape == (0, K)
