@@ -1,8 +1,8 @@
 """
 Normalised adjacency matrices: item and user graphs from neighbour tables, and the user-item graph with edge dropping.
 
-Every matrix is a torch sparse CSR tensor with int32 indices, the form that multiplies fastest on a CPU, and knows its
-own transpose, so that a backward pass never has to build one.
+Every matrix is a torch sparse CSR tensor with int32 indices and knows its own transpose, so that a backward pass never
+has to build one.
 """
 
 import warnings
@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -25,8 +24,6 @@ Normalisation = Literal["symmetric", "row", "none"]
 EdgeWeighting = Literal["degree", "uniform"]
 
 _INT32_MAX = np.iinfo(np.int32).max
-_ROW_BLOCKS = 4
-_LEAST_EDGES_IN_BLOCKS = 2**15
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,30 +83,6 @@ class Adjacency:
     @cached_property
     def _other_direction(self) -> "Adjacency":
         return Adjacency(self.transpose, self.matrix)
-
-    @cached_property
-    def row_blocks(self) -> list[tuple[slice, torch.Tensor]]:
-        """
-        The rows in blocks with equally many entries: which rows, and that part of the matrix, a view of its entries.
-
-        A product on the CPU deals out rows to threads, not entries. In a user-item graph the last rows are the items,
-        fewer and longer than those of the users: as one block, one thread gets most of the work.
-        """
-        crow, n_rows = self.matrix.crow_indices(), self.shape[0]
-        n_blocks = _ROW_BLOCKS if crow.device.type == "cpu" and self.n_edges >= _LEAST_EDGES_IN_BLOCKS else 1
-        targets = torch.arange(1, n_blocks, dtype=crow.dtype, device=crow.device) * (self.n_edges // n_blocks)
-        bounds = torch.unique(torch.cat([crow.new_tensor([0, n_rows]), torch.searchsorted(crow, targets)])).tolist()
-        starts = crow[bounds].tolist()
-        columns, values = self.matrix.col_indices(), self.matrix.values()
-        return [
-            (
-                slice(first, last),
-                csr_tensor(
-                    crow[first : last + 1] - start, columns[start:end], values[start:end], (last - first, self.shape[1])
-                ),
-            )
-            for (first, last), (start, end) in zip(pairwise(bounds), pairwise(starts), strict=True)
-        ]
 
     def to(self, target: torch.device | str | torch.dtype) -> "Adjacency":
         """Return the same matrix on another device or with values of another type."""
