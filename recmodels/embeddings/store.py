@@ -1,21 +1,17 @@
 """Vectors that were paid for once: one SQLite file, keyed by encoder and text."""
 
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from recmodels.errors import InputError
-from recmodels.storage import raise_if_disk_is_full
+from recmodels.sqlite_file import SqliteFile, key_blocks
 
-_LOOKUP = 500
+_TABLES = "CREATE TABLE IF NOT EXISTS vectors (encoder TEXT, text BLOB, vector BLOB, PRIMARY KEY (encoder, text));"
 
 
-class VectorStore:
+class VectorStore(SqliteFile):
     """
     Vectors of one encoder by the digest of their text.
 
@@ -37,42 +33,15 @@ class VectorStore:
     def __init__(self, path: Path, encoder_digest: str, width: int) -> None:
         self._encoder = encoder_digest
         self._width = width
-        self._path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-            self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS vectors (encoder TEXT, text BLOB, vector BLOB, PRIMARY KEY (encoder, text))"
-            )
-        except (sqlite3.DatabaseError, OSError) as error:
-            raise InputError(
-                f"vector store {path}",
-                expected="an SQLite file that can be written, or none yet",
-                found=str(error),
-                action="Check the data root, or move the file away.",
-            ) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._connection.close()
-        if error is not None:
-            raise_if_disk_is_full(self._path, error)
+        super().__init__(path, "vector store", _TABLES)
 
     def load(self, keys: Sequence[bytes], into: npt.NDArray[np.float32]) -> list[int]:
         """Copy the stored vectors of the keys into the rows of a (len(keys), width) array; return the rows lacking."""
         found = np.zeros(len(keys), dtype=bool)
         rows = {key: row for row, key in enumerate(keys)}
-        for start in range(0, len(keys), _LOOKUP):
-            part = keys[start : start + _LOOKUP]
-            marks = ",".join("?" * len(part))
-            query = f"SELECT text, vector FROM vectors WHERE encoder = ? AND text IN ({marks})"  # noqa: S608
-            for key, blob in self._connection.execute(query, (self._encoder, *part)):
+        for block in key_blocks(keys):
+            stored = self._among("SELECT text, vector FROM vectors WHERE encoder = ? AND text IN", block, self._encoder)
+            for key, blob in stored:
                 if len(blob) == 4 * self._width:
                     into[rows[key]] = np.frombuffer(blob, dtype="<f4")
                     found[rows[key]] = True
@@ -82,10 +51,5 @@ class VectorStore:
         """Store the vectors of the keys in one transaction."""
         little_endian = vectors.astype("<f4", copy=False)
         rows = [(self._encoder, key, vector.tobytes()) for key, vector in zip(keys, little_endian, strict=True)]
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
+        with self._transaction():
             self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")

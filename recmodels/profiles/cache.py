@@ -7,27 +7,22 @@ at once if that run's process is gone from this machine, else when its heartbeat
 
 import hashlib
 import json
-import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 import psutil
 
 from recmodels import processes
-from recmodels.errors import InputError
 from recmodels.profiles.backend import Reply
 from recmodels.profiles.prompts import TEMPLATE_VERSION, Prompt
-from recmodels.storage import raise_if_disk_is_full
+from recmodels.sqlite_file import SqliteFile, key_blocks
 
 HEARTBEAT_SECONDS = 5.0
 _HEARTBEAT_LAPSE = 60.0
-_BLOCK = 500
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -102,7 +97,7 @@ def key_function(identity: ModelIdentity, parameters: Mapping[str, object]) -> C
     return key
 
 
-class CallCache:
+class CallCache(SqliteFile):
     """
     An open cache file.
 
@@ -118,38 +113,13 @@ class CallCache:
     """
 
     def __init__(self, path: Path) -> None:
+        super().__init__(path, "profile cache", _TABLES)
         self._run = ""
-        self._path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None)
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-            # Calls wait while the log is copied into the file: every 32 MB instead of every 4.
-            self._connection.execute("PRAGMA wal_autocheckpoint=8000")
-            self._connection.executescript(_TABLES)
-        except (sqlite3.DatabaseError, OSError) as error:
-            raise InputError(
-                f"profile cache {path}",
-                expected="an SQLite file that can be written, or none yet",
-                found=str(error),
-                action="Check the data root, or move the file away.",
-            ) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._connection.close()
-        if error is not None:
-            raise_if_disk_is_full(self._path, error)
 
     def load(self, keys: Sequence[bytes]) -> dict[bytes, str]:
         """Return the answers that are there, by key."""
         found: dict[bytes, str] = {}
-        for block in _blocks(keys):
+        for block in key_blocks(keys):
             found.update(self._among("SELECT key, answer FROM answers WHERE key IN", block))
         return found
 
@@ -211,7 +181,7 @@ class CallCache:
         """Claim keys that are neither answered nor claimed by another live run, in one transaction per 500."""
         claims = Claims()
         alive: dict[str, bool] = {self._run: True}
-        for block in _blocks(keys):
+        for block in key_blocks(keys):
             with self._transaction():
                 claims.answered.update(self._among("SELECT key, answer FROM answers WHERE key IN", block))
                 for key, run in self._among("SELECT key, run FROM claims WHERE key IN", block):
@@ -243,10 +213,6 @@ class CallCache:
             with self._transaction():
                 self._connection.executemany(statement, rows)
 
-    def _among(self, query: str, keys: Sequence[bytes]) -> list[Any]:
-        marks = ",".join("?" * len(keys))
-        return self._connection.execute(f"{query} ({marks})", keys).fetchall()
-
     def _alive(self, run: str) -> bool:
         row = self._connection.execute(
             "SELECT host, pid, process_started, open, heartbeat FROM runs WHERE run = ?", (run,)
@@ -257,17 +223,3 @@ class CallCache:
         if host != processes.host():
             return time.time() - heartbeat < _HEARTBEAT_LAPSE
         return not processes.has_ended(pid, process_started)
-
-    @contextmanager
-    def _transaction(self) -> Generator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
-
-
-def _blocks(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    return (keys[start : start + _BLOCK] for start in range(0, len(keys), _BLOCK))
