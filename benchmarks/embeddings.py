@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from harness import Report, parse_arguments, time_in_turns
 from sentence_transformers import SentenceTransformer
 
+from benchmarks.harness import Report, parse_arguments, time_in_turns
 from recmodels.embeddings.config import EncoderConfig
 from recmodels.embeddings.encode import EmbeddingResult, embed_table
 from recmodels.embeddings.encoder import locate_encoder

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from harness import Report, parse_arguments, time_in_turns
 
+from benchmarks.harness import Report, parse_arguments, time_in_turns
 from recmodels.data.catalogue import DatasetEntry, Role, Source
 from recmodels.data.dump import load_dump
 from recmodels.data.kcore import k_core_mask

@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from harness import Report, parse_arguments, time_in_turns
+
+from benchmarks.harness import Report, parse_arguments, time_in_turns
 
 TICK_SHARE = 3
 TICKS = 3

@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import median
 
 import polars as pl
-from harness import Report, parse_arguments
 
+from benchmarks.harness import Report, parse_arguments
 from recmodels.data.schemas import INTERACTIONS, ITEMS, REVIEWS
 from recmodels.profiles.backend import Reply, make_backend
 from recmodels.profiles.cache import CallCache, ModelIdentity, key_function
