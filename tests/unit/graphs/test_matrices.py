@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recmodels.errors import InputError
-from recmodels.graphs.matrices import entry_keys, interaction_matrix, row_blocks
+from recmodels.graphs.matrices import entry_keys, interaction_matrix, occurs_in, row_blocks
 
 
 @given(st.lists(st.integers(0, 9), max_size=30), st.integers(1, 12))
@@ -16,6 +16,12 @@ def test_row_blocks_cover_every_row_once_and_stay_near_their_size(counts: list[i
     assert [row for first, last in blocks for row in range(first, last)] == list(range(len(counts)))
     for first, last in blocks:
         assert indptr[last] - indptr[first] < n_entries + max(counts)
+
+
+@given(st.lists(st.integers(0, 20)), st.sets(st.integers(0, 20)))
+def test_a_key_occurs_in_a_table_where_numpy_finds_it(keys: list[int], table: set[int]) -> None:
+    asked, ascending = np.array(keys, dtype=np.int64).reshape(-1, 1), np.array(sorted(table), dtype=np.int64)
+    np.testing.assert_array_equal(occurs_in(asked, ascending), np.isin(asked, ascending))
 
 
 def test_repeated_pairs_count_once_and_come_out_sorted() -> None:
