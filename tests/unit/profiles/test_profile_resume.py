@@ -29,6 +29,8 @@ _PROCESSES.set_forkserver_preload(["profile_shop", "recmodels.profiles.ollama_se
 
 def write(n_items: int, config: ProfileConfig, cache: Path, output: Path) -> None:
     """Write the item profiles of a shop, and leave table and stats behind."""
+    # Tests that were started in the background of a shell have inherited that interrupts are ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     result = make_shop(n_items).write_items(config, cache)
     result.table.write_parquet(output)
     output.with_suffix(".json").write_text(json.dumps(result.stats))
