@@ -2,10 +2,11 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
+
+from recmodels.graphs.matrices import entry_keys
 
 # Scores that are ranked while they are still in the cache: a third faster than blocks of 32 MB.
 _BLOCK_BYTES = 4 * 2**20
@@ -57,10 +58,7 @@ def top_items(
         here = slice(start, start + n_rows)
         of_all = user_embeddings[users[here]] @ transposed
         if barred is not None:
-            bounds = barred.indptr[start : start + n_rows + 1]
-            entries = np.repeat(np.arange(len(of_all), dtype=np.int64) * n_items, np.diff(bounds))
-            entries += barred.indices[bounds[0] : bounds[-1]]
-            of_all.view(-1)[torch.from_numpy(entries).to(device)] = -torch.inf
+            of_all.view(-1)[torch.from_numpy(entry_keys(barred[here])).to(device)] = -torch.inf
         scores[here], items[here] = of_all.topk(k, dim=1)
 
     starts = range(0, len(users), n_rows)

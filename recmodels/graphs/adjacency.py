@@ -78,11 +78,7 @@ class Adjacency:
     @property
     def transposed(self) -> "Adjacency":
         """The transpose as an adjacency; of a symmetric matrix, this one."""
-        return self if self.symmetric else self._other_direction
-
-    @cached_property
-    def _other_direction(self) -> "Adjacency":
-        return Adjacency(self.transpose, self.matrix)
+        return self if self.symmetric else Adjacency(self.transpose, self.matrix)
 
     def to(self, target: torch.device | str | torch.dtype) -> "Adjacency":
         """Return the same matrix on another device or with values of another type."""

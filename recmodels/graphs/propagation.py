@@ -81,24 +81,40 @@ def _check(adjacency: Adjacency, x: torch.Tensor) -> None:
         )
 
 
+def sparse_product(graph: Adjacency, x: torch.Tensor, values: torch.Tensor | None = None) -> torch.Tensor:
+    """
+    Return the product of a graph's matrix, or of one with its entries and other values, with X. It has no gradient.
+
+    Parameters
+    ----------
+    graph
+        Shape (n_rows, n_columns).
+    x
+        Dense, shape (n_columns, d), of the values' type.
+    values
+        Values of the stored entries, (n_edges,), in their order. None takes the graph's own.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (n_rows, d).
+    """
+    matrix = graph.matrix
+    crow, columns = matrix.crow_indices(), matrix.col_indices()
+    if x.device.type != "cpu":
+        return (matrix if values is None else csr_tensor(crow, columns, values, graph.shape)) @ x
+    # The same sums, by the kernel of embedding bags: it fetches rows ahead of their use, where the sparse product waits
+    # for each of them, twice to three times as long.
+    weights = matrix.values() if values is None else values
+    return embedding_bag(columns, x, crow, mode="sum", per_sample_weights=weights, include_last_offset=True)
+
+
 def _multiply(adjacency: Adjacency, x: torch.Tensor, scale: float = 1) -> torch.Tensor:
     """Return scale A X."""
     matrix = adjacency.matrix
     if x.dtype in _HALF:
         return _multiply(adjacency, x.to(matrix.dtype), scale).to(x.dtype)
-    values = matrix.values() if scale == 1 else matrix.values() * scale
-    if x.device.type != "cpu":
-        return csr_tensor(matrix.crow_indices(), matrix.col_indices(), values, adjacency.shape) @ x
-    # The same sums, by the kernel of embedding bags: it fetches rows ahead of their use, where the sparse product waits
-    # for each of them, twice to three times as long.
-    return embedding_bag(
-        matrix.col_indices(),
-        x,
-        matrix.crow_indices(),
-        mode="sum",
-        per_sample_weights=values,
-        include_last_offset=True,
-    )
+    return sparse_product(adjacency, x, None if scale == 1 else matrix.values() * scale)
 
 
 def _mean_of_layers(adjacency: Adjacency, x: torch.Tensor, n_layers: int) -> torch.Tensor:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmodels.graphs.adjacency import Adjacency, csr_tensor
+from recmodels.graphs.adjacency import Adjacency
+from recmodels.graphs.propagation import sparse_product
 from recmodels.models.blocks import dropout, rows
 
 _NEGATIVE_SLOPE = 0.2
@@ -101,7 +102,7 @@ class _WeightedSum(torch.autograd.Function):
     def forward(ctx: Any, weights: Tensor, x: Tensor, graph: Adjacency, edges: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         ctx.graph, ctx.edges = graph, edges
         ctx.save_for_backward(weights, x)
-        return _with_values(graph, weights) @ x
+        return sparse_product(graph, x, weights)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
@@ -116,9 +117,4 @@ class _WeightedSum(torch.autograd.Function):
                 for i, j in zip(into.split(block), out_of.split(block), strict=True)
             ]
         )
-        return of_weights, _with_values(ctx.graph, weights[transposed]) @ gradient, None, None
-
-
-def _with_values(graph: Adjacency, values: Tensor) -> Tensor:
-    matrix = graph.matrix
-    return csr_tensor(matrix.crow_indices(), matrix.col_indices(), values, graph.shape)
+        return of_weights, sparse_product(ctx.graph, gradient, weights[transposed]), None, None
