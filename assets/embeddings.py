@@ -7,8 +7,10 @@ from assets.lineage import materialized
 from assets.partitions import entry_of
 from assets.resources import DataRoot
 from assets.stage import stage_asset
+from recmodels.data.digest import digest_of, frame_digest
 from recmodels.data.dump import read_image_embeddings, read_text_features
 from recmodels.data.raw import RawManifest
+from recmodels.settings import text_embedding_settings
 
 CODE_VERSION = "1"
 GROUP = "embeddings"
@@ -17,6 +19,7 @@ STORE = "text_embeddings.sqlite"
 
 @stage_asset(
     group_name=GROUP,
+    settings=text_embedding_settings,
     kinds={"huggingface", "parquet"},
     code_version=CODE_VERSION,
 )
@@ -36,6 +39,7 @@ def item_text_embeddings(
 
 @stage_asset(
     group_name=GROUP,
+    settings=text_embedding_settings,
     kinds={"huggingface", "parquet"},
     code_version=CODE_VERSION,
 )
@@ -77,4 +81,8 @@ def _embedded(
         store_path=data_root.cache(STORE),
         progress=lambda done, total: context.log.info(f"{done:,} of {total:,} texts encoded"),
     )
-    return materialized(context, result.table, metadata=result.stats)
+    # Not the digest of the vectors: their last bits depend on which texts were encoded together.
+    version = digest_of(
+        CODE_VERSION, str(result.stats["encoder_digest"]), frame_digest(profiles.select(id_column, "profile"))
+    )
+    return materialized(context, result.table, data_version=version, metadata=result.stats)

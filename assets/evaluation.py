@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from assets.lineage import SPLIT_DIGEST, inline_image, inline_table, materialized
 from assets.partitions import ALL_SEEDS, DATASET_SEEDS, seed_of
 from assets.stage import stage_asset, stage_multi_asset
-from assets.training import checkpoint_key
+from assets.training import PROVENANCE, checkpoint_key
+from recmodels.data.digest import digest_of, frame_digest
 from recmodels.data.split import split_digest
+from recmodels.errors import InputError
 from recmodels.models.registry import FLOORS, MODELS
 from recmodels.reporting.tables import (
     HEADLINE,
@@ -74,7 +76,9 @@ def metrics_assets(model: str) -> dg.AssetsDefinition:
         from recmodels.training.checkpoint import load_checkpoint
 
         stored = load_checkpoint(checkpoint)
-        yield from _evaluated(context, model, stored.user_embeddings, stored.item_embeddings, interactions)
+        _require_same_split(stored.provenance[SPLIT_DIGEST], interactions, model)
+        embeddings = stored.user_embeddings, stored.item_embeddings
+        yield from _evaluated(context, model, *embeddings, interactions, made_from=stored.provenance[PROVENANCE])
 
     return evaluate_model
 
@@ -98,9 +102,21 @@ def floor_assets(floor: str) -> dg.AssetsDefinition:
             embeddings = popularity_embeddings(_pairs(interactions, "train")[1], users.height, item_ids.height)
         else:
             embeddings = random_embeddings(users.height, item_ids.height, seed=seed_of(context.partition_key))
-        yield from _evaluated(context, floor, *embeddings, interactions)
+        made_from = frame_digest(interactions.filter(pl.col("split") == "train"))
+        yield from _evaluated(context, floor, *embeddings, interactions, made_from=made_from)
 
     return evaluate_floor
+
+
+def _require_same_split(trained_on: str, interactions: pl.DataFrame, model: str) -> None:
+    """Make sure that no row which a model was trained on is among those it is measured by."""
+    if trained_on != (found := split_digest(interactions)):
+        raise InputError(
+            f"checkpoint of {model}",
+            expected=f"one that was trained on the split {found} it is to be measured by",
+            found=f"one of the split {trained_on}",
+            action=f"Materialise checkpoint/{model} again.",
+        )
 
 
 def _evaluated(
@@ -109,15 +125,19 @@ def _evaluated(
     user_embeddings: "Tensor",
     item_embeddings: "Tensor",
     interactions: pl.DataFrame,
+    *,
+    made_from: str,
 ) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
     from recmodels.evaluation.evaluator import evaluate
     from recmodels.reporting.charts import recall_by_group
 
     result = evaluate(user_embeddings, item_embeddings, _pairs(interactions, "train"), _pairs(interactions, "test"))
+    split = split_digest(interactions)
     run = {
         "model": pl.lit(model),
         "seed": pl.lit(seed_of(context.partition_key), pl.Int32),
-        SPLIT_DIGEST: pl.lit(split_digest(interactions)),
+        SPLIT_DIGEST: pl.lit(split),
+        PROVENANCE: pl.lit(digest_of(CODE_VERSION, made_from)),
     }
     overall = result.summary.select(
         grouping=pl.lit("all"),
@@ -130,6 +150,7 @@ def _evaluated(
         context,
         metrics.select(**run, **_same(*overall.columns)),
         key=metrics_key(model),
+        split=split,
         metadata={
             "figures": inline_table(metrics_by_group(metrics)),
             "recall_by_group": inline_image(recall_by_group(metrics)),
@@ -137,7 +158,10 @@ def _evaluated(
         },
     )
     yield materialized(
-        context, result.per_user.select(**run, **_same(*result.per_user.columns)), key=user_metrics_key(model)
+        context,
+        result.per_user.select(**run, **_same(*result.per_user.columns)),
+        key=user_metrics_key(model),
+        split=split,
     )
 
 
@@ -168,19 +192,36 @@ def leaderboard(
     """
     Mean and standard deviation over seeds of every model's test metrics, best first.
 
-    Results that were measured on another split are left out and counted.
+    Seeds that were trained by other code, with other settings or from other data have rows of their own. Results that
+    were measured on another split are left out and counted.
     """
     from recmodels.evaluation.leaderboard import leaderboard as ranked
     from recmodels.reporting.charts import leaderboard_bars
 
+    split = split_digest(interactions)
     frames = [frame for by_seed in metrics.values() for frame in by_seed.values()]
+    if not frames:
+        raise InputError(
+            f"leaderboard of {context.partition_key}",
+            expected="test metrics of at least one model",
+            found="none",
+            action="Materialise checkpoint and metrics of a model first (job train).",
+        )
     everything = pl.concat(frames).filter(pl.col("grouping") == "all")
-    current = everything.filter(pl.col(SPLIT_DIGEST) == split_digest(interactions))
-    board = ranked(current.select("model", "seed", "metric", "k", "value"))
+    current = everything.filter(pl.col(SPLIT_DIGEST) == split)
+    if current.is_empty():
+        raise InputError(
+            f"leaderboard of {context.partition_key}",
+            expected=f"test metrics on the split {split}",
+            found=f"those of {everything.select('model', 'seed').n_unique()} trained models on other splits",
+            action="Train and evaluate again (job train).",
+        )
+    board = ranked(current.select("model", PROVENANCE, "seed", "metric", "k", "value"))
     outdated = everything.select("model", "seed").unique().height - current.select("model", "seed").unique().height
     return materialized(
         context,
         board,
+        split=split,
         metadata={
             "summary": dg.MetadataValue.md(leaderboard_summary(board)),
             "figures": inline_table(leaderboard_figures(board)),

@@ -15,6 +15,7 @@ from recmodels.data.dump import read_imported_knn
 from recmodels.data.raw import RawManifest
 from recmodels.data.schemas import KNN
 from recmodels.reporting.tables import neighbour_examples
+from recmodels.settings import graph_settings
 
 CODE_VERSION = "1"
 GROUP = "graphs"
@@ -24,6 +25,7 @@ SAMPLED_RECALL = "sampled_recall"
 
 @stage_asset(
     group_name=GROUP,
+    settings=graph_settings,
     kinds={"faiss", "parquet"},
     code_version=CODE_VERSION,
 )
@@ -46,6 +48,7 @@ def item_text_knn(
 
 @stage_asset(
     group_name=GROUP,
+    settings=graph_settings,
     kinds={"faiss", "parquet"},
     code_version=CODE_VERSION,
 )
@@ -64,6 +67,7 @@ def item_image_knn(
 
 @stage_asset(
     group_name=GROUP,
+    settings=graph_settings,
     kinds={"faiss", "parquet"},
     code_version=CODE_VERSION,
 )

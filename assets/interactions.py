@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.lineage import SPLIT_DIGEST, inline_image, inline_table, materialized
+from assets.lineage import inline_image, inline_table, materialized
 from assets.partitions import entry_of
 from assets.stage import stage_multi_asset
 from recmodels.data.checks import differences, fewest_interactions, sizes
@@ -12,6 +12,7 @@ from recmodels.data.dump import load_dump
 from recmodels.data.raw import RawManifest
 from recmodels.data.split import split_digest, split_interactions, without_training
 from recmodels.reporting.tables import split_sizes
+from recmodels.settings import table_settings
 
 CODE_VERSION = "1"
 GROUP = "interactions"
@@ -38,14 +39,15 @@ def _table(key: str, description: str) -> dg.AssetSpec:
         _table("interactions", "Each kept (user, item) pair with its split: train, valid or test."),
         _table("rejects", "Raw lines that could not be read: file, line, reason, first 200 characters."),
     ],
+    settings=table_settings,
     ins={"raw_dumps": dg.AssetIn("raw_dumps")},
 )
 def read_raw_dumps(context: dg.AssetExecutionContext, raw_dumps: str) -> Iterator[dg.MaterializeResult[object]]:
     """Read the raw files, keep the k-core, number users and items, and split each user's rows."""
     from recmodels.reporting.charts import rows_of_users_and_items
 
-    entry = entry_of(context.partition_key)
     manifest = RawManifest.parse(raw_dumps)
+    entry = entry_of(context.partition_key).read_as(manifest.format)
     source = entry.sources[manifest.format]
     dump = load_dump(manifest, entry)
     interactions = split_interactions(dump.interactions, source.split, seed=source.split_seed)
@@ -62,7 +64,6 @@ def read_raw_dumps(context: dg.AssetExecutionContext, raw_dumps: str) -> Iterato
     compared = differences(found, entry.published) if entry.published and source.split == "published" else {}
     about = {
         "interactions": {
-            SPLIT_DIGEST: split_digest(interactions),
             "split": f"{source.split}, seed {source.split_seed}",
             "splits": inline_table(split_sizes(interactions)),
             "activity": inline_image(rows_of_users_and_items(interactions)),
@@ -75,5 +76,6 @@ def read_raw_dumps(context: dg.AssetExecutionContext, raw_dumps: str) -> Iterato
         },
         "rejects": {"counts": dg.MetadataValue.json(dump.counts)},
     }
+    digest = split_digest(interactions)
     for name, table in tables.items():
-        yield materialized(context, table, key=dg.AssetKey(name), metadata=about.get(name))
+        yield materialized(context, table, key=dg.AssetKey(name), metadata=about.get(name), split=digest, entry=entry)

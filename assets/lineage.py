@@ -1,20 +1,32 @@
-"""What every materialisation records: rows, columns, a preview, its data version and the versions of what it read."""
+"""
+What every materialisation records: rows, columns, a preview, its data version, and what it was made from.
+
+That is the versions of what it read, the settings that held, and the digest of the split.
+"""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from assets.partitions import dataset_of
-from recmodels.data.digest import digest_of, frame_digest
+from assets.partitions import dataset_of, entry_of
+from assets.stage import declaration
+from recmodels.data.catalogue import DatasetEntry
+from recmodels.data.digest import frame_digest
 from recmodels.reporting.tables import shortened
+from recmodels.settings import Settings
 
 PREVIEW_ROWS = 5
 PREVIEW_CHARACTERS = 120
-INTERACTIONS_KEY = dg.AssetKey("interactions")
 SPLIT_DIGEST = "split_digest"
+SETTINGS = "settings"
+"""Metadata entry with the settings that the catalogue gave, resolved, by dotted name."""
+OVERRIDES = "overrides"
+"""Metadata entry with the settings that the run had in place of the catalogue's."""
+SETTINGS_DIGEST = "settings_digest"
+"""Metadata entry with the digest of the settings that held."""
 
 
 def materialized(
@@ -24,6 +36,9 @@ def materialized(
     data_version: str | None = None,
     metadata: Mapping[str, Any] | None = None,
     key: dg.AssetKey | None = None,
+    split: str | None = None,
+    entry: DatasetEntry | None = None,
+    used: Settings | None = None,
 ) -> dg.MaterializeResult[Any]:
     """
     Return the result of an asset with the metadata that all assets share.
@@ -38,6 +53,12 @@ def materialized(
         What this asset has to say beyond the shared entries, and before them.
     key
         Which asset of a multi-asset this is.
+    split
+        Digest of the split that this was made from; of an asset that does not look at it, what its inputs recorded.
+    entry
+        The catalogue's entry as it was read; the data set's by default.
+    used
+        The settings of this run, where it may differ from the catalogue.
     """
     entries: dict[str, Any] = {}
     if isinstance(value, pl.DataFrame):
@@ -45,14 +66,39 @@ def materialized(
         entries |= table_metadata(value)
     if data_version is None:
         raise ValueError("a data version must be given for anything that is not a table")
+    inputs = records_read(context)
     entries["data_version"] = data_version
-    entries["read"] = dg.MetadataValue.json(versions_read(context))
-    digest = recorded_split_digest(context.instance, dataset_of(context.partition_key))
-    if digest is not None:
-        entries[SPLIT_DIGEST] = digest
+    entries["read"] = dg.MetadataValue.json(versions_read(context, inputs))
+    if split := split or split_of(inputs):
+        entries[SPLIT_DIGEST] = split
+    if asset := declaration(key or context.asset_key):
+        declared = asset.settings(entry or entry_of(context.partition_key))
+        entries |= settings_metadata(declared, used or declared)
     return dg.MaterializeResult(
         asset_key=key, value=value, data_version=dg.DataVersion(data_version), metadata={**(metadata or {}), **entries}
     )
+
+
+def settings_metadata(declared: Settings, used: Settings) -> dict[str, Any]:
+    """Return the entries about settings: the catalogue's, those a run had in their place, and a digest of what held."""
+    entries: dict[str, Any] = {
+        SETTINGS: dg.MetadataValue.json(dict(declared.values)),
+        SETTINGS_DIGEST: used.digest,
+    }
+    if overrides := used.overrides(declared):
+        entries[OVERRIDES] = dg.MetadataValue.json(overrides)
+    return entries
+
+
+def recorded_json(record: dg.AssetMaterialization | None, entry: str) -> dict[str, Any]:
+    """Return a JSON entry of a record's metadata; nothing where the record has none."""
+    value: Any = record.metadata[entry].value if record and entry in record.metadata else {}
+    return dict(value)
+
+
+def settings_held(record: dg.AssetMaterialization | None) -> dict[str, Any]:
+    """Return the settings by name that something was made with, those of the run included."""
+    return recorded_json(record, SETTINGS) | recorded_json(record, OVERRIDES)
 
 
 def table_metadata(frame: pl.DataFrame) -> dict[str, Any]:
@@ -88,24 +134,31 @@ def inline_image(png: bytes) -> dg.MarkdownMetadataValue:
     return dg.MetadataValue.md(f"![](data:image/png;base64,{base64.b64encode(png).decode('ascii')})")
 
 
-def versions_read(context: dg.AssetExecutionContext) -> dict[str, str]:
-    """Return the data version of everything the running asset depends on, by ``asset`` or ``asset[partition]``."""
+def records_read(context: dg.AssetExecutionContext) -> list[dg.AssetMaterialization]:
+    """Return the newest record of every partition of everything that the running asset depends on."""
+    return [
+        record
+        for input_name, key in sorted(context.assets_def.keys_by_input_name.items())
+        for partition_key in sorted(context.asset_partition_keys_for_input(input_name))
+        if (record := latest_materialization(context.instance, key, partition_key))
+    ]
+
+
+def versions_read(context: dg.AssetExecutionContext, records: Iterable[dg.AssetMaterialization]) -> dict[str, str]:
+    """Return the data versions of records read, by ``asset``, or ``asset[partition]`` where there is a choice."""
+    own = context.partition_key
     versions: dict[str, str] = {}
-    for input_name, key in sorted(context.assets_def.keys_by_input_name.items()):
-        partition_keys = sorted(context.asset_partition_keys_for_input(input_name))
-        for partition_key in partition_keys:
-            record = latest_materialization(context.instance, key, partition_key)
-            version = record and (record.tags or {}).get("dagster/data_version")
-            if version:
-                name = key.to_user_string()
-                versions[name if len(partition_keys) == 1 else f"{name}[{partition_key}]"] = version
+    for record in records:
+        name = record.asset_key.to_user_string()
+        implied = record.partition in (own, dataset_of(own))
+        versions[name if implied else f"{name}[{record.partition}]"] = (record.tags or {})["dagster/data_version"]
     return versions
 
 
-def combined_version(context: dg.AssetExecutionContext, *parts: str) -> str:
-    """Return a digest of the versions read and of further parts, for results that are not digested by content."""
-    read = versions_read(context)
-    return digest_of(*(f"{name}={version}" for name, version in read.items()), *parts)
+def split_of(records: Iterable[dg.AssetMaterialization]) -> str | None:
+    """Return the digest of the split that records tell of; None where they tell of none, or of several."""
+    found = {str(record.metadata[SPLIT_DIGEST].value) for record in records if SPLIT_DIGEST in record.metadata}
+    return found.pop() if len(found) == 1 else None
 
 
 def latest_materialization(
@@ -125,10 +178,3 @@ def latest_materializations(
         limit=limit,
     )
     return [record.asset_materialization for record in found.records if record.asset_materialization]
-
-
-def recorded_split_digest(instance: dg.DagsterInstance, dataset: str) -> str | None:
-    """Return the digest of the data set's current split, or None before there is one."""
-    record = latest_materialization(instance, INTERACTIONS_KEY, dataset)
-    value = record and record.metadata.get(SPLIT_DIGEST)
-    return str(value.value) if value else None

@@ -9,7 +9,6 @@ from assets.lineage import inline_table, materialized
 from assets.partitions import entry_of
 from assets.resources import DataRoot
 from assets.stage import stage_asset
-from recmodels.profiles.config import ProfileConfig, resolve_profile_config
 from recmodels.profiles.runner import Progress
 from recmodels.profiles.write import (
     Explanation,
@@ -20,6 +19,7 @@ from recmodels.profiles.write import (
     write_user_profiles,
 )
 from recmodels.reporting.examples import example_items, example_users, profiles_and_evidence
+from recmodels.settings import Settings, profile_config, profile_settings
 
 CODE_VERSION = "1"
 GROUP = "profiles"
@@ -41,6 +41,7 @@ class ProfilesConfig(dg.Config):
 
 @stage_asset(
     group_name=GROUP,
+    settings=profile_settings,
     kinds={"polars", "parquet"},
     code_version=CODE_VERSION,
     pool="llm",
@@ -59,7 +60,8 @@ def item_profiles(
     From title and description, or from training reviews where there is no description (BLAST, stage 1). `source` names
     who wrote it.
     """
-    domain, settings = entry_of(context.partition_key).domain, _resolved(context, config)
+    entry = entry_of(context.partition_key)
+    domain, settings = entry.domain, profile_config(entry, *_overrides(config))
     result = write_item_profiles(
         items,
         reviews,
@@ -71,13 +73,13 @@ def item_profiles(
     )
     shown = example_items(interactions, N_EXAMPLES)
     of_shown = [table.filter(pl.col("item_id").is_in(shown)) for table in (reviews, interactions)]
-    return _recorded(
-        context, result, [explain_item(item, items, *of_shown, domain=domain, config=settings) for item in shown]
-    )
+    examples = [explain_item(item, items, *of_shown, domain=domain, config=settings) for item in shown]
+    return _recorded(context, result, examples, profile_settings(entry, *_overrides(config)))
 
 
 @stage_asset(
     group_name=GROUP,
+    settings=profile_settings,
     kinds={"polars", "parquet"},
     code_version=CODE_VERSION,
     pool="llm",
@@ -97,7 +99,8 @@ def user_profiles(
 
     `source` names who wrote it.
     """
-    domain, settings = entry_of(context.partition_key).domain, _resolved(context, config)
+    entry = entry_of(context.partition_key)
+    domain, settings = entry.domain, profile_config(entry, *_overrides(config))
     result = write_user_profiles(
         items,
         item_profiles,
@@ -115,14 +118,11 @@ def user_profiles(
         explain_user(user, items, item_profiles, *of_shown, n_users=users.height, domain=domain, config=settings)
         for user in shown
     ]
-    return _recorded(context, result, explanations)
+    return _recorded(context, result, explanations, profile_settings(entry, *_overrides(config)))
 
 
-def _resolved(context: dg.AssetExecutionContext, config: ProfilesConfig) -> ProfileConfig:
-    entry = entry_of(context.partition_key)
-    return resolve_profile_config(
-        entry.profiles, {"backend": config.backend} if config.backend else {}, config.settings
-    )
+def _overrides(config: ProfilesConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    return {"backend": config.backend} if config.backend else {}, config.settings
 
 
 def _logged(context: dg.AssetExecutionContext):
@@ -134,12 +134,13 @@ def _logged(context: dg.AssetExecutionContext):
 
 
 def _recorded(
-    context: dg.AssetExecutionContext, result: ProfileResult, examples: list[Explanation]
+    context: dg.AssetExecutionContext, result: ProfileResult, examples: list[Explanation], used: Settings
 ) -> dg.MaterializeResult[pl.DataFrame]:
     unanswered = result.dead_letters
     return materialized(
         context,
         result.table,
+        used=used,
         metadata={
             "examples": inline_table(profiles_and_evidence(result.table, examples), EXAMPLE_CHARACTERS),
             **result.stats,

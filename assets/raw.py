@@ -1,19 +1,25 @@
 """Raw files: found, fetched or generated, verified and hashed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import dagster as dg
 
-from assets.io_managers import stored_path
+from assets.io_managers import recorded_path
 from assets.lineage import materialized
 from assets.partitions import dataset_of, entry_of
 from assets.resources import DataRoot
 from assets.stage import stage_asset
-from recmodels.data.raw import RawManifest, prepare_raw_files
+from recmodels.data.catalogue import DatasetEntry
+from recmodels.data.raw import RawManifest, prepare_raw_files, stat_fingerprint
 from recmodels.errors import MissingObject
+from recmodels.settings import raw_settings
 
 MANIFEST_SUFFIX = ".json"
+FOLDER = "folder"
+"""Metadata entry with the folder of the raw files."""
+FINGERPRINT = "fingerprint"
+"""Metadata entry with names, sizes and dates of the raw files in one digest (`recmodels.data.raw.stat_fingerprint`)."""
 
 
 class RawDumpsConfig(dg.Config):
@@ -29,8 +35,17 @@ class RawDumpsConfig(dg.Config):
     """Folders or addresses (`http(s)://`, `file://`) that hold the files, asked before the catalogue's."""
 
 
+def _changed_files(entry: DatasetEntry, recorded: Mapping[str, str]) -> str:
+    """Return that raw files changed since they were hashed; files that are gone have not."""
+    folder = recorded[FOLDER]
+    found = stat_fingerprint(entry, Path(folder))
+    return "" if found in (None, recorded[FINGERPRINT]) else f"raw files in {folder} changed"
+
+
 @stage_asset(
     group_name="raw",
+    settings=raw_settings,
+    outside=_changed_files,
     kinds={"file"},
     code_version="1",
     io_manager_key="document_io",
@@ -46,7 +61,7 @@ def raw_dumps(
     downloaded.
     """
     dataset = dataset_of(context.partition_key)
-    previous = last_manifest(data_root, dataset)
+    previous = last_manifest(context.instance, data_root, dataset)
     folder = Path(config.raw_dir) if config.raw_dir else usual_folder(data_root, dataset, previous)
     manifest = prepare_raw_files(
         entry_of(context.partition_key),
@@ -63,7 +78,8 @@ def raw_dumps(
         manifest.model_dump_json(indent=2),
         data_version=manifest.digest,
         metadata={
-            "folder": dg.MetadataValue.path(str(folder)),
+            FOLDER: dg.MetadataValue.path(str(folder)),
+            FINGERPRINT: manifest.fingerprint,
             "format": manifest.format,
             "files": dg.MetadataValue.json({role: file.path.name for role, file in manifest.files.items()}),
             "sha256": dg.MetadataValue.json({role: file.sha256 for role, file in manifest.files.items()}),
@@ -81,11 +97,10 @@ def _logged(context: dg.AssetExecutionContext) -> Callable[[str, int, int | None
     return log
 
 
-def last_manifest(data_root: DataRoot, dataset: str) -> RawManifest | None:
+def last_manifest(instance: dg.DagsterInstance, data_root: DataRoot, dataset: str) -> RawManifest | None:
     """Return the manifest stored last for a data set, None if there is none that can be read."""
-    path = stored_path(data_root.root, "documents", raw_dumps.key, dataset, MANIFEST_SUFFIX)
     try:
-        return RawManifest.load(path) if path.exists() else None
+        return RawManifest.load(recorded_path(instance, data_root, raw_dumps.key, dataset))
     except MissingObject:
         return None
 

@@ -1,34 +1,43 @@
 """The report of a data set: one HTML file."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
 
 from assets.evaluation import metrics_key
 from assets.io_managers import LAZY
-from assets.lineage import combined_version, latest_materialization, materialized, recorded_split_digest
-from assets.partitions import ALL_SEEDS, dataset_of, entry_of, seed_keys
+from assets.lineage import latest_materialization, materialized, records_read, settings_held
+from assets.partitions import ALL_SEEDS, entry_of
 from assets.recommendations import recommendations_key
 from assets.stage import stage_asset
 from assets.training import checkpoint_key
+from recmodels.data.digest import digest_of
+from recmodels.data.split import split_digest
 from recmodels.models.registry import FLOORS, MODELS
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.write import explain_item, explain_user
 from recmodels.reporting.examples import example_items, example_users
 from recmodels.reporting.tables import leaderboard_summary
+from recmodels.settings import report_settings
+from recmodels.validation import validated
 
-CODE_VERSION = "1"
+if TYPE_CHECKING:
+    from recmodels.reporting.report import LineageRow
+
+CODE_VERSION = "2"
 TABLES = ("leaderboard", "interactions", "items", "users", "reviews", "item_profiles", "user_profiles")
-DATASET_ASSETS = (
-    "raw_dumps", "items", "item_ids", "users", "reviews", "interactions", "rejects", "item_profiles", "user_profiles",
-    "item_text_embeddings", "user_text_embeddings", "item_image_embeddings", "item_text_knn", "item_image_knn",
-    "user_knn", "augmented_interactions", "leaderboard",
+LISTED = (
+    "raw_dumps", "item_ids", "rejects", "item_text_embeddings", "user_text_embeddings", "item_image_embeddings",
+    "item_text_knn", "item_image_knn", "user_knn", "augmented_interactions",
 )  # fmt: skip
+"""Assets whose records alone are shown."""
 
 
 @stage_asset(
     group_name="report",
+    settings=report_settings,
     kinds={"html"},
     code_version=CODE_VERSION,
     io_manager_key="document_io",
@@ -43,6 +52,10 @@ DATASET_ASSETS = (
             for name in MODELS
         },
     },
+    deps=[
+        *LISTED,
+        *(dg.AssetDep(metrics_key(name), partition_mapping=ALL_SEEDS) for name in [*MODELS, *FLOORS]),
+    ],
 )
 def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeResult[str]:
     """
@@ -54,18 +67,19 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
     from recmodels.reporting.build import ReportInputs, build_report
     from recmodels.training.checkpoint import load_history
 
-    dataset = dataset_of(context.partition_key)
-    entry = entry_of(context.partition_key)
+    dataset = context.partition_key
     tables: dict[str, pl.DataFrame] = {name: inputs[name] for name in TABLES}
     interactions, items, users, reviews = (tables[name] for name in ("interactions", "items", "users", "reviews"))
     shown = example_users(interactions)
-    settings = ProfileConfig()
+    split = split_digest(interactions)
     notes = _notes(context)
+    item_domain, item_config = _profiles_written(context, "item_profiles")
+    user_domain, user_config = _profiles_written(context, "user_profiles")
     html = build_report(
         ReportInputs(
             dataset=dataset,
-            title=entry.title,
-            split_digest=recorded_split_digest(context.instance, dataset) or "",
+            title=entry_of(dataset).title,
+            split_digest=split,
             split_rule=_recorded(context, "interactions", "split"),
             notes=notes,
             leaderboard=tables["leaderboard"],
@@ -85,7 +99,7 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
                 if (runs := inputs[f"recommendations_{name}"])
             },
             item_evidence=[
-                explain_item(item, items, reviews, interactions, domain=entry.domain, config=settings)
+                explain_item(item, items, reviews, interactions, domain=item_domain, config=item_config)
                 for item in example_items(interactions)
             ],
             user_evidence=[
@@ -96,27 +110,35 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
                     reviews,
                     interactions,
                     n_users=users.height,
-                    domain=entry.domain,
-                    config=settings,
+                    domain=user_domain,
+                    config=user_config,
                 )
                 for user in shown[:2]
             ],
-            lineage=_lineage(context, dataset),
+            lineage=_lineage(records_read(context)),
         )
     )
     return materialized(
         context,
         html,
-        data_version=combined_version(context, CODE_VERSION),
+        data_version=digest_of(html),
+        split=split,
         metadata={
             "summary": dg.MetadataValue.md("\n\n".join([leaderboard_summary(tables["leaderboard"]), *notes])),
-            "size_bytes": len(html),
+            "size_bytes": len(html.encode()),
         },
     )
 
 
+def _profiles_written(context: dg.AssetExecutionContext, asset: str) -> tuple[str, ProfileConfig]:
+    """Return the domain and the configuration that profiles were written with."""
+    held = settings_held(latest_materialization(context.instance, dg.AssetKey(asset), context.partition_key))
+    domain = str(held.pop("domain"))
+    return domain, validated(ProfileConfig, held, f"settings that {asset} recorded")
+
+
 def _recorded(context: dg.AssetExecutionContext, asset: str, entry: str) -> str:
-    record = latest_materialization(context.instance, dg.AssetKey(asset), dataset_of(context.partition_key))
+    record = latest_materialization(context.instance, dg.AssetKey(asset), context.partition_key)
     value = record and record.metadata.get(entry)
     return str(value.value) if value else ""
 
@@ -135,28 +157,20 @@ def _notes(context: dg.AssetExecutionContext) -> list[str]:
     return notes
 
 
-def _lineage(context: dg.AssetExecutionContext, dataset: str) -> list[Any]:
+def _lineage(records: Sequence[dg.AssetMaterialization]) -> "list[LineageRow]":
     from recmodels.reporting.report import LineageRow
 
-    seeded = [make(name) for name in MODELS for make in (checkpoint_key, metrics_key, recommendations_key)]
-    seeded += [metrics_key(name) for name in FLOORS]
-    partitions = [(dg.AssetKey(name), dataset) for name in DATASET_ASSETS]
-    partitions += [
-        (key, dg.MultiPartitionKey({"dataset": dataset, "seed": seed})) for key in seeded for seed in seed_keys()
-    ]
     rows: list[LineageRow] = []
-    for key, partition in partitions:
-        record = latest_materialization(context.instance, key, partition)
-        if record is not None:
-            tags = record.tags or {}
-            count = record.metadata.get("dagster/row_count")
-            rows.append(
-                LineageRow(
-                    asset=key.to_user_string(),
-                    partition=partition,
-                    data_version=tags.get("dagster/data_version", ""),
-                    code_version=tags.get("dagster/code_version", ""),
-                    rows=f"{count.value:,}" if count else "",
-                )
+    for record in records:
+        tags = record.tags or {}
+        count = record.metadata.get("dagster/row_count")
+        rows.append(
+            LineageRow(
+                asset=record.asset_key.to_user_string(),
+                partition=record.partition or "",
+                data_version=tags.get("dagster/data_version", ""),
+                code_version=tags.get("dagster/code_version", ""),
+                rows=f"{count.value:,}" if count else "",
             )
+        )
     return rows

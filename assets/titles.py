@@ -3,10 +3,10 @@
 import dagster as dg
 import polars as pl
 
-from assets.checks.declare import read_table
+from assets.io_managers import read_table
 from assets.partitions import dataset_of
 from assets.resources import DataRoot
-from recmodels.errors import MissingObject, TransientFailure
+from recmodels.errors import MissingObject
 from recmodels.reporting.examples import named_items
 
 
@@ -18,6 +18,6 @@ def item_titles(context: dg.AssetExecutionContext, data_root: DataRoot, item_ids
     """
     try:
         items = read_table(context.instance, data_root, "items", dataset_of(context.partition_key))
-    except (MissingObject, TransientFailure):
+    except MissingObject:
         return item_ids["asin"].to_list()
     return named_items(item_ids, items)

@@ -9,19 +9,31 @@ import dagster as dg
 import polars as pl
 
 from assets.io_managers import staging_directory
-from assets.lineage import SPLIT_DIGEST, inline_image, inline_table, materialized, recorded_split_digest, versions_read
+from assets.lineage import (
+    SPLIT_DIGEST,
+    inline_image,
+    inline_table,
+    materialized,
+    records_read,
+    versions_read,
+)
 from assets.partitions import DATASET_SEEDS, dataset_of, entry_of, seed_of
 from assets.resources import DataRoot
 from assets.stage import stage_asset
 from recmodels.data.digest import digest_of, frame_digest
-from recmodels.models.registry import MODELS, ModelSpec, resolve_config
+from recmodels.data.split import split_digest
+from recmodels.models.registry import MODELS, ModelSpec
 from recmodels.reporting.tables import training_progress
+from recmodels.settings import training_config, training_settings
 from recmodels.storage import safe_join
 
 if TYPE_CHECKING:
     from recmodels.training.trainer import EpochRecord
 
-CODE_VERSION = "1"
+TRAINER_VERSION = "2"
+"""Code version of what all models share: the loop, the samplers, the selection of the epoch."""
+PROVENANCE = "provenance"
+"""Entry of a checkpoint's provenance: the digest of code version, settings and data, without the seed."""
 LOG_INTERVAL_SECONDS = 1.0
 BASE_INPUTS = frozenset({"interactions", "users", "item_ids"})
 
@@ -38,14 +50,20 @@ def checkpoint_key(model: str) -> dg.AssetKey:
     return dg.AssetKey(["checkpoint", model])
 
 
+def training_version(spec: ModelSpec) -> str:
+    """Return the code version of a trained model: that of the loop and its own."""
+    return f"{TRAINER_VERSION}.{spec.version}"
+
+
 def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
     """Return the asset that trains one model."""
 
     @stage_asset(
         key=checkpoint_key(spec.name),
         group_name="training",
+        settings=lambda entry: training_settings(entry, spec.name),
         kinds={"pytorch", "safetensors"},
-        code_version=CODE_VERSION,
+        code_version=training_version(spec),
         partitions_def=DATASET_SEEDS,
         io_manager_key="directory_io",
         pool="gpu",
@@ -64,22 +82,18 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
 
         dataset, seed = dataset_of(context.partition_key), seed_of(context.partition_key)
         entry = entry_of(context.partition_key)
-        resolved = resolve_config(
-            spec.name,
-            {"training": entry.training},
-            entry.models.get(spec.name, {}),
-            config.overrides,
-            dataset=dataset,
-        )
+        resolved = training_config(entry, spec.name, config.overrides)
+        used = training_settings(entry, spec.name, config.overrides)
+        split = split_digest(tables["interactions"])
         rows = tables["interactions"].filter(pl.col("split") != "test")
-        version = digest_of(
-            CODE_VERSION,
+        provenance = digest_of(
+            training_version(spec),
             spec.name,
-            resolved.model_dump_json(),
-            f"seed {seed}",
+            used.digest,
             *(frame_digest(tables[name]) for name in sorted(spec.inputs | {"users", "item_ids"})),
             frame_digest(rows),
         )
+        version = digest_of(provenance, f"seed {seed}")
         data = training_data(
             rows,
             n_users=tables["users"].height,
@@ -98,9 +112,11 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
             provenance={
                 "dataset": dataset,
                 "data_version": version,
-                "code_version": CODE_VERSION,
-                SPLIT_DIGEST: recorded_split_digest(context.instance, dataset),
-                "read": versions_read(context),
+                "code_version": training_version(spec),
+                SPLIT_DIGEST: split,
+                PROVENANCE: provenance,
+                "settings": dict(used.values),
+                "read": versions_read(context, records_read(context)),
             },
             on_epoch=[_logged(context)],
             state_directory=safe_join(data_root.root, "training_state", version),
@@ -110,6 +126,8 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
             context,
             directory,
             data_version=version,
+            split=split,
+            used=used,
             metadata={
                 "progress": inline_table(training_progress(result.history, result.best_epoch)),
                 "curve": inline_image(training_curves({spec.name: [curve]})),
@@ -118,7 +136,6 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
                 "epochs": result.history.height,
                 "seconds": float(result.history["seconds"].sum()),
                 "seed": seed,
-                "config": dg.MetadataValue.json(resolved.model_dump(mode="json")),
             },
         )
 

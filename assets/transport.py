@@ -10,12 +10,12 @@ from assets.stage import stage_asset
 from assets.titles import item_titles
 from recmodels.reporting.examples import example_users
 from recmodels.reporting.tables import added_and_had
-from recmodels.transport.config import TransportConfig
-from recmodels.validation import validated
+from recmodels.settings import transport_config, transport_settings
 
 
 @stage_asset(
     group_name="transport",
+    settings=transport_settings,
     kinds={"polars", "parquet"},
     code_version="1",
 )
@@ -36,14 +36,13 @@ def augmented_interactions(
     from recmodels.transport.augment import augment
     from recmodels.transport.quality import activity_histograms
 
-    entry = entry_of(context.partition_key)
     train = interactions.filter(pl.col("split") == "train").select("user_id", "item_id")
     result = augment(
         train,
         {"text": item_text_knn, "image": item_image_knn},
         n_users=users.height,
         n_items=item_ids.height,
-        config=validated(TransportConfig, entry.transport, f"transport settings of {entry.key}"),
+        config=transport_config(entry_of(context.partition_key)),
     )
     titles = item_titles(context, data_root, item_ids)
     examples = added_and_had(result.added, train, example_users(interactions), titles)

@@ -1,8 +1,8 @@
 """Runs that nobody would end: their process is gone, and so is the code server that would have noticed."""
 
 import dagster as dg
-from dagster._core.storage.tags import GRPC_INFO_TAG
 
+from assets.dagster_internals import GRPC_INFO_TAG, started_process
 from pipelines.instance import UNFINISHED, report_lost_run
 from recmodels.processes import has_ended
 
@@ -40,10 +40,7 @@ def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
 
 def process_is_gone(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     """Tell whether the process that a run said it started in has ended."""
-    events = instance.event_log_storage.get_logs_for_run(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
-    for event in events:
-        told = event.dagster_event
-        metadata = told.engine_event_data.metadata if told else {}
-        if told and (told.message or "").startswith("Started process for run") and "pid" in metadata:
-            return has_ended(int(str(metadata["pid"].value)), event.timestamp)
+    for event in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT):
+        if pid := started_process(event):
+            return has_ended(pid, event.timestamp)
     return False

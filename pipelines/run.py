@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="recmodels", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    run = commands.add_parser("run", help="materialise every asset of one data set and print the leaderboard")
+    run = commands.add_parser("run", help="make one data set up to date and print the leaderboard")
     run.add_argument("--dataset", default="demo", help="a key of the catalogue (default: demo)")
     run.add_argument("--raw-dir", type=Path, help="folder with the raw files (default: <data root>/raw/<data set>)")
     run.add_argument(
@@ -43,8 +43,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--no-download", action="store_true", help="fail where raw files are missing instead of fetching them"
     )
+    run.add_argument("--force", action="store_true", help="make everything anew, also what is up to date")
     _add_profile_options(run)
     run.set_defaults(command="run")
+    status = commands.add_parser("status", help="say of every asset whether it is up to date, and why not")
+    status.add_argument("--dataset", default="", help="a key of the catalogue (default: all)")
+    status.add_argument("--json", action="store_true", help="print a list of asset, partition, state and reasons")
+    status.set_defaults(command="status")
     estimate = commands.add_parser("estimate", help="say what profiles would take and cost, without a call")
     estimate.add_argument("--dataset", default="demo", help="a key of the catalogue, with its tables materialised")
     _add_profile_options(estimate)

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from assets.dagster_internals import AssetJob
 from assets.evaluation import leaderboard
 from assets.partitions import DATASETS
+from assets.staleness import survey
 from pipelines.jobs import PREPARE_GROUPS, evaluate, prepare, status, train
 from pipelines.sensors import CHEAP_ASSETS, MODEL_ASSETS, PROFILE_ASSETS
 
@@ -31,9 +32,7 @@ def weekly_evaluation(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunR
         yield dg.SkipReason("No data set has a leaderboard yet: run the jobs prepare, train and evaluate once.")
 
 
-def _reconciliation(
-    job: UnresolvedAssetJobDefinition, target: dg.AssetSelection, what: str, *, on: bool
-) -> dg.ScheduleDefinition:
+def _reconciliation(job: AssetJob, target: dg.AssetSelection, what: str, *, on: bool) -> dg.ScheduleDefinition:
     @dg.schedule(
         name=f"reconcile_{what}",
         job=job,
@@ -45,25 +44,16 @@ def _reconciliation(
         ),
     )
     def reconcile(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-        # They load a part of Dagster that nothing else here needs.
-        from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
-        from dagster._core.definitions.automation_tick_evaluation_context import AutomationTickEvaluationContext
-
-        requests, _, _ = AutomationTickEvaluationContext(
-            evaluation_id=0,
-            instance=context.instance,
-            asset_graph=context.repository_def.asset_graph,
-            cursor=AssetDaemonCursor.empty(),
-            materialize_run_tags={},
-            observe_run_tags={},
-            auto_observe_asset_keys=set(),
-            asset_selection=target,
-            asset_job_keys=set(),
-            emit_backfills=False,
-            logger=context.log,
-        ).evaluate()
-        yield from requests
-        if not requests:
+        graph = context.repository_def.asset_graph
+        found = survey(context.instance, graph)
+        wanted: dict[str, set[dg.AssetKey]] = {}
+        for key in target.resolve(graph):
+            for partition in found.ready(key):
+                # What is made together is asked for together.
+                wanted.setdefault(partition, set()).update(graph.get(key).execution_set_asset_keys)
+        for partition, keys in sorted(wanted.items()):
+            yield dg.RunRequest(partition_key=partition, asset_selection=sorted(keys))
+        if not wanted:
             yield dg.SkipReason("Everything is up to date, is being made, or waits for something that is.")
 
     return reconcile

@@ -39,7 +39,7 @@ def raw_files(context: dg.SensorEvaluationContext, data_root: DataRoot) -> dg.Se
     for dataset, entry in load_catalogue().items():
         if not DATASETS.has_partition_key(dataset):
             continue
-        manifest = last_manifest(data_root, dataset)
+        manifest = last_manifest(context.instance, data_root, dataset)
         fingerprint = stat_fingerprint(entry, usual_folder(data_root, dataset, manifest))
         known = before.get(dataset, {})
         if fingerprint is None or (manifest is not None and fingerprint == manifest.fingerprint):

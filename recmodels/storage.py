@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,17 +68,59 @@ def atomic_file(path: Path) -> Generator[Path]:
     InputError
         If the disk is full.
     """
+    with _written_beside(path) as temporary:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(path)
+
+
+def store_by_content(folder: Path, suffix: str, write: Callable[[Path], object]) -> tuple[Path, "Content"]:
+    """
+    Have a file written and give it the name of its content, so that it is never replaced by another one.
+
+    Parameters
+    ----------
+    folder
+        Where the file goes, as ``<first 32 digits of its sha256><suffix>``; made if missing.
+    suffix
+        Such as ``.parquet``.
+    write
+        Called with the path to write to.
+
+    Returns
+    -------
+    tuple of Path and Content
+        The file and what it holds. Nothing is left in the folder if `write` fails.
+
+    Raises
+    ------
+    InputError
+        If the disk is full.
+    """
+    with _written_beside(folder / f"new{suffix}") as temporary:
+        write(temporary)
+        _flush(temporary)
+        content = Content.of(temporary)
+        path = folder / f"{content.sha256[:32]}{suffix}"
+        temporary.replace(path)
+    return path, content
+
+
+@contextlib.contextmanager
+def _written_beside(path: Path) -> Generator[Path]:
     temporary = _temporary(path)
     try:
         yield temporary
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
     except Exception as error:
         raise_if_disk_is_full(path, error)
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
 
 
 @contextlib.contextmanager
@@ -97,8 +139,7 @@ def atomic_directory(path: Path) -> Generator[Path]:
         yield temporary
         for file in temporary.rglob("*"):
             if file.is_file():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
+                _flush(file)
         temporary.rename(path)
     except Exception as error:
         raise_if_disk_is_full(path, error)

@@ -9,6 +9,8 @@ from recmodels.errors import InputError
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
+OPERATIONAL = "operational"
+"""Mark, by `typing.Annotated`, of a setting that changes how a computation runs but not what comes of it."""
 MAX_SHOWN = 200
 """Characters of a wrong value that a message repeats."""
 

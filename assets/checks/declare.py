@@ -4,34 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
-import polars as pl
 
 from assets.failures import clear_failures
-from assets.io_managers import require_recorded, stored_path
+from assets.io_managers import read_table
 from assets.lineage import latest_materializations
 from assets.partitions import DATASETS, dataset_of
 from assets.resources import DataRoot
-from recmodels.storage import read_parquet
 
 Verdict = tuple[bool, Mapping[str, Any]]
 """Whether the check passed, and what was measured."""
-
-
-def read_table(
-    instance: dg.DagsterInstance, data_root: DataRoot, asset: dg.AssetKey | str, partition_key: str | None
-) -> pl.DataFrame:
-    """
-    Return the stored table of one partition, None for an asset without any.
-
-    Raises
-    ------
-    MissingObject
-        If it is gone, or not the one that its latest record tells of.
-    """
-    key = dg.AssetKey(asset) if isinstance(asset, str) else asset
-    path = stored_path(data_root.root, "tables", key, partition_key, ".parquet")
-    require_recorded(instance, key, partition_key, path)
-    return read_parquet(path, f"Restore it, or materialise {key.to_user_string()} again.")
 
 
 def recorded_check(

@@ -8,7 +8,7 @@ import polars as pl
 from assets.checks.declare import Verdict, table_check
 from assets.evaluation import metrics_key, user_metrics_key
 from assets.failures import clear_failures
-from assets.io_managers import recorded_directory
+from assets.io_managers import recorded_path
 from assets.partitions import DATASET_SEEDS
 from assets.recommendations import TOP_N, recommendations_key
 from assets.resources import DataRoot
@@ -27,7 +27,7 @@ def _checkpoint(model: str) -> dg.AssetChecksDefinition:
         from recmodels.training.checkpoint import load_checkpoint
 
         with clear_failures():
-            path: Path = recorded_directory(context.instance, data_root, checkpoint_key(model), context.partition_key)
+            path: Path = recorded_path(context.instance, data_root, checkpoint_key(model), context.partition_key)
             checkpoint = load_checkpoint(path)
         return dg.AssetCheckResult(passed=True, metadata={"parameters": len(checkpoint.parameters)})
 

@@ -4,9 +4,8 @@ import dagster as dg
 
 from assets.checks.declare import Verdict, recorded_check, recorded_json
 from assets.failures import clear_failures
-from assets.io_managers import stored_path
+from assets.io_managers import recorded_path
 from assets.partitions import DATASETS
-from assets.raw import MANIFEST_SUFFIX
 from assets.resources import DataRoot
 from recmodels.data.checks import rejected_shares
 from recmodels.data.raw import RawFile, RawManifest, as_hashed
@@ -24,9 +23,7 @@ MAX_REJECTED_SHARE = 0.01
 def raw_files_unchanged(context: dg.AssetCheckExecutionContext, data_root: DataRoot) -> dg.AssetCheckResult:
     """Compare the files with the manifest; those of another date are hashed again."""
     with clear_failures():
-        path = stored_path(
-            data_root.root, "documents", dg.AssetKey("raw_dumps"), context.partition_key, MANIFEST_SUFFIX
-        )
+        path = recorded_path(context.instance, data_root, dg.AssetKey("raw_dumps"), context.partition_key)
         changed = [file.path.name for file in RawManifest.load(path).files.values() if _has_changed(file)]
     return dg.AssetCheckResult(passed=not changed, metadata={"changed": ", ".join(changed) or "nothing"})
 

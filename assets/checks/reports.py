@@ -5,7 +5,7 @@ import polars as pl
 
 from assets.checks.declare import Verdict, table_check
 from assets.failures import clear_failures
-from assets.io_managers import require_recorded, stored_path
+from assets.io_managers import recorded_path
 from assets.partitions import DATASETS
 from assets.resources import DataRoot
 
@@ -24,10 +24,8 @@ def comparable_models(board: pl.DataFrame) -> Verdict:
 )
 def self_contained(context: dg.AssetCheckExecutionContext, data_root: DataRoot) -> dg.AssetCheckResult:
     """Look for references to other places."""
-    key = dg.AssetKey("report")
-    path = stored_path(data_root.root, "documents", key, context.partition_key, ".html")
     with clear_failures():
-        require_recorded(context.instance, key, context.partition_key, path)
+        path = recorded_path(context.instance, data_root, dg.AssetKey("report"), context.partition_key)
     html = path.read_text(encoding="utf-8")
     foreign = [mark for mark in ("<script", 'src="http', 'href="http', "@import") if mark in html]
     passed = html.rstrip().endswith("</html>") and not foreign

@@ -138,6 +138,11 @@ class DatasetEntry(_Strict):
     published: PublishedCounts | None = None
     """Sizes to hold under the `published` split."""
 
+    def read_as(self, source: str | None) -> "DatasetEntry":
+        """Return the entry with one of its sources alone; as it is if it has no such source."""
+        chosen = {name: value for name, value in self.sources.items() if name == source}
+        return self.model_copy(update={"sources": chosen}) if chosen else self
+
 
 def load_catalogue(user_file: Path | None = None) -> dict[str, DatasetEntry]:
     """

@@ -59,7 +59,7 @@ KNN = pl.Schema({"src": pl.Int32, "dst": pl.Int32, "rank": pl.Int16, "similarity
 AUGMENTED = pl.Schema({"user_id": pl.Int32, "item_id": pl.Int32, "mass": pl.Float64})
 """The added positives H without R, by user and item; `mass` is the plan's entry."""
 
-STATES = ("up to date", "running", "waiting", "stale", "check failed", "failed", "missing")
+STATES = ("up_to_date", "running", "stale", "failed", "missing")
 PIPELINE_STATUS = pl.Schema(
     {
         "dataset": pl.String,

@@ -11,6 +11,7 @@ from recmodels.errors import InputError
 LEADERBOARD = pl.Schema(
     {
         "model": pl.String,
+        "provenance": pl.String,
         "metric": pl.String,
         "k": pl.Int32,
         "n_seeds": pl.Int32,
@@ -20,14 +21,21 @@ LEADERBOARD = pl.Schema(
 )
 
 
+PROVENANCE_DIGITS = 6
+
+
 def leaderboard(metrics: pl.DataFrame, *, sort_by: tuple[str, int] = ("recall", 20)) -> pl.DataFrame:
     """
     Return mean and standard deviation over the seeds of each model's figures, best model first.
 
+    Only seeds of one provenance are averaged. A model that has several has a row for each, and the first digits of the
+    provenance stand beside its name.
+
     Parameters
     ----------
     metrics
-        Columns model, seed, metric, k, value: the evaluation summaries of all runs.
+        Columns model, provenance, seed, metric, k, value: the evaluation summaries of all runs. Provenance is a digest
+        of the code, the settings and the data that a model was made from.
     sort_by
         Metric and k whose mean orders the models; models with equal means stand in order of name.
 
@@ -39,12 +47,15 @@ def leaderboard(metrics: pl.DataFrame, *, sort_by: tuple[str, int] = ("recall", 
     Raises
     ------
     InputError
-        If a (model, seed, metric, k) occurs twice, or nothing has the metric to sort by.
+        If a (model, provenance, seed, metric, k) occurs twice, or nothing has the metric to sort by.
     """
-    keys = ["model", "seed", "metric", "k"]
+    keys = ["model", "provenance", "seed", "metric", "k"]
     if metrics.select(keys).is_duplicated().any():
         raise InputError("metrics", expected="one value a model, seed, metric and k", found="repeated rows")
-    board = metrics.group_by("model", "metric", "k").agg(
+    several = pl.col("provenance").n_unique().over("model") > 1
+    named = pl.format("{} ({})", "model", pl.col("provenance").str.slice(0, PROVENANCE_DIGITS))
+    metrics = metrics.with_columns(model=pl.when(several).then(named).otherwise("model"))
+    board = metrics.group_by("model", "provenance", "metric", "k").agg(
         n_seeds=pl.len().cast(pl.Int32), mean=pl.col("value").mean(), std=pl.col("value").std()
     )
     metric, k = sort_by

@@ -41,11 +41,14 @@ class ModelSpec:
         Tables that are read where they have rows.
     reference
         The publication.
+    version
+        Code version of the model's own file: raised when the same data and settings give another trained model.
     """
 
     name: str
     title: str
     reference: str
+    version: str = field(default="1", kw_only=True)
     needs: frozenset[str] = field(default=frozenset())
     optional: frozenset[str] = field(default=frozenset())
 

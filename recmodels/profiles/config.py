@@ -1,12 +1,12 @@
 """What a data set's configuration says about its profiles."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recmodels.errors import InputError
-from recmodels.validation import validated
+from recmodels.validation import OPERATIONAL, validated
 
 BackendName = Literal["extractive", "ollama", "openai", "transformers"]
 
@@ -33,11 +33,11 @@ class ProfileConfig(BaseModel):
     model_revision: str = ""
     """Enters the cache key of ``openai``, whose servers tell no digest: change it with the weights behind a name."""
 
-    server: str = ""
+    server: Annotated[str, OPERATIONAL] = ""
     """Address of the server. Empty: the environment variable ``OLLAMA_HOST`` or ``http://127.0.0.1:11434`` for
     ``ollama``, ``OPENAI_BASE_URL`` or ``http://127.0.0.1:8000/v1`` for ``openai``."""
 
-    api_key_variable: str = "OPENAI_API_KEY"
+    api_key_variable: Annotated[str, OPERATIONAL] = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key of an ``openai`` server. The key itself is never stored."""
 
     prompt_tokens: int = Field(default=1500, ge=32)
@@ -60,41 +60,41 @@ class ProfileConfig(BaseModel):
     """Let validation and test rows into the prompts, to study the published habit. This leaks the answers: every row's
     `source` then ends in ``+held_out``."""
 
-    in_flight: int = Field(default=16, ge=1, le=1024)
+    in_flight: Annotated[int, OPERATIONAL] = Field(default=16, ge=1, le=1024)
     """How many calls a server gets at once. A hosted service or vLLM takes 64 and more; Ollama queues what exceeds its
     ``OLLAMA_NUM_PARALLEL``, so keep the wait in that queue below `timeout`."""
 
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: Annotated[int, OPERATIONAL] = Field(default=8, ge=1)
     """How many prompts ``transformers`` answers together."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], OPERATIONAL] = "auto"
     """Where ``transformers`` runs."""
 
-    timeout: float = Field(default=300.0, gt=0)
+    timeout: Annotated[float, OPERATIONAL] = Field(default=300.0, gt=0)
     """Seconds until an unanswered call counts as failed."""
 
-    max_attempts: int = Field(default=6, ge=1)
+    max_attempts: Annotated[int, OPERATIONAL] = Field(default=6, ge=1)
     """Calls per prompt before it becomes a dead letter. Waiting on request (429) and outages do not count."""
 
-    backoff: float = Field(default=0.5, gt=0)
+    backoff: Annotated[float, OPERATIONAL] = Field(default=0.5, gt=0)
     """Seconds before the first repetition; doubles with each one, up to 60 times, with jitter."""
 
-    patience: float = Field(default=120.0, gt=0)
+    patience: Annotated[float, OPERATIONAL] = Field(default=120.0, gt=0)
     """Seconds that a server may be away, or answer nothing but 429, until the run stops with a resumable error."""
 
     retry_fallbacks: bool = False
     """Ask again for rows whose cached answers were invalid, instead of keeping the extractive fallback."""
 
-    price_per_million_prompt_tokens: float = Field(default=0.0, ge=0)
+    price_per_million_prompt_tokens: Annotated[float, OPERATIONAL] = Field(default=0.0, ge=0)
     """What a million prompt tokens cost, in any currency."""
 
-    price_per_million_answer_tokens: float = Field(default=0.0, ge=0)
+    price_per_million_answer_tokens: Annotated[float, OPERATIONAL] = Field(default=0.0, ge=0)
     """What a million answer tokens cost, in the same currency."""
 
-    budget_cost: float | None = Field(default=None, ge=0)
+    budget_cost: Annotated[float | None, OPERATIONAL] = Field(default=None, ge=0)
     """A run (of one table) stops, resumably, before its calls can cost more than this. Needs the prices."""
 
-    budget_tokens: int | None = Field(default=None, ge=0)
+    budget_tokens: Annotated[int | None, OPERATIONAL] = Field(default=None, ge=0)
     """A run stops, resumably, before its calls can use more prompt and answer tokens than this."""
 
     @model_validator(mode="after")

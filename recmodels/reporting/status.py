@@ -27,9 +27,9 @@ def headline(rows: pl.DataFrame) -> str:
     counts = _counts(rows)
     if counts == {"missing": rows.height}:
         return UNTOUCHED
-    if counts == {"up to date": rows.height}:
+    if counts == {"up_to_date": rows.height}:
         return f"all {rows.height} assets up to date"
-    return ", ".join(f"{count} {state}" for state, count in counts.items())
+    return ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in counts.items())
 
 
 def _counts(rows: pl.DataFrame) -> dict[str, int]:
@@ -48,7 +48,7 @@ def _overview(status: pl.DataFrame) -> str:
 def _reasons(rows: pl.DataFrame) -> list[str]:
     if headline(rows) == UNTOUCHED:
         return []
-    wanting = rows.filter(pl.col("state") != "up to date")
+    wanting = rows.filter(pl.col("state") != "up_to_date")
     lines: list[str] = []
     for (state, why), group in wanting.group_by("state", "why", maintain_order=True):
         lines.append(f"- {state}: {_names(group)}{': ' if why else ''}{html.escape(str(why))}")

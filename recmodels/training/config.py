@@ -1,8 +1,10 @@
 """How a model is trained: the settings that every model shares."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from recmodels.validation import OPERATIONAL
 
 
 class TrainingConfig(BaseModel):
@@ -41,5 +43,5 @@ class TrainingConfig(BaseModel):
     Compile the loss with `torch.compile`. On two cores it cost 4 to 9 seconds once and changed epochs by less than a
     tenth for most models: sparse products and embedding rows, which take the time, are not what it fuses.
     """
-    checkpoint_interval: int = Field(default=10, ge=1)
+    checkpoint_interval: Annotated[int, OPERATIONAL] = Field(default=10, ge=1)
     """Epochs between two saved states, where the caller names a directory to resume from."""

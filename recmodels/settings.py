@@ -1,0 +1,199 @@
+"""
+Which part of a catalogue entry each stage reads, and how two readings of it differ, by name.
+
+One function a stage, from the entry to its settings as they are resolved: the catalogue's over the published over the
+defaults. What was made is out of date when the same function returns something else today. The meaning of the settings
+belongs to the stages' own configuration classes, not here.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+
+from recmodels.data.catalogue import DatasetEntry
+from recmodels.data.digest import digest_of
+from recmodels.models.config import ModelConfig
+from recmodels.models.registry import resolve_config
+from recmodels.profiles.config import ProfileConfig, resolve_profile_config
+from recmodels.transport.config import TransportConfig
+from recmodels.validation import OPERATIONAL, validated
+
+SOURCE = "source"
+"""The setting that says in which of its forms a data set was read."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    Resolved settings by dotted name, such as ``training.batch_size``, as JSON values.
+
+    Attributes
+    ----------
+    values
+        All of them.
+    defaults
+        What a name has where nobody sets it; a name without a default is not in here.
+    operational
+        Names that change how a computation runs, not what comes of it.
+    """
+
+    values: Mapping[str, Any]
+    defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    operational: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, *parts: BaseModel | Mapping[str, Any]) -> "Settings":
+        """Return the settings of configurations and of plain values, one after the other."""
+        values: dict[str, Any] = {}
+        defaults: dict[str, Any] = {}
+        operational: set[str] = set()
+        for part in parts:
+            if isinstance(part, BaseModel):
+                values |= _flat(part, "")
+                defaults |= _defaults(type(part), "")
+                operational |= _operational(type(part), "")
+            else:
+                values |= part
+        return cls(values, defaults, frozenset(operational))
+
+    @property
+    def digest(self) -> str:
+        """The digest (32 hex digits) of what decides about the result; operational settings do not."""
+        decisive = {name: value for name, value in self.values.items() if name not in self.operational}
+        return digest_of(json.dumps(decisive, sort_keys=True))
+
+    def changes_since(self, recorded: Mapping[str, Any]) -> list[str]:
+        """
+        Return what differs from settings that were recorded earlier, each as ``name old -> new``.
+
+        A setting that the record does not know was introduced later: it differs unless it has its default.
+        """
+        found: list[str] = []
+        for name in sorted({*self.values, *recorded} - self.operational):
+            before = recorded[name] if name in recorded else self.defaults.get(name)
+            if name not in self.values:
+                found.append(f"{name} {_shown(before)} -> no such setting")
+            elif before != self.values[name]:
+                found.append(f"{name} {_shown(before)} -> {_shown(self.values[name])}")
+        return found
+
+    def overrides(self, declared: "Settings") -> dict[str, Any]:
+        """Return the values by name that are not those of the declared settings."""
+        return {name: value for name, value in self.values.items() if declared.values.get(name) != value}
+
+
+StageSettings = Callable[[DatasetEntry], Settings]
+"""From a catalogue entry to the settings of a stage; raises InputError where the entry's are not valid."""
+
+
+def raw_settings(entry: DatasetEntry) -> Settings:
+    """Return what decides which raw files are read; where they are fetched from does not."""
+    values: dict[str, Any] = {"sources": list(entry.sources)}
+    for name, source in entry.sources.items():
+        values |= {f"{name}.files.{role}": file for role, file in source.files.items()}
+        values |= {f"{name}.sha256.{role}": digest for role, digest in source.sha256.items()}
+        values[f"{name}.generated"] = source.generated
+    return Settings.of(values)
+
+
+def table_settings(entry: DatasetEntry) -> Settings:
+    """Return what decides which rows are kept and how they are split, of the entry's first source."""
+    name, source = next(iter(entry.sources.items()))
+    return Settings.of(
+        {
+            SOURCE: name,
+            "k_core": source.k_core,
+            "split": source.split,
+            "split_seed": source.split_seed,
+            "published": entry.published.model_dump() if entry.published else None,
+        }
+    )
+
+
+def profile_config(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> ProfileConfig:
+    """Return how the profiles of a data set are written."""
+    return resolve_profile_config(entry.profiles, *overrides)
+
+
+def profile_settings(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> Settings:
+    """Return what decides about profiles."""
+    return Settings.of({"domain": entry.domain}, profile_config(entry, *overrides))
+
+
+def text_embedding_settings(entry: DatasetEntry) -> Settings:
+    """Return what decides about the embeddings of profiles."""
+    return Settings.of({"encoder": entry.encoder})
+
+
+def graph_settings(entry: DatasetEntry) -> Settings:
+    """Return what decides about neighbour tables."""
+    return Settings.of({"knn_k": entry.knn_k, "knn_index": entry.knn_index})
+
+
+def transport_config(entry: DatasetEntry) -> TransportConfig:
+    """Return how the training set of a data set is augmented."""
+    return validated(TransportConfig, entry.transport, f"transport settings of {entry.key}")
+
+
+def transport_settings(entry: DatasetEntry) -> Settings:
+    """Return what decides about the added positives."""
+    return Settings.of(transport_config(entry))
+
+
+def training_config(entry: DatasetEntry, model: str, *overrides: Mapping[str, Any]) -> ModelConfig:
+    """Return how a model is trained on a data set."""
+    layers = ({"training": entry.training}, entry.models.get(model, {}), *overrides)
+    return resolve_config(model, *layers, dataset=entry.key)
+
+
+def training_settings(entry: DatasetEntry, model: str, *overrides: Mapping[str, Any]) -> Settings:
+    """Return what decides about a trained model."""
+    return Settings.of(training_config(entry, model, *overrides))
+
+
+def no_settings(_entry: DatasetEntry) -> Settings:
+    """Return that nothing of the catalogue is read."""
+    return Settings({})
+
+
+def report_settings(entry: DatasetEntry) -> Settings:
+    """Return what the report shows of the entry itself."""
+    return Settings.of({"title": entry.title})
+
+
+def _flat(part: BaseModel, prefix: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        if isinstance(value, BaseModel):
+            values |= _flat(value, f"{prefix}{name}.")
+        else:
+            values[prefix + name] = part.model_dump(mode="json", include={name})[name]
+    return values
+
+
+def _defaults(kind: type[BaseModel], prefix: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, info in kind.model_fields.items():
+        if info.is_required():
+            continue
+        default = info.get_default(call_default_factory=True)  # pyright: ignore[reportCallIssue] no factory reads the others
+        values |= _flat(default, f"{prefix}{name}.") if isinstance(default, BaseModel) else {prefix + name: default}
+    return values
+
+
+def _operational(kind: type[BaseModel], prefix: str) -> set[str]:
+    names: set[str] = set()
+    for name, info in kind.model_fields.items():
+        if OPERATIONAL in info.metadata:
+            names.add(prefix + name)
+        elif isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            names |= _operational(info.annotation, f"{prefix}{name}.")
+    return names
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) and value else json.dumps(value)
