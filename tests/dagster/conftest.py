@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 
+from assets.io_managers import recorded_path
 from assets.resources import DataRoot
 from pipelines.definitions import build_definitions
 
@@ -95,6 +97,11 @@ def prepared_run(prepared: Path, tmp_path: Path, data_root: DataRoot, request: p
     """Jobs over a copy of the prepared demo."""
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     return runner(data_root, request.getfixturevalue("instance"))
+
+
+def stored_table(instance: dg.DagsterInstance, data_root: DataRoot, asset: str, partition: str | None) -> pl.DataFrame:
+    """Return the table that the latest record of an asset names."""
+    return pl.read_parquet(recorded_path(instance, data_root, dg.AssetKey(asset.split("/")), partition))
 
 
 def data_versions(result: dg.ExecuteInProcessResult) -> dict[str, str]:

@@ -11,20 +11,18 @@ import dagster as dg
 import polars as pl
 import pytest
 from conftest import failure_texts
-from dagster._core.events import AssetMaterializationPlannedData
-from dagster._core.test_utils import create_run_for_test
 
 from assets.io_managers import (
     DirectoryIOManager,
     DocumentIOManager,
     ParquetIOManager,
-    recorded_directory,
+    recorded_path,
     staging_directory,
-    stored_path,
+    stored_folder,
 )
 from assets.resources import DataRoot
-from recmodels.errors import InputError, TransientFailure
-from recmodels.storage import MANIFEST
+from recmodels.errors import InputError
+from recmodels.storage import MANIFEST, file_digest
 
 PARTITIONS = dg.StaticPartitionsDefinition(["one", "two"])
 SEEDED = dg.MultiPartitionsDefinition({"dataset": PARTITIONS, "seed": dg.StaticPartitionsDefinition(["0", "1"])})
@@ -60,9 +58,10 @@ def test_tables_come_back_eager_or_lazy_as_they_were_stored(data_root: DataRoot,
     assert result.success
     assert all(isinstance(frame, pl.DataFrame) and frame.equals(table) for frame in seen)
     assert len(seen) == 2
-    path = stored_path(data_root.root, "tables", dg.AssetKey("lazy"), "one", ".parquet")
+    path = recorded_path(instance, data_root, dg.AssetKey("lazy"), "one")
     assert pl.read_parquet(path).equals(table)
-    assert [file.name for file in path.parent.iterdir()] == ["one.parquet"]
+    assert path.parent == stored_folder(data_root.root, "tables", dg.AssetKey("lazy"), "one")
+    assert [file.name for file in path.parent.iterdir()] == [f"{file_digest(path)[:32]}.parquet"]
 
 
 @dg.asset(partitions_def=PARTITIONS, io_manager_key="parquet_io")
@@ -108,7 +107,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_table_that_is_not_what_was_stored_fails_once_and_says_what_to_do(
-    materialize: Run, data_root: DataRoot, damage: str
+    materialize: Run, data_root: DataRoot, instance: dg.DagsterInstance, damage: str
 ) -> None:
     runs: list[int] = []
     policy = dg.RetryPolicy(max_retries=3)
@@ -121,9 +120,10 @@ def test_a_table_that_is_not_what_was_stored_fails_once_and_says_what_to_do(
     def lazy(source: pl.LazyFrame) -> None:
         runs.append(source.collect().height)
 
-    path = stored_path(data_root.root, "tables", dg.AssetKey("source"), "one", ".parquet")
+    path = data_root.root
     if damage != "never made":
         assert materialize(source).success
+        path = recorded_path(instance, data_root, source.key, "one")
     DAMAGE[damage](path)
     result = materialize(eager, lazy, of=[source])
     assert not result.success
@@ -131,71 +131,60 @@ def test_a_table_that_is_not_what_was_stored_fails_once_and_says_what_to_do(
     assert not [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY]
     assert len(failure_texts(result)) == 2
     for text in failure_texts(result):
-        assert str(path) in text
         assert "\n" not in text
-        if damage != "never made":
-            assert re.search("expected the .* found .* materialise source of one again", text)
+        if damage == "never made":
+            assert text == "source of one was never materialised: materialise it first."
+        else:
+            assert str(path) in text
+            assert re.search("expected .* found .* materialise source of one again", text)
 
     assert materialize(source, eager, lazy).success
     assert runs == [1000, 1000]
 
 
-def test_tables_of_versions_that_recorded_no_digest_are_read(
-    data_root: DataRoot, instance: dg.DagsterInstance, materialize: Run
+def test_what_an_earlier_version_stored_is_refused_with_one_line(
+    instance: dg.DagsterInstance, materialize: Run
 ) -> None:
     @dg.asset(partitions_def=PARTITIONS, io_manager_key="parquet_io")
     def reader(source: pl.DataFrame) -> pl.DataFrame:
         return source
 
-    path = stored_path(data_root.root, "tables", dg.AssetKey("source"), "one", ".parquet")
-    path.parent.mkdir(parents=True)
-    pl.DataFrame({"a": [1]}).write_parquet(path)
     instance.report_runless_asset_event(dg.AssetMaterialization("source", partition="one"))
-    assert materialize(reader, of=[source]).success
-    path.write_bytes(path.read_bytes()[:-1])
     (text,) = failure_texts(materialize(reader, of=[source]))
-    assert f"{path}: expected a whole Parquet file, found" in text
+    assert text.startswith("source of one was stored by an earlier version of recmodels")
+    assert text.endswith("materialise it again.")
+    assert "\n" not in text
 
 
-def test_a_table_that_another_run_is_just_replacing_is_read_when_that_is_over(
+def test_a_reader_gets_the_table_it_was_told_of_while_another_run_stores_the_next(
     data_root: DataRoot, instance: dg.DagsterInstance, materialize: Run
 ) -> None:
-    path = stored_path(data_root.root, "tables", dg.AssetKey("source"), "one", ".parquet")
-    assert materialize(source).success
-    whole = path.read_bytes()
-    # Between the move of the file and its record, as another process would do it.
-    pl.DataFrame({"a": range(999)}).write_parquet(path)
-    other = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED)
-    planned = dg.DagsterEvent(
-        dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
-        other.job_name,
-        event_specific_data=AssetMaterializationPlannedData(dg.AssetKey("source"), partition="one"),
-    )
-    instance.report_dagster_event(planned, other.run_id)
     seen: list[int] = []
+    assert materialize(source).success
+    first = recorded_path(instance, data_root, source.key, "one")
 
-    class Later(ParquetIOManager):
-        def load_input(self, context: dg.InputContext) -> object:
-            try:
-                return super().load_input(context)
-            except TransientFailure:
-                path.write_bytes(whole)
-                raise
+    @dg.asset(partitions_def=PARTITIONS)
+    def reader(source: pl.LazyFrame) -> None:
+        another = dg.asset(name="source", partitions_def=PARTITIONS, io_manager_key="parquet_io")(_other_table)
+        run = dg.materialize([another], partition_key="one", resources=_resources(data_root), instance=instance)
+        assert run.success
+        seen.append(source.collect().height)
 
-    @dg.asset(partitions_def=PARTITIONS, io_manager_key="parquet_io", retry_policy=dg.RetryPolicy(max_retries=1))
-    def reader(source: pl.DataFrame) -> None:
-        seen.append(source.height)
-
-    result = dg.materialize(
-        [source, reader],
-        selection=[reader],
-        partition_key="one",
-        resources={"parquet_io": Later(data_root=data_root)},
-        instance=instance,
-    )
-    assert result.success
+    assert materialize(reader, of=[source]).success
     assert seen == [1000]
-    assert [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY]
+    second = recorded_path(instance, data_root, source.key, "one")
+    assert [pl.read_parquet(path).height for path in (first, second)] == [1000, 999]
+
+
+def _other_table() -> pl.DataFrame:
+    return pl.DataFrame({"a": range(999)})
+
+
+def test_equal_tables_are_stored_once(data_root: DataRoot, instance: dg.DagsterInstance, materialize: Run) -> None:
+    assert materialize(source).success
+    assert materialize(source).success
+    path = recorded_path(instance, data_root, source.key, "one")
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_a_document_that_was_edited_is_refused(data_root: DataRoot, instance: dg.DagsterInstance) -> None:
@@ -215,7 +204,7 @@ def test_a_document_that_was_edited_is_refused(data_root: DataRoot, instance: dg
         raise_on_error=False,
     )
     assert run().success
-    path = stored_path(data_root.root, "documents", document.key, "one", ".txt")
+    path = recorded_path(instance, data_root, document.key, "one")
     path.write_text("as it is now")
     (text,) = failure_texts(run(selection=[reader]))
     assert f"{path}: expected the 9 bytes" in text
@@ -241,7 +230,7 @@ def test_a_recorded_seed_whose_table_is_gone_is_missed(data_root: DataRoot, inst
     key = dg.MultiPartitionKey({"dataset": "one", "seed": "1"})
     assert run(selection=[seeded], partition_key=key).success
     assert run(selection=[reader], partition_key="one").success
-    path = stored_path(data_root.root, "tables", seeded.key, key, ".parquet")
+    path = recorded_path(instance, data_root, seeded.key, key)
     path.unlink()
     (text,) = failure_texts(run(selection=[reader], partition_key="one"))
     assert str(path) in text
@@ -276,7 +265,7 @@ def test_a_checkpoint_is_read_from_the_record_and_an_older_one_is_kept(
             [made, reader], partition_key=key, resources=_resources(data_root), instance=instance
         ).success
     assert read == ["first", "second"]
-    folder = stored_path(data_root.root, "checkpoints", dg.AssetKey("checkpoint"), key, "")
+    folder = stored_folder(data_root.root, "checkpoints", dg.AssetKey("checkpoint"), key)
     assert sorted((run / "weights").read_text() for run in folder.iterdir()) == ["first", "second"]
 
 
@@ -291,7 +280,7 @@ def test_a_checkpoint_that_is_not_the_recorded_one_is_refused(
     key = dg.MultiPartitionKey({"dataset": "one", "seed": "1"})
     run = partial(dg.materialize, [made, reader], partition_key=key, resources=_resources(data_root), instance=instance)
     assert run().success
-    path = recorded_directory(instance, data_root, made.key, key)
+    path = recorded_path(instance, data_root, made.key, key)
     if damage == "deleted":
         shutil.rmtree(path)
     elif damage == "no manifest":
@@ -306,4 +295,4 @@ def test_a_checkpoint_that_is_not_the_recorded_one_is_refused(
 @pytest.mark.parametrize("key", ["../escape", "a/b", ".hidden", "a;rm -rf", "", "$(id)"])
 def test_no_partition_key_reaches_outside_the_data_root(tmp_path: Path, key: str) -> None:
     with pytest.raises(InputError, match="plain name"):
-        stored_path(tmp_path, "tables", dg.AssetKey("items"), key, "")
+        stored_folder(tmp_path, "tables", dg.AssetKey("items"), key)

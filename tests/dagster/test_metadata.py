@@ -41,9 +41,9 @@ class Shown:
         assert isinstance(value, dg.TableMetadataValue)
         return [dict(record.data) for record in value.records]
 
-    def table(self, asset: str, file: str = "demo") -> pl.DataFrame:
-        """Return a stored table."""
-        return pl.read_parquet(self.root / "tables" / asset / f"{file}.parquet")
+    def table(self, asset: str, partition: str = "demo") -> pl.DataFrame:
+        """Return the table that the record names."""
+        return pl.read_parquet(self.root / str(self.entry(asset, "stored_at", partition)))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_a_split_is_told_by_its_rows_users_and_items(shown: Shown) -> None:
 
 
 def test_metrics_by_activity_are_the_means_over_those_users(shown: Shown) -> None:
-    users = shown.table("user_metrics/bpr", "demo/0")
+    users = shown.table("user_metrics/bpr", "demo|0")
     rows = {row["part"]: row for row in shown.rows("metrics/bpr", "figures", "demo|0")}
     parts = {
         "all users": users,
@@ -95,7 +95,7 @@ def test_metrics_by_activity_are_the_means_over_those_users(shown: Shown) -> Non
 
 def test_a_leaderboard_shows_mean_and_spread_over_the_seeds_best_first(shown: Shown) -> None:
     values = {
-        model: [statistics.fmean(shown.table(f"user_metrics/{model}", f"demo/{seed}")["recall@20"]) for seed in SEEDS]
+        model: [statistics.fmean(shown.table(f"user_metrics/{model}", f"demo|{seed}")["recall@20"]) for seed in SEEDS]
         for model in ("bpr", "popularity", "random")
     }
     told = {model: f"{statistics.fmean(of):.4f} ± {statistics.stdev(of):.4f}" for model, of in values.items()}
@@ -109,7 +109,7 @@ def test_a_leaderboard_shows_mean_and_spread_over_the_seeds_best_first(shown: Sh
 
 def test_recommendations_stand_beside_what_the_user_had_before_the_test(shown: Shown) -> None:
     titles = dict(shown.table("items").select("item_id", "title").iter_rows())
-    recommended = shown.table("recommendations/bpr", "demo/1")
+    recommended = shown.table("recommendations/bpr", "demo|1")
     interactions = shown.table("interactions")
     rows = shown.rows("recommendations/bpr", "examples", "demo|1")
     users = {int(row["user"]) for row in rows}

@@ -6,9 +6,9 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
-from conftest import Run, data_versions, failure_texts
+from conftest import Run, data_versions, failure_texts, stored_table
 
-from assets.io_managers import ParquetIOManager, stored_path
+from assets.io_managers import ParquetIOManager, recorded_path
 from assets.partitions import DATASETS
 from assets.resources import DataRoot
 from pipelines.jobs import assets_of_models
@@ -22,10 +22,6 @@ AFTER_SPLIT = [
         "augmented_interactions",
     )
 ]  # fmt: skip
-
-
-def _interactions(data_root: DataRoot) -> pl.DataFrame:
-    return pl.read_parquet(stored_path(data_root.root, "tables", dg.AssetKey("interactions"), "demo", ".parquet"))
 
 
 def _materialize_interactions(data_root: DataRoot, instance: dg.DagsterInstance, table: pl.DataFrame) -> None:
@@ -92,7 +88,7 @@ def test_held_out_rows_reach_nothing_before_evaluation(
 ) -> None:
     before = data_versions(prepared_run("prepare"))
     trained = data_versions(prepared_run("train", SEEDED, assets=assets_of_models(["bpr", "blast"])))
-    table = _interactions(data_root)
+    table = stored_table(instance, data_root, "interactions", "demo")
     n_items = table["item_id"].max() + 1
     test = table.filter(pl.col("split") == "test").with_columns(
         item_id=((pl.col("item_id") * 7 + 3) % n_items).cast(pl.Int32)
@@ -115,14 +111,14 @@ def test_a_leaderboard_leaves_out_what_was_measured_on_another_split(
     prepared_run: Run, data_root: DataRoot, instance: dg.DagsterInstance
 ) -> None:
     prepared_run("train", SEEDED, assets=assets_of_models(["bpr"]))
-    table = _interactions(data_root)
+    table = stored_table(instance, data_root, "interactions", "demo")
     swapped = table.with_columns(
         split=pl.col("split").cast(pl.String).replace({"valid": "test", "test": "valid"}).cast(table.schema["split"])
     )
     _materialize_interactions(data_root, instance, swapped)
     prepared_run("train", {"dataset": "demo", "seed": "1"}, assets=assets_of_models(["bpr"]))
     prepared_run("evaluate", assets=[dg.AssetKey("leaderboard")])
-    board = pl.read_parquet(stored_path(data_root.root, "tables", dg.AssetKey("leaderboard"), "demo", ".parquet"))
+    board = stored_table(instance, data_root, "leaderboard", "demo")
     assert board["n_seeds"].unique().to_list() == [1]
 
 
@@ -191,12 +187,12 @@ def test_editing_a_raw_line_changes_the_data_version_and_touching_the_file_does_
 
 @pytest.mark.parametrize("what", ["raw file", "manifest"])
 def test_a_file_that_changed_after_it_was_hashed_fails_once_with_a_clear_line(
-    run: Run, data_root: DataRoot, raw_folder: Path, what: str
+    run: Run, data_root: DataRoot, instance: dg.DagsterInstance, raw_folder: Path, what: str
 ) -> None:
     assert run("prepare", "gift_cards", assets=READ[:1], config=_config(raw_folder)).success
     path = raw_folder / "Gift_Cards_5.json.gz"
     if what == "manifest":
-        path = stored_path(data_root.root, "documents", READ[0], "gift_cards", ".json")
+        path = recorded_path(instance, data_root, READ[0], "gift_cards")
     path.write_bytes(path.read_bytes()[:-20])
     result = run("prepare", "gift_cards", assets=READ[1:])
     (text,) = failure_texts(result)
@@ -207,12 +203,14 @@ def test_a_file_that_changed_after_it_was_hashed_fails_once_with_a_clear_line(
     assert not [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY]
 
 
-def test_a_failing_blocking_check_stops_what_is_downstream(run: Run, data_root: DataRoot, raw_folder: Path) -> None:
+def test_a_failing_blocking_check_stops_what_is_downstream(
+    run: Run, data_root: DataRoot, instance: dg.DagsterInstance, raw_folder: Path
+) -> None:
     (raw_folder / "Gift_Cards_5.json.gz").write_bytes(gzip.compress(REVIEWS + b"not json\n" * 5))
     result = run("prepare", "gift_cards", config=_config(raw_folder))
     failed = {check.check_name for check in result.get_asset_check_evaluations() if not check.passed}
     assert failed == {"few_rejects"}
-    rejects = pl.read_parquet(stored_path(data_root.root, "tables", dg.AssetKey("rejects"), "gift_cards", ".parquet"))
+    rejects = stored_table(instance, data_root, "rejects", "gift_cards")
     assert rejects.height == 5
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from assets.io_managers import DirectoryIOManager, recorded_directory, staging_directory, stored_path
+from assets.io_managers import DirectoryIOManager, recorded_path, staging_directory, stored_folder
 from assets.resources import DataRoot
 from pipelines.definitions import build_definitions
 from pipelines.retention import checkpoint_retention
@@ -45,7 +45,7 @@ def _train(root: DataRoot, instance: dg.DagsterInstance, version: str, *, age_da
 
     resources = {"directory_io": DirectoryIOManager(data_root=root)}
     assert dg.materialize([checkpoint], partition_key=PARTITION, resources=resources, instance=instance).success
-    path = recorded_directory(instance, root, KEY, PARTITION)
+    path = recorded_path(instance, root, KEY, PARTITION)
     written = datetime.now(UTC).timestamp() - age_days * 86400
     os.utime(path, (written, written))
     return path
@@ -90,7 +90,7 @@ def test_only_what_was_replaced_long_ago_is_deleted_and_reported(
 
     assert _clean(data_root, instance) == [oldest.name, old.name]
     assert {path.name for path in current.parent.iterdir()} == {replaced_lately.name, current.name}
-    assert recorded_directory(instance, data_root, KEY, PARTITION) == current
+    assert recorded_path(instance, data_root, KEY, PARTITION) == current
     assert _clean(data_root, instance) == []
 
 
@@ -159,7 +159,7 @@ def test_a_trained_model_survives_and_its_results_can_be_made_again(
     for age_days, epochs in ((100, 1), (90, 2)):
         config = {"checkpoint__bpr": {"config": {"overrides": {"training": {"epochs": epochs}}}}}
         assert prepared_run("train", seed, assets=chosen, config=config).success
-        paths.append(recorded_directory(instance, data_root, key, dg.MultiPartitionKey(seed)))
+        paths.append(recorded_path(instance, data_root, key, dg.MultiPartitionKey(seed)))
         written = datetime.now(UTC).timestamp() - age_days * 86400
         os.utime(paths[-1], (written, written))
     assert _clean(data_root, instance) == [paths[0].name]
@@ -193,7 +193,7 @@ def test_neither_the_current_nor_a_needed_checkpoint_goes_whatever_the_clock_say
         if clock_days < 0:  # `current` is dated long before what it replaced
             assert gone == []
             assert replaced_just_now.is_dir()
-    assert recorded_directory(instance, data_root, KEY, PARTITION) == current
+    assert recorded_path(instance, data_root, KEY, PARTITION) == current
 
 
 def test_what_was_replaced_while_the_clock_was_wrong_goes_when_a_later_checkpoint_is_old() -> None:
@@ -255,4 +255,4 @@ def test_the_schedule_waits_for_somebody_to_start_it(data_root: DataRoot) -> Non
 
 def test_checkpoints_lie_where_retention_looks(data_root: DataRoot, instance: dg.DagsterInstance) -> None:
     path = _train(data_root, instance, "a", age_days=1)
-    assert path.parent == stored_path(data_root.root, "checkpoints", KEY, PARTITION, "")
+    assert path.parent == stored_folder(data_root.root, "checkpoints", KEY, PARTITION)

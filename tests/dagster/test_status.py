@@ -3,11 +3,9 @@
 import dagster as dg
 import polars as pl
 import pytest
-from conftest import Run, failure_texts
+from conftest import Run, failure_texts, stored_table
 
-from assets.io_managers import stored_path
 from assets.resources import DataRoot
-from assets.status import KEY
 from pipelines.definitions import build_definitions
 from pipelines.jobs import PREPARE_GROUPS
 from recmodels.data.demo import write_demo_dump
@@ -20,7 +18,7 @@ def status(data_root: DataRoot, instance: dg.DagsterInstance) -> tuple[pl.DataFr
     result = job.execute_in_process(instance=instance, raise_on_error=False)
     assert result.success, failure_texts(result)
     (event,) = result.get_asset_materialization_events()
-    table = pl.read_parquet(stored_path(data_root.root, "tables", KEY, None, ".parquet"))
+    table = stored_table(instance, data_root, "pipeline_status", None)
     return table, str(event.materialization.metadata["summary"].value)
 
 
@@ -38,7 +36,7 @@ def test_a_prepared_data_set_is_up_to_date_and_its_checkpoints_are_missing(
     prepared_run: Run, data_root: DataRoot, instance: dg.DagsterInstance
 ) -> None:
     table, summary = status(data_root, instance)
-    assert set(states(table).values()) == {"up to date"}
+    assert set(states(table).values()) == {"up_to_date"}
     assert table.filter(pl.col("stage") == "training")["state"].unique().to_list() == ["missing"]
     assert table.filter(pl.col("dataset") != "demo")["materialized_at"].null_count() == (
         table.filter(pl.col("dataset") != "demo").height
@@ -57,11 +55,12 @@ def test_a_changed_raw_file_is_named_as_the_cause(
     table, summary = status(data_root, instance)
     found = states(table)
     assert {key.to_user_string(): found[key.to_user_string()] for key in READ} == {
-        key.to_user_string(): "up to date" for key in READ
+        key.to_user_string(): "up_to_date" for key in READ
     }
     assert found["item_profiles"] == "stale"
     assert "interactions" in why(table, "item_profiles")
-    assert found["item_text_embeddings"] == "waiting" or "raw_dumps" in why(table, "item_text_embeddings")
+    assert found["item_text_embeddings"] == "stale"
+    assert "item_profiles is stale" in why(table, "item_text_embeddings")
     assert "stale: " in summary
 
 
@@ -74,6 +73,6 @@ def test_a_failed_run_is_told_with_its_reason(
     table, summary = status(data_root, instance)
     assert states(table)["item_profiles"] == "failed"
     assert "expected" in why(table, "item_profiles")
-    assert states(table)["user_profiles"] == "waiting"
-    assert why(table, "user_profiles") == "for item_profiles (failed)"
+    # What was made before the failure is intact, and so is what was made from it.
+    assert states(table)["user_profiles"] == "up_to_date"
     assert "<script>" not in summary
