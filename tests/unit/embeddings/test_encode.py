@@ -165,7 +165,20 @@ def test_a_damaged_stored_vector_is_encoded_again(tiny_bert: Path, store: Path) 
         connection.execute("UPDATE vectors SET vector = x'00' WHERE rowid = 1")
     again = embed([*TEXTS], store, config(tiny_bert))
     assert again.stats["encoded"] == 1
-    np.testing.assert_allclose(vectors(again), vectors(first), atol=1e-5)
+    np.testing.assert_array_equal(vectors(again), vectors(first))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 32])
+def test_a_vector_is_the_same_to_the_last_bit_whatever_was_encoded_before_it(
+    tiny_bert: Path, tmp_path: Path, batch_size: int
+) -> None:
+    texts = [" ".join(["word", "other"] * (1 + number % 23)) for number in range(90)]
+    settings = config(tiny_bert, batch_size=batch_size)
+    at_once, _ = encode_texts(texts, settings, tmp_path / "at_once.sqlite")
+    encode_texts(texts[::3], settings, tmp_path / "in_parts.sqlite")
+    in_parts, stats = encode_texts(texts[::-1], settings, tmp_path / "in_parts.sqlite")
+    assert stats["reused"] > 0
+    np.testing.assert_array_equal(in_parts[::-1], at_once)
 
 
 def test_a_file_that_is_no_store_is_named(tiny_bert: Path, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from recmodels.evaluation.leaderboard import leaderboard, paired_test
 @pytest.fixture
 def metrics() -> pl.DataFrame:
     values = {("a", 0): 0.1, ("a", 1): 0.3, ("b", 0): 0.25}
-    rows = [(model, seed, "recall", 20, value) for (model, seed), value in values.items()]
-    rows += [(model, seed, "ndcg", 20, value / 2) for (model, seed), value in values.items()]
-    return pl.DataFrame(rows, schema=["model", "seed", "metric", "k", "value"], orient="row")
+    rows = [(model, "p" * 32, seed, "recall", 20, value) for (model, seed), value in values.items()]
+    rows += [(model, "p" * 32, seed, "ndcg", 20, value / 2) for (model, seed), value in values.items()]
+    return pl.DataFrame(rows, schema=["model", "provenance", "seed", "metric", "k", "value"], orient="row")
 
 
 def test_models_stand_by_mean_recall_with_the_sample_deviation(metrics: pl.DataFrame) -> None:
@@ -25,6 +25,14 @@ def test_models_stand_by_mean_recall_with_the_sample_deviation(metrics: pl.DataF
     assert row["std"].item() == pytest.approx(np.std([0.1, 0.3], ddof=1))
     assert row["n_seeds"].item() == 2
     assert board.filter(pl.col("model") == "b")["std"].to_list() == [None, None]
+
+
+def test_seeds_that_were_trained_differently_are_not_averaged(metrics: pl.DataFrame) -> None:
+    other = pl.col("model").eq("a") & pl.col("seed").eq(1)
+    mixed = metrics.with_columns(provenance=pl.when(other).then(pl.lit("q" * 32)).otherwise("provenance"))
+    board = leaderboard(mixed).filter(pl.col("metric") == "recall")
+    assert dict(board.select("model", "mean").iter_rows()) == {"a (qqqqqq)": 0.3, "b": 0.25, "a (pppppp)": 0.1}
+    assert board["n_seeds"].to_list() == [1, 1, 1]
 
 
 def test_a_repeated_run_is_refused(metrics: pl.DataFrame) -> None:

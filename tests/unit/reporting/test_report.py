@@ -46,7 +46,7 @@ def inputs() -> ReportInputs:
     )
     board = pl.DataFrame(
         [
-            (model, metric, k, seeds, value, spread)
+            (model, "p" * 32, metric, k, seeds, value, spread)
             for model, seeds, value, spread in (("blast", 3, 0.25, 0.01), ("popularity", 1, 0.125, None))
             for metric in ("recall", "ndcg")
             for k in (10, 20)

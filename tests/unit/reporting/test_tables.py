@@ -36,12 +36,12 @@ def test_a_training_is_shown_by_few_epochs_with_the_best_and_the_last() -> None:
 
 def test_a_model_with_one_seed_has_no_spread() -> None:
     rows = [
-        (model, seed, metric, k, value)
+        (model, "p" * 32, seed, metric, k, value)
         for model, seed, value in (("one", 0, 0.5), ("two", 0, 0.25), ("two", 1, 0.75))
         for metric in ("recall", "ndcg")
         for k in (10, 20)
     ]
-    board = leaderboard(pl.DataFrame(rows, ["model", "seed", "metric", "k", "value"], orient="row"))
+    board = leaderboard(pl.DataFrame(rows, ["model", "provenance", "seed", "metric", "k", "value"], orient="row"))
     assert dict(leaderboard_figures(board).select("model", "recall@20").iter_rows()) == {
         "one": "0.5000",
         "two": "0.5000 ± 0.3536",
