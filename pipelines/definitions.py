@@ -34,7 +34,7 @@ from pipelines.jobs import ALL_JOBS
 from pipelines.logs import console_logger
 from pipelines.lost_runs import lost_runs
 from pipelines.progress import progress_logger
-from pipelines.retention import checkpoint_retention, weekly_checkpoint_retention
+from pipelines.retention import retention, weekly_retention
 from pipelines.schedules import ALL_SCHEDULES
 from pipelines.sensors import ALL_SENSORS
 
@@ -69,8 +69,8 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definiti
             status.pipeline_status_asset(lambda: definitions.resolve_asset_graph()),
         ],
         asset_checks=[check for stage in CHECKED_STAGES for check in stage.CHECKS],
-        jobs=[*ALL_JOBS, checkpoint_retention],
-        schedules=[*ALL_SCHEDULES, weekly_checkpoint_retention],
+        jobs=[*ALL_JOBS, retention],
+        schedules=[*ALL_SCHEDULES, weekly_retention],
         sensors=[*ALL_SENSORS, lost_runs],
         loggers={"console": console_logger, "progress": progress_logger},
         resources=resources | dict(overrides or {}),

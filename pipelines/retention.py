@@ -1,4 +1,4 @@
-"""Deleting superseded checkpoints: a job, and a weekly schedule that is off until somebody starts it."""
+"""Deleting superseded tables, documents and checkpoints: a job, and a weekly schedule that somebody has to start."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -7,22 +7,18 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from assets.dagster_internals import DATA_VERSION_TAG
 from assets.io_managers import STORED_AT
-from assets.lineage import latest_materialization, latest_materializations
+from assets.lineage import latest_materialization, latest_materializations, recorded_json
 from assets.resources import DataRoot
+from recmodels.retention import finish_removals, remove_version, stored_versions, superseded_versions
 from recmodels.storage import safe_join
-from recmodels.training.retention import (
-    finish_removals,
-    remove_checkpoint,
-    stored_checkpoints,
-    superseded_checkpoints,
-)
 
 RECORDS_READ = 1000
-"""Newest records of a model, data set and seed that tell the order of its checkpoints."""
+"""Newest records of a partition that tell the order of what it has stored."""
 DELETED = dg.TableSchema(
     [
-        dg.TableColumn("checkpoint", "string"),
+        dg.TableColumn("stored", "string"),
         dg.TableColumn("written", "string"),
         dg.TableColumn("megabytes", "float"),
     ]
@@ -30,54 +26,52 @@ DELETED = dg.TableSchema(
 
 
 class RetentionConfig(dg.Config):
-    """How long superseded checkpoints stay."""
+    """How long superseded versions stay."""
 
     keep_days: float = Field(default=30.0, ge=1.0)
-    """Days since a newer checkpoint of the same model, data set and seed replaced it. At least 1, so that no run in
-    progress loses what it reads."""
+    """Days since a newer version of the same partition replaced it. At least 1, so that no run in progress loses what
+    it reads."""
 
     dry_run: bool = False
     """Report what would be deleted, and delete nothing."""
 
 
 @dg.op(out=dg.Out(dg.Nothing))
-def delete_superseded_checkpoints(
-    context: dg.OpExecutionContext, config: RetentionConfig, data_root: DataRoot
-) -> dg.Output[None]:
+def delete_superseded(context: dg.OpExecutionContext, config: RetentionConfig, data_root: DataRoot) -> dg.Output[None]:
     """
-    Delete checkpoints that are neither current, nor what a current result was made from, nor recently replaced.
+    Delete what is neither current, nor what a current result was made from, nor recently replaced.
 
-    A model, data set and seed without a record in this instance, or whose current checkpoint is gone, is left alone.
+    A partition without a record in this instance, or whose current version is gone, is left alone.
     """
     latest = list(_latest_records(context.instance))
-    in_use = {version for record in latest for version in _versions_read(record)}
+    in_use = {str(version) for record in latest for version in recorded_json(record, "read").values()}
     rows: list[dg.TableRecord] = []
     freed = 0
     for record in latest:
-        recorded = _recorded_directories(context.instance, data_root, record)
+        recorded = _recorded_versions(context.instance, data_root, record)
         if not recorded:
             continue
-        current = recorded[-1]
-        if not current.is_dir():
+        current, _ = recorded[-1]
+        if not current.exists():
             context.log.warning(f"{current}, which the latest record names, is gone: nothing beside it is deleted")
             continue
         if not config.dry_run:
             finish_removals(current.parent)
-        for checkpoint in superseded_checkpoints(
-            stored_checkpoints(current.parent),
-            recorded=recorded,
+        for version in superseded_versions(
+            stored_versions(current.parent, dict(recorded)),
+            recorded=[path for path, _ in recorded],
             versions_in_use=in_use,
             now=datetime.now(UTC),
             keep_days=config.keep_days,
         ):
-            name, size = checkpoint.path.relative_to(data_root.root).as_posix(), checkpoint.size_bytes()
+            name, size = version.path.relative_to(data_root.root).as_posix(), version.size_bytes()
             if not config.dry_run:
-                remove_checkpoint(checkpoint)
+                remove_version(version)
             context.log.info(f"{'would delete' if config.dry_run else 'deleted'} {name} ({size / 1e6:,.1f} MB)")
             freed += size
             rows.append(
                 dg.TableRecord(
-                    {"checkpoint": name, "written": checkpoint.written.isoformat(), "megabytes": round(size / 1e6, 1)}
+                    {"stored": name, "written": version.written.isoformat(), "megabytes": round(size / 1e6, 1)}
                 )
             )
     return dg.Output(
@@ -93,40 +87,40 @@ def delete_superseded_checkpoints(
 def _latest_records(instance: dg.DagsterInstance) -> Iterator[dg.AssetMaterialization]:
     """Yield the latest record of every partition of every asset, also of those that no longer are in the graph."""
     for key in instance.all_asset_keys():
-        for partition in sorted(instance.get_materialized_partitions(key)):
+        for partition in sorted(instance.get_materialized_partitions(key)) or [None]:
             if record := latest_materialization(instance, key, partition):
                 yield record
 
 
-def _recorded_directories(
+def _recorded_versions(
     instance: dg.DagsterInstance, data_root: DataRoot, latest: dg.AssetMaterialization
-) -> list[Path]:
-    """Return the directories that the records of a partition name, in the order of the records; none for tables."""
-    if STORED_AT not in latest.metadata or latest.partition is None:
+) -> list[tuple[Path, str]]:
+    """Return what the records of a partition name, with its data version, in the order of the records."""
+    if STORED_AT not in latest.metadata:
         return []
     records = latest_materializations(instance, latest.asset_key, latest.partition, RECORDS_READ)
-    names = [str(record.metadata[STORED_AT].value) for record in reversed(records) if STORED_AT in record.metadata]
-    return [safe_join(data_root.root, *name.split("/")) for name in names]
-
-
-def _versions_read(record: dg.AssetMaterialization) -> list[str]:
-    read = record.metadata.get("read")
-    value = read.value if isinstance(read, dg.JsonMetadataValue) else None
-    return [str(version) for version in value.values()] if isinstance(value, dict) else []
+    return [
+        (
+            safe_join(data_root.root, *str(record.metadata[STORED_AT].value).split("/")),
+            (record.tags or {}).get(DATA_VERSION_TAG, ""),
+        )
+        for record in reversed(records)
+        if STORED_AT in record.metadata
+    ]
 
 
 @dg.job(
-    description="Deletes checkpoints that newer ones replaced long ago; never a current one, nor one that a current "
-    "result was made from.",
+    description="Deletes tables, documents and checkpoints that newer ones replaced long ago; never a current one, nor "
+    "one that a current result was made from.",
 )
-def checkpoint_retention() -> None:
-    """Delete superseded checkpoints."""
-    delete_superseded_checkpoints()
+def retention() -> None:
+    """Delete superseded versions."""
+    delete_superseded()
 
 
-weekly_checkpoint_retention = dg.ScheduleDefinition(
-    name="weekly_checkpoint_retention",
-    job=checkpoint_retention,
+weekly_retention = dg.ScheduleDefinition(
+    name="weekly_retention",
+    job=retention,
     cron_schedule="30 4 * * 0",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.STOPPED,

@@ -7,22 +7,23 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import dagster as dg
+import polars as pl
 import pytest
 from conftest import Run
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from assets.io_managers import DirectoryIOManager, recorded_path, staging_directory, stored_folder
+from assets.io_managers import DirectoryIOManager, ParquetIOManager, recorded_path, staging_directory, stored_folder
 from assets.resources import DataRoot
 from pipelines.definitions import build_definitions
-from pipelines.retention import checkpoint_retention
+from pipelines.retention import retention
 from recmodels.errors import InputError
-from recmodels.training.retention import (
-    StoredCheckpoint,
+from recmodels.retention import (
+    StoredVersion,
     finish_removals,
-    stored_checkpoints,
-    superseded_checkpoints,
+    stored_versions,
+    superseded_versions,
 )
 
 DATASETS = dg.StaticPartitionsDefinition(["one", "two"])
@@ -63,8 +64,8 @@ def _evaluate(instance: dg.DagsterInstance, version: str) -> None:
 
 def _clean(root: DataRoot, instance: dg.DagsterInstance, *, keep_days: float = 30, dry_run: bool = False) -> list[str]:
     """Run the job and return the names of the directories that it reports."""
-    result = checkpoint_retention.execute_in_process(
-        run_config={"ops": {"delete_superseded_checkpoints": {"config": {"keep_days": keep_days, "dry_run": dry_run}}}},
+    result = retention.execute_in_process(
+        run_config={"ops": {"delete_superseded": {"config": {"keep_days": keep_days, "dry_run": dry_run}}}},
         resources={"data_root": root},
         instance=instance,
     )
@@ -72,7 +73,7 @@ def _clean(root: DataRoot, instance: dg.DagsterInstance, *, keep_days: float = 3
     (output,) = [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_OUTPUT]
     table = output.step_output_data.metadata["deleted"]
     assert isinstance(table, dg.TableMetadataValue)
-    return [Path(str(record.data["checkpoint"])).name for record in table.records]
+    return [Path(str(record.data["stored"])).name for record in table.records]
 
 
 def test_only_what_was_replaced_long_ago_is_deleted_and_reported(
@@ -171,7 +172,7 @@ def test_an_interrupted_removal_is_finished(data_root: DataRoot, tmp_path: Path)
     left.mkdir()
     (left / "model.safetensors").write_text("x")
     (tmp_path / "run").mkdir()
-    assert [checkpoint.path.name for checkpoint in stored_checkpoints(tmp_path)] == ["run"]
+    assert [checkpoint.path.name for checkpoint in stored_versions(tmp_path, {})] == ["run"]
     finish_removals(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
@@ -198,12 +199,12 @@ def test_neither_the_current_nor_a_needed_checkpoint_goes_whatever_the_clock_say
 
 def test_what_was_replaced_while_the_clock_was_wrong_goes_when_a_later_checkpoint_is_old() -> None:
     dates = {"first": -10, "clock_back": -9000, "second": -5, "clock_ahead": 9000, "third": -2}
-    stored = [StoredCheckpoint(Path(name), NOW + timedelta(days=days), name) for name, days in dates.items()]
+    stored = [StoredVersion(Path(name), NOW + timedelta(days=days), name) for name, days in dates.items()]
 
     def gone(days_later: float) -> set[str]:
         return {
             checkpoint.path.name
-            for checkpoint in superseded_checkpoints(
+            for checkpoint in superseded_versions(
                 stored,
                 recorded=[Path(name) for name in dates],
                 versions_in_use=(),
@@ -227,13 +228,13 @@ def test_whatever_is_stored_nothing_needed_goes(
     ages: Sequence[tuple[float, str | None]], chosen: int, in_use: set[str], keep_days: float
 ) -> None:
     stored = [
-        StoredCheckpoint(Path(f"run{index}"), NOW - timedelta(days=age), version)
+        StoredVersion(Path(f"run{index}"), NOW - timedelta(days=age), version)
         for index, (age, version) in enumerate(ages)
     ]
     # Records in any order of the dates, and directories that no record names.
     current = stored[chosen % len(stored)]
     recorded = [*(each.path for each in stored[: chosen // 2] if each != current), current.path]
-    gone = superseded_checkpoints(stored, recorded=recorded, versions_in_use=in_use, now=NOW, keep_days=keep_days)
+    gone = superseded_versions(stored, recorded=recorded, versions_in_use=in_use, now=NOW, keep_days=keep_days)
     left = [checkpoint for checkpoint in stored if checkpoint not in gone]
     assert current in left
     assert {checkpoint.data_version for checkpoint in left} >= in_use & {each.data_version for each in stored}
@@ -244,13 +245,35 @@ def test_whatever_is_stored_nothing_needed_goes(
 @pytest.mark.parametrize("keep_days", [-1.0, float("nan")])
 def test_a_senseless_number_of_days_is_refused(keep_days: float) -> None:
     with pytest.raises(InputError, match="keep_days"):
-        superseded_checkpoints([], recorded=[Path("a")], versions_in_use=(), now=NOW, keep_days=keep_days)
+        superseded_versions([], recorded=[Path("a")], versions_in_use=(), now=NOW, keep_days=keep_days)
+
+
+def test_tables_that_no_record_names_any_more_are_collected(data_root: DataRoot, instance: dg.DagsterInstance) -> None:
+    def store(rows: int, *, age_days: float) -> Path:
+        @dg.asset(partitions_def=DATASETS, io_manager_key="parquet_io")
+        def table() -> dg.MaterializeResult[pl.DataFrame]:
+            return dg.MaterializeResult(value=pl.DataFrame({"a": range(rows)}), data_version=dg.DataVersion(str(rows)))
+
+        resources = {"parquet_io": ParquetIOManager(data_root=data_root)}
+        assert dg.materialize([table], partition_key="one", resources=resources, instance=instance).success
+        path = recorded_path(instance, data_root, table.key, "one")
+        written = datetime.now(UTC).timestamp() - age_days * 86400
+        os.utime(path, (written, written))
+        return path
+
+    replaced, lately_replaced = store(1, age_days=100), store(2, age_days=90)
+    current = store(3, age_days=1)
+    unrecorded = current.with_name("unrecorded.parquet")
+    unrecorded.write_bytes(b"left by a killed run")
+    os.utime(unrecorded, (0, 0))
+    assert set(_clean(data_root, instance)) == {replaced.name, unrecorded.name}
+    assert {path.name for path in current.parent.iterdir()} == {lately_replaced.name, current.name}
 
 
 def test_the_schedule_waits_for_somebody_to_start_it(data_root: DataRoot) -> None:
-    schedule = build_definitions({"data_root": data_root}).resolve_schedule_def("weekly_checkpoint_retention")
+    schedule = build_definitions({"data_root": data_root}).resolve_schedule_def("weekly_retention")
     assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
-    assert schedule.job_name == "checkpoint_retention"
+    assert schedule.job_name == "retention"
 
 
 def test_checkpoints_lie_where_retention_looks(data_root: DataRoot, instance: dg.DagsterInstance) -> None:

@@ -1,8 +1,8 @@
-"""Which checkpoints are superseded and may go, and their removal."""
+"""Which stored versions of a table, a document or a checkpoint are superseded and may go, and their removal."""
 
 import json
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -13,18 +13,18 @@ _REMOVED_SUFFIX = ".removed"
 
 
 @dataclass(frozen=True)
-class StoredCheckpoint:
+class StoredVersion:
     """
-    A checkpoint's directory among those of one model, data set and seed.
+    A file, or the directory of a checkpoint, among those of one partition of an asset.
 
     Parameters
     ----------
     path
-        The directory.
+        The file or directory.
     written
         When it was written, with time zone.
     data_version
-        As its provenance says; None if that cannot be read.
+        As its record says, or its provenance; None if that cannot be read, empty for a file that no record names.
     """
 
     path: Path
@@ -33,20 +33,32 @@ class StoredCheckpoint:
 
     def size_bytes(self) -> int:
         """Return the size of its files."""
-        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+        files = self.path.rglob("*") if self.path.is_dir() else [self.path]
+        return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def stored_checkpoints(folder: Path) -> list[StoredCheckpoint]:
-    """Return the checkpoints in the folder of one model, data set and seed, the oldest first."""
+def stored_versions(folder: Path, recorded: Mapping[Path, str]) -> list[StoredVersion]:
+    """
+    Return what is stored in the folder of one partition, the oldest first.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    recorded
+        The data versions that the records tell, by path.
+    """
     found = [
-        StoredCheckpoint(path, datetime.fromtimestamp(path.stat().st_mtime).astimezone(), _data_version(path))
+        StoredVersion(path, datetime.fromtimestamp(path.stat().st_mtime).astimezone(), _data_version(path, recorded))
         for path in folder.iterdir()
-        if path.is_dir() and not path.is_symlink() and not path.name.startswith(".")
+        if not path.is_symlink() and not path.name.startswith(".")
     ]
-    return sorted(found, key=lambda checkpoint: (checkpoint.written, checkpoint.path.name))
+    return sorted(found, key=lambda version: (version.written, version.path.name))
 
 
-def _data_version(path: Path) -> str | None:
+def _data_version(path: Path, recorded: Mapping[Path, str]) -> str | None:
+    if path in recorded or path.is_file():
+        return recorded.get(path, "")
     try:
         version = json.loads((path / "provenance.json").read_text("utf-8"))["data_version"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -54,32 +66,32 @@ def _data_version(path: Path) -> str | None:
     return version if isinstance(version, str) else None
 
 
-def superseded_checkpoints(
-    stored: Collection[StoredCheckpoint],
+def superseded_versions(
+    stored: Collection[StoredVersion],
     *,
     recorded: Sequence[Path],
     versions_in_use: Collection[str],
     now: datetime,
     keep_days: float,
-) -> list[StoredCheckpoint]:
+) -> list[StoredVersion]:
     """
-    Return the checkpoints of one model, data set and seed that nothing needs any more.
+    Return the stored versions of one partition that nothing needs any more.
 
     Kept are: the current one; the newest of each data version that a current result was made from, unless the current
-    checkpoint has that version itself; those whose version cannot be read; and those that were written, or replaced
+    one has that version itself; those whose version cannot be read; and those that were written, or replaced
     by a newer one, within the last `keep_days` days, because a run in progress may still read them. If the current
     one is not there, all are kept: an older one is then the best there is.
 
-    Which is newer is told by the order of the records, not by dates: clocks are set back. A checkpoint that has a later
+    Which is newer is told by the order of the records, not by dates: clocks are set back. A version that has a later
     date than all that came after it is kept, as nobody knows how long ago it was replaced.
 
     Parameters
     ----------
     stored
-        As `stored_checkpoints` returns them.
+        As `stored_versions` returns them.
     recorded
-        The directories that the records name, in the order of the records: the last one is the current checkpoint.
-        Directories that no record names, left by killed runs, take their place by date.
+        The paths that the records name, in the order of the records: the last one is current. Those that no record
+        names, left by killed runs, take their place by date.
     versions_in_use
         Data versions that current results say they read.
     now
@@ -107,7 +119,7 @@ def superseded_checkpoints(
             kept.add(checkpoint.path)
             held.add(checkpoint.data_version)
     limit = now - timedelta(days=keep_days)
-    superseded: list[StoredCheckpoint] = []
+    superseded: list[StoredVersion] = []
     for position, checkpoint in enumerate(ordered):
         later = (each.written for each in ordered[position + 1 :] if each.written >= checkpoint.written)
         replaced = next(later, None if checkpoint.path in recorded else checkpoint.written)
@@ -116,8 +128,8 @@ def superseded_checkpoints(
     return superseded
 
 
-def _in_order(stored: Collection[StoredCheckpoint], recorded: Sequence[Path]) -> list[StoredCheckpoint]:
-    """Return checkpoints in the order of their records; each without a record before the first of a later date."""
+def _in_order(stored: Collection[StoredVersion], recorded: Sequence[Path]) -> list[StoredVersion]:
+    """Return versions in the order of their records; each without a record before the first of a later date."""
     position = {path: index for index, path in enumerate(recorded)}
     by_date = sorted(stored, key=lambda checkpoint: (checkpoint.written, checkpoint.path.name))
     ordered = sorted((each for each in by_date if each.path in position), key=lambda each: position[each.path])
@@ -127,17 +139,20 @@ def _in_order(stored: Collection[StoredCheckpoint], recorded: Sequence[Path]) ->
     return ordered
 
 
-def remove_checkpoint(checkpoint: StoredCheckpoint) -> None:
+def remove_version(version: StoredVersion) -> None:
     """
-    Delete a checkpoint's directory.
+    Delete a file or a checkpoint's directory.
 
-    It is renamed first, so that an interrupted removal leaves no directory that looks like a checkpoint; what such an
+    A directory is renamed first, so that an interrupted removal leaves none that looks like a checkpoint; what such an
     interruption left is deleted by `finish_removals`.
     """
-    shutil.rmtree(checkpoint.path.rename(checkpoint.path.with_name(f".{checkpoint.path.name}{_REMOVED_SUFFIX}")))
+    if version.path.is_dir():
+        shutil.rmtree(version.path.rename(version.path.with_name(f".{version.path.name}{_REMOVED_SUFFIX}")))
+    else:
+        version.path.unlink()
 
 
 def finish_removals(folder: Path) -> None:
-    """Delete what interrupted removals left in the folder of one model, data set and seed."""
+    """Delete what interrupted removals left in the folder of a partition."""
     for path in folder.glob(f".*{_REMOVED_SUFFIX}"):
         shutil.rmtree(path)
