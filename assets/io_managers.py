@@ -16,6 +16,7 @@ import polars as pl
 from assets.failures import clear_failures
 from assets.lineage import latest_materialization
 from assets.resources import DataRoot
+from recmodels.data.schemas import validated_table
 from recmodels.errors import MissingObject, TransientFailure
 from recmodels.storage import MANIFEST, Content, atomic_file, read_parquet, safe_join
 
@@ -167,7 +168,7 @@ class ParquetIOManager(_FileIOManager):
         partition_key = context.partition_key if context.has_partition_key else None
         path = self._path(context.asset_key, partition_key, ".parquet")
         with clear_failures(), atomic_file(path) as temporary:
-            frame = obj.collect() if isinstance(obj, pl.LazyFrame) else obj
+            frame = validated_table(context.asset_key.path[0], obj.collect() if isinstance(obj, pl.LazyFrame) else obj)
             frame.write_parquet(temporary, compression="zstd", statistics=True)
             content = Content.of(temporary)
         context.add_output_metadata({"path": dg.MetadataValue.path(str(path)), **_content_metadata(content)})

@@ -6,18 +6,8 @@ from typing import Any
 import polars as pl
 from scipy import stats
 
+from recmodels.data.schemas import LEADERBOARD
 from recmodels.errors import InputError
-
-LEADERBOARD = pl.Schema(
-    {
-        "model": pl.String,
-        "metric": pl.String,
-        "k": pl.Int32,
-        "n_seeds": pl.Int32,
-        "mean": pl.Float64,
-        "std": pl.Float64,
-    }
-)
 
 
 def leaderboard(metrics: pl.DataFrame, *, sort_by: tuple[str, int] = ("recall", 20)) -> pl.DataFrame:
