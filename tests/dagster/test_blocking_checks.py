@@ -5,10 +5,7 @@ The assets and checks here are stand-ins that do nothing, with the keys, depende
 of the real ones, so that each check can be broken in turn; `test_pipeline.py` breaks one of them by its content.
 """
 
-import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -24,7 +21,13 @@ END_PRODUCTS = {
     "rejects": "read by whoever corrects a raw file",
     "pipeline_status": "read by whoever looks after the pipeline",
 }
-"""What no asset reads, so that its check can only turn its own run red."""
+"""What no asset reads, so that its schema can only turn its own run red."""
+
+CHECKS: dict[str, dict[str, set[dg.AssetCheckKey]]] = {}
+for _key in BLOCKING:
+    if _key.asset_key.path[0] not in END_PRODUCTS:
+        CHECKS.setdefault(_key.asset_key.path[0], {}).setdefault(_key.name, set()).add(_key)
+"""Blocking checks by kind of asset, then by name: what every model has is broken for all models at once."""
 
 DATASET = "demo"
 SEEDED = dg.MultiPartitionKey({"dataset": DATASET, "seed": "0"})
@@ -62,15 +65,13 @@ def _definitions(of_asset: Callable[[dg.AssetKey], str], fails: Callable[[dg.Ass
     )
 
 
-@dataclass
 class World:
-    """The stand-ins, what they make now and which checks fail now."""
+    """The stand-ins, all made once, with what they make now and which checks fail now."""
 
-    instance: dg.DagsterInstance | None = None
-    content: dict[dg.AssetKey, str] = field(default_factory=dict)
-    failing: set[dg.AssetCheckKey] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self.instance = instance
+        self.content: dict[dg.AssetKey, str] = {}
+        self.failing: set[dg.AssetCheckKey] = set()
         self.definitions = _definitions(lambda key: self.content.get(key, "1"), lambda key: key in self.failing)
 
     def run(self, job: str, partition: str, keys: set[dg.AssetKey] | None = None) -> dg.ExecuteInProcessResult:
@@ -81,44 +82,29 @@ class World:
             raise_on_error=False,
         )
 
-    def requested(self) -> set[dg.AssetKey]:
-        """Return the assets that automation asks for in this data set."""
-        assert self.instance
-        result = dg.evaluate_automation_conditions(self.definitions, self.instance)
-        keys = GRAPH.get_all_asset_keys()
+    def requested(self, keys: set[dg.AssetKey]) -> set[dg.AssetKey]:
+        """Return which of some assets automation asks for in this data set."""
+        result = dg.evaluate_automation_conditions(
+            self.definitions, self.instance, asset_selection=dg.AssetSelection.assets(*keys)
+        )
         return {key for key in keys if {DATASET, SEEDED} & set(result.get_requested_partitions(key))}
 
 
-WORLD = World()
-
-
 @pytest.fixture(scope="module")
-def everything_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An instance where everything was made and every check has passed."""
-    home = tmp_path_factory.mktemp("made")
-    with dg.DagsterInstance.local_temp(str(home)) as WORLD.instance:
+def world() -> Iterator[World]:
+    """Everything made, and every check passed; a test leaves it like that."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        world = World(instance)
         for job, partition in STAGES:
-            assert WORLD.run(job, partition).success
-        assert WORLD.requested() == set()
-    return home
+            assert world.run(job, partition).success
+        yield world
 
 
-@pytest.fixture
-def world(everything_made: Path, tmp_path: Path) -> Iterator[World]:
-    """A copy of it that a test may change."""
-    shutil.copytree(everything_made, tmp_path / "home")
-    with dg.DagsterInstance.local_temp(str(tmp_path / "home")) as WORLD.instance:
-        WORLD.content, WORLD.failing = {}, set()
-        yield WORLD
-
-
-def _job_of(key: dg.AssetKey) -> tuple[str, str, set[dg.AssetKey]]:
-    """Return the job that makes an asset, its partition, and everything that it makes."""
-    for job, partition in STAGES:
-        made = REAL.resolve_job_def(job).asset_layer.executable_asset_keys
-        if key in made:
-            return job, partition, set(made)
-    raise AssertionError(key)
+def _job_of(assets: set[dg.AssetKey]) -> tuple[str, str, set[dg.AssetKey]]:
+    """Return the job that makes some assets, its partition, and everything that it makes."""
+    made = {stage: REAL.resolve_job_def(stage[0]).asset_layer.executable_asset_keys for stage in STAGES}
+    ((job, partition),) = [stage for stage, keys in made.items() if assets <= keys]
+    return job, partition, set(made[job, partition])
 
 
 def _downstream(key: dg.AssetKey) -> set[dg.AssetKey]:
@@ -131,8 +117,8 @@ def _made(result: dg.ExecuteInProcessResult) -> set[dg.AssetKey]:
 
 
 def test_a_blocking_check_hangs_on_what_others_read_or_on_an_end_product() -> None:
-    unread = {key.asset_key.path[0] for key in BLOCKING if not GRAPH.get(key.asset_key).child_keys}
-    assert unread == END_PRODUCTS.keys()
+    unread = {(key.asset_key.path[0], key.name) for key in BLOCKING if not GRAPH.get(key.asset_key).child_keys}
+    assert unread == {(name, "schema") for name in END_PRODUCTS}
     assert len(BLOCKING) > len(GRAPH.get_all_asset_keys()) / 2
 
 
@@ -145,19 +131,29 @@ def test_what_is_made_from_the_raw_tables_waits_for_few_rejects() -> None:
     assert len(reads_them) > 20
 
 
-@pytest.mark.parametrize("check", [key for key in BLOCKING if key.asset_key.path[0] not in END_PRODUCTS], ids=str)
-def test_nothing_downstream_of_a_failed_check_is_made(world: World, check: dg.AssetCheckKey) -> None:
-    asset = check.asset_key
-    job, partition, makes = _job_of(asset)
-    together = {key for assets in REAL.assets or () if asset in assets.keys for key in assets.keys}
-    downstream = _downstream(asset)
+@pytest.mark.parametrize("kind", CHECKS)
+def test_nothing_downstream_of_a_failed_check_is_made(world: World, kind: str) -> None:
+    assets = {check.asset_key for checks in CHECKS[kind].values() for check in checks}
+    job, partition, makes = _job_of(assets)
+    together = {key for made in REAL.assets or () if assets & set(made.keys) for key in made.keys}
+    downstream = set().union(*(_downstream(asset) for asset in assets))
+    selected = (together | downstream) & makes
+    assert not downstream & together
+    assert world.requested(downstream) == set()
 
-    world.content, world.failing = {asset: "2"}, {check}
-    result = world.run(job, partition, (together | downstream) & makes)
-    assert not result.success
-    assert _made(result) == together
-    assert world.requested() & downstream == set()
+    world.content = dict.fromkeys(assets, "2")
+    for checks in CHECKS[kind].values():
+        world.failing = checks
+        result = world.run(job, partition, selected)
+        assert {e.asset_check_key for e in result.get_asset_check_evaluations() if not e.passed} == checks
+        assert not result.success
+        assert _made(result) == together
+        assert world.requested(downstream) == set()
 
     world.failing = set()
     assert world.run(job, partition, together).success
-    assert world.requested() & downstream & GRAPH.get(asset).child_keys
+    requested = world.requested(downstream)
+    assert [asset for asset in assets if not requested & GRAPH.get(asset).child_keys] == []
+
+    world.content = {}
+    assert world.run(job, partition, selected).success
