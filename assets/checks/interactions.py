@@ -46,7 +46,7 @@ def k_core_holds(records: list[dg.AssetMaterialization]) -> Verdict:
         return Verdict(measured)
     return Verdict(
         measured,
-        f"The fewest interactions of a {kind} are {fewest[kind]}, expected at least {k}: the {k}-core does not hold. "
+        f"Some {kind} has {fewest[kind]} interactions, expected at least {k}: the {k}-core does not hold. "
         "Lower k_core of the data set in the catalogue, or use raw files that keep it.",
     )
 
