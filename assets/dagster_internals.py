@@ -15,8 +15,12 @@ from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGra
 from dagster._core.definitions.data_version import CODE_VERSION_TAG, DATA_VERSION_TAG, INPUT_DATA_VERSION_TAG_PREFIX
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as AssetJob
 from dagster._core.errors import DagsterDefinitionChangedDeserializationError
+from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecordStatus,
+    AssetCheckPartitionInfo,
+)
 from dagster._core.storage.tags import GRPC_INFO_TAG as GRPC_INFO_TAG
 
 __all__ = [
@@ -39,6 +43,8 @@ __all__ = [
 
 AssetGraph: TypeAlias = BaseAssetGraph[Any]
 AssetNode: TypeAlias = BaseAssetNode
+
+_ENDED = {AssetCheckExecutionRecordStatus.SUCCEEDED: True, AssetCheckExecutionRecordStatus.FAILED: False}
 
 
 def input_versions(tags: Mapping[str, str]) -> dict[str, str]:
@@ -93,14 +99,34 @@ def check_results(
     """
     Return whether the checks passed, by check and partition (None for a check without any).
 
-    None if the result is of an older materialisation, or the check has not ended. What never ran is not there.
+    None if the result is of an older materialisation, or the check is being executed. What never ran is not there.
     """
-    infos = instance.event_log_storage.get_asset_check_partition_info(list(keys))
-    ended = {AssetCheckExecutionRecordStatus.SUCCEEDED: True, AssetCheckExecutionRecordStatus.FAILED: False}
-    return {
-        (info.check_key, info.partition_key): ended.get(info.latest_execution_status) if info.is_current else None
-        for info in infos
-    }
+    results: dict[tuple[dg.AssetCheckKey, str | None], bool | None] = {}
+    for info in instance.event_log_storage.get_asset_check_partition_info(list(keys)):
+        passed = _ENDED.get(info.latest_execution_status)
+        current = info.is_current
+        if passed is None and _has_ended(instance, info.latest_planned_run_id):
+            # The run that planned it stopped before: what counts is the last one that was executed.
+            passed, current = _last_executed(instance, info)
+        results[info.check_key, info.partition_key] = passed if current else None
+    return results
+
+
+def _has_ended(instance: dg.DagsterInstance, run_id: str) -> bool:
+    run = instance.get_run_by_id(run_id)
+    return run is None or run.is_finished
+
+
+def _last_executed(instance: dg.DagsterInstance, info: AssetCheckPartitionInfo) -> tuple[bool | None, bool]:
+    """Return whether the last execution of a check passed, and whether it looked at what there is now."""
+    for record in instance.event_log_storage.get_asset_check_execution_history(
+        info.check_key, limit=1, status=set(_ENDED), partition_filter=PartitionKeyFilter(key=info.partition_key)
+    ):
+        evaluation = record.event and record.event.asset_check_evaluation
+        target = evaluation and evaluation.target_materialization_data
+        seen = target.storage_id if target else None
+        return _ENDED[record.status], info.latest_materialization_storage_id in (None, seen)
+    return None, False
 
 
 def started_process(event: dg.EventLogEntry) -> int | None:

@@ -7,7 +7,7 @@ import dagster as dg
 from assets.lineage import inline_image, inline_table, materialized
 from assets.partitions import entry_of
 from assets.stage import stage_multi_asset
-from recmodels.data.checks import differences, fewest_interactions, sizes
+from recmodels.data.checks import differences, fewest_interactions, first_rejects, sizes
 from recmodels.data.dump import load_dump
 from recmodels.data.raw import RawManifest
 from recmodels.data.split import split_digest, split_interactions, without_training
@@ -74,7 +74,10 @@ def read_raw_dumps(context: dg.AssetExecutionContext, raw_dumps: str) -> Iterato
             "users_without_training_rows": len(cold.users),
             "items_without_training_rows": len(cold.items),
         },
-        "rejects": {"counts": dg.MetadataValue.json(dump.counts)},
+        "rejects": {
+            "counts": dg.MetadataValue.json(dump.counts),
+            "first_rejects": dg.MetadataValue.json(first_rejects(dump.rejects, dump.counts)),
+        },
     }
     digest = split_digest(interactions)
     for name, table in tables.items():

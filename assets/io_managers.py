@@ -18,6 +18,7 @@ import polars as pl
 from assets.failures import clear_failures
 from assets.lineage import latest_materialization
 from assets.resources import DataRoot
+from recmodels.data.schemas import validated_table
 from recmodels.errors import MissingObject
 from recmodels.storage import MANIFEST, Content, read_parquet, safe_join, store_by_content
 
@@ -157,7 +158,7 @@ class ParquetIOManager(_StoredIOManager):
     def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame | pl.LazyFrame) -> None:
         """Write the table to one Parquet file, atomically, under the name of its content."""
         with clear_failures():
-            frame = obj.collect() if isinstance(obj, pl.LazyFrame) else obj
+            frame = validated_table(context.asset_key.path[0], obj.collect() if isinstance(obj, pl.LazyFrame) else obj)
             self._store_file(
                 context,
                 "tables",

@@ -37,6 +37,8 @@ class RawDumpsConfig(dg.Config):
 
 def _changed_files(entry: DatasetEntry, recorded: Mapping[str, str]) -> str:
     """Return that raw files changed since they were hashed; files that are gone have not."""
+    if FOLDER not in recorded:
+        return ""
     folder = recorded[FOLDER]
     found = stat_fingerprint(entry, Path(folder))
     return "" if found in (None, recorded[FINGERPRINT]) else f"raw files in {folder} changed"

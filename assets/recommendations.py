@@ -11,11 +11,10 @@ from assets.resources import DataRoot
 from assets.stage import stage_asset
 from assets.titles import item_titles
 from assets.training import checkpoint_key
+from recmodels.data.schemas import TOP_N
 from recmodels.models.registry import MODELS, ModelSpec
 from recmodels.reporting.examples import example_users
 from recmodels.reporting.tables import recommended_and_had
-
-TOP_N = 20
 
 
 def recommendations_key(model: str) -> dg.AssetKey:

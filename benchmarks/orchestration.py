@@ -183,9 +183,9 @@ def fill(instance: Any, events: Sequence[Any]) -> int:
 
 def events_of_everything(definitions: Any) -> Iterator[Any]:
     import dagster as dg
+    from assets.records import is_followed
 
     from assets.partitions import seed_keys
-    from assets.records import is_followed
 
     graph = definitions.resolve_asset_graph()
     for key in filter(lambda key: is_followed(graph.get(key)), graph.toposorted_asset_keys):

@@ -18,7 +18,6 @@ from assets import (
     training,
     transport,
 )
-from assets.checks import embeddings as embedding_checks
 from assets.checks import graphs as graph_checks
 from assets.checks import interactions as interaction_checks
 from assets.checks import models as model_checks
@@ -27,6 +26,7 @@ from assets.checks import raw as raw_checks
 from assets.checks import reports as report_checks
 from assets.checks import status as status_checks
 from assets.checks import transport as transport_checks
+from assets.checks.tables import schema_checks
 from assets.io_managers import DirectoryIOManager, DocumentIOManager, ParquetIOManager
 from assets.resources import DataRoot
 from pipelines.automation import follow_inputs
@@ -42,8 +42,8 @@ STAGES = (
     raw, interactions, profiles, embeddings, graphs, transport, training, evaluation, recommendations, reports
 )  # fmt: skip
 CHECKED_STAGES = (
-    raw_checks, interaction_checks, profile_checks, embedding_checks, graph_checks, transport_checks, model_checks,
-    report_checks, status_checks,
+    raw_checks, interaction_checks, profile_checks, graph_checks, transport_checks, model_checks, report_checks,
+    status_checks,
 )  # fmt: skip
 
 
@@ -63,12 +63,13 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definiti
         "directory_io": DirectoryIOManager(data_root=data_root),
         "document_io": DocumentIOManager(data_root=data_root),
     }
+    stages = [
+        *follow_inputs(dg.load_assets_from_modules(STAGES)),
+        status.pipeline_status_asset(lambda: definitions.resolve_asset_graph()),
+    ]
     definitions = dg.Definitions(
-        assets=[
-            *follow_inputs(dg.load_assets_from_modules(STAGES)),
-            status.pipeline_status_asset(lambda: definitions.resolve_asset_graph()),
-        ],
-        asset_checks=[check for stage in CHECKED_STAGES for check in stage.CHECKS],
+        assets=stages,
+        asset_checks=[*(check for stage in CHECKED_STAGES for check in stage.CHECKS), *schema_checks(stages)],
         jobs=[*ALL_JOBS, retention],
         schedules=[*ALL_SCHEDULES, weekly_retention],
         sensors=[*ALL_SENSORS, lost_runs],

@@ -37,10 +37,11 @@ def validated(kind: type[Settings], values: Mapping[str, Any], where: str) -> Se
 def problems(error: ValidationError) -> str:
     """Return what pydantic found wrong, in one line."""
     return "; ".join(
-        f"{'.'.join(map(str, problem['loc'])) or 'text'}: {problem['msg']}, got {_shortened(repr(problem['input']))}"
+        f"{'.'.join(map(str, problem['loc'])) or 'text'}: {problem['msg']}, got {shortened(repr(problem['input']))}"
         for problem in error.errors()
     )
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """Return a text, cut to `MAX_SHOWN` characters."""
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."

@@ -1,59 +1,69 @@
-"""Checks of ids, pairs and splits."""
+"""Checks of what was read from the raw files and of the split."""
 
 import dagster as dg
-import polars as pl
 
-from assets.checks.declare import Verdict, recorded_check, recorded_json, table_check
-from recmodels.data.checks import ids_out_of_range, misplaced_ids, repeated_pairs
+from assets.checks.declare import Verdict, recorded_check, recorded_json
+from recmodels.data.checks import rejected_shares
 
+MAX_REJECTED_SHARE = 0.01
 MAX_DRIFT = 0.1
 """Largest relative change of the number of interactions since the last materialisation that is not worth a warning."""
 
 
-def _contiguous(name: str, id_column: str) -> dg.AssetChecksDefinition:
-    @table_check(name, f"The {id_column}s run from 0 without a gap, in order.")
-    def contiguous_ids(table: pl.DataFrame) -> Verdict:
-        misplaced = misplaced_ids(table[id_column])
-        return misplaced == 0, {"misplaced_ids": misplaced}
+def _few_rejects(asset: str) -> dg.AssetChecksDefinition:
+    """Return the check on an asset that others read: nothing reads the rejects, so that there it would stop nobody."""
 
-    return contiguous_ids
-
-
-def _pairs(name: str) -> dg.AssetChecksDefinition:
-    @table_check(
-        name, "Every id is known, and no pair occurs twice, so none is in two splits.", also=["users", "item_ids"]
+    @recorded_check(
+        asset,
+        f"At most {MAX_REJECTED_SHARE:.0%} of the lines of each raw file could not be read.",
+        blocking=True,
+        of="rejects",
     )
-    def known_distinct_pairs(table: pl.DataFrame, users: pl.DataFrame, item_ids: pl.DataFrame) -> Verdict:
-        found = {
-            "unknown_users": ids_out_of_range(table["user_id"], users.height),
-            "unknown_items": ids_out_of_range(table["item_id"], item_ids.height),
-            "repeated_pairs": repeated_pairs(table),
-        }
-        return not any(found.values()), found
+    def few_rejects(records: list[dg.AssetMaterialization]) -> Verdict:
+        counts, first = (recorded_json(records[0], entry) for entry in ("counts", "first_rejects"))
+        shares = rejected_shares(counts)
+        measured = {f"rejected_share_of_{kind}": share for kind, share in shares.items()}
+        worst = max(shares, key=lambda kind: shares[kind])
+        if shares[worst] <= MAX_REJECTED_SHARE:
+            return Verdict(measured)
+        return Verdict(
+            measured,
+            f"{counts[f'{worst}_rejects']:,} of {counts[f'{worst}_lines']:,} {worst} lines could not be read "
+            f"({shares[worst]:.1%}), expected at most {MAX_REJECTED_SHARE:.0%}; the first is {first[worst]}. Correct "
+            "the file and materialise raw_dumps again; tables/rejects under the data root lists each.",
+        )
 
-    return known_distinct_pairs
-
-
-@table_check("interactions", "Each row is in one of train, valid and test, and training rows exist.")
-def complete_split(interactions: pl.DataFrame) -> Verdict:
-    """Count the rows of each split."""
-    missing = interactions["split"].null_count()
-    n_train = int((interactions["split"] == "train").sum())
-    return missing == 0 and n_train > 0, {"rows_without_split": missing, "training_rows": n_train}
+    return few_rejects
 
 
 @recorded_check("interactions", "Every user and item has as many interactions as the k-core asks for.", blocking=True)
 def k_core_holds(records: list[dg.AssetMaterialization]) -> Verdict:
     """Compare the fewest interactions with k, as recorded while the table was made."""
     k, fewest = int(str(records[0].metadata["k_core"].value)), recorded_json(records[0], "fewest_interactions")
-    return min(fewest.values()) >= k, {"k": k, **{f"fewest_of_a_{kind}": count for kind, count in fewest.items()}}
+    measured = {"k": k, **{f"fewest_of_a_{kind}": count for kind, count in fewest.items()}}
+    kind = min(fewest, key=lambda name: fewest[name])
+    if fewest[kind] >= k:
+        return Verdict(measured)
+    return Verdict(
+        measured,
+        f"Some {kind} has {fewest[kind]} interactions, expected at least {k}: the {k}-core does not hold. "
+        "Lower k_core of the data set in the catalogue, or use raw files that keep it.",
+    )
 
 
 @recorded_check("interactions", "A published split has exactly the published numbers.", blocking=True)
 def published_sizes(records: list[dg.AssetMaterialization]) -> Verdict:
     """Compare users, items and rows of each split with those that papers report."""
     differing = recorded_json(records[0], "differences_from_published")
-    return not differing, {"differing": dg.MetadataValue.json(differing)}
+    measured = {"differing": dg.MetadataValue.json(differing)}
+    if not differing:
+        return Verdict(measured)
+    name, (found, published) = next(iter(differing.items()))
+    return Verdict(
+        measured,
+        f"{len(differing)} of the published numbers differ, expected none: {found:,} {name} instead of {published:,}. "
+        "Use the files of the published split, or correct `published` of the data set in the catalogue.",
+    )
 
 
 @recorded_check(
@@ -66,16 +76,20 @@ def little_drift(records: list[dg.AssetMaterialization]) -> Verdict:
     """Compare the row counts of the last two materialisations."""
     counts = [int(str(record.metadata["dagster/row_count"].value)) for record in records]
     drift = abs(counts[0] - counts[-1]) / max(1, counts[-1])
-    return drift <= MAX_DRIFT, {"rows": counts[0], "rows_before": counts[-1], "drift": drift}
+    measured = {"rows": counts[0], "rows_before": counts[-1], "drift": drift}
+    if drift <= MAX_DRIFT:
+        return Verdict(measured)
+    return Verdict(
+        measured,
+        f"{counts[0]:,} rows are {drift:.0%} off the {counts[-1]:,} of the last time, expected at most "
+        f"{MAX_DRIFT:.0%}. Compare the files that raw_dumps recorded both times; if they are meant, nothing is to do.",
+    )
 
 
 CHECKS = [
-    _contiguous("items", "item_id"),
-    _contiguous("item_ids", "item_id"),
-    _contiguous("users", "user_id"),
-    _pairs("reviews"),
-    _pairs("interactions"),
-    complete_split,
+    # All that is made from the raw tables reads one of these two.
+    _few_rejects("interactions"),
+    _few_rejects("item_ids"),
     k_core_holds,
     published_sizes,
     little_drift,

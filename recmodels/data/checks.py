@@ -5,6 +5,8 @@ import polars as pl
 from recmodels.data.catalogue import PublishedCounts
 from recmodels.data.schemas import SPLITS
 
+_REJECTS = "_rejects"
+
 
 def fewest_interactions(interactions: pl.DataFrame) -> dict[str, int]:
     """
@@ -18,26 +20,34 @@ def fewest_interactions(interactions: pl.DataFrame) -> dict[str, int]:
     }
 
 
-def misplaced_ids(ids: pl.Series) -> int:
-    """Return how many ids are not at their own position: 0 if they run from 0 without a gap, in order."""
-    return int((ids.cast(pl.Int64) != pl.int_range(len(ids), eager=True)).fill_null(True).sum())
-
-
-def ids_out_of_range(ids: pl.Series, n: int) -> int:
-    """Return how many ids are null or not within 0..n-1."""
-    return int((~ids.is_between(0, n - 1)).fill_null(True).sum())
-
-
-def repeated_pairs(interactions: pl.DataFrame) -> int:
-    """Return how many rows repeat a (user, item) pair, in one split or across two."""
-    return interactions.height - interactions.select("user_id", "item_id").unique().height
-
-
 def rejected_shares(counts: dict[str, int]) -> dict[str, float]:
     """Return the share of rejected lines of each raw file, from the counts of a `Dump`."""
-    ending = "_rejects"
-    kinds = [name.removesuffix(ending) for name in counts if name.endswith(ending)]
-    return {kind: counts[kind + ending] / max(1, counts[f"{kind}_lines"]) for kind in kinds}
+    return {kind: counts[kind + _REJECTS] / max(1, counts[f"{kind}_lines"]) for kind in _kinds_of_files(counts)}
+
+
+def first_rejects(rejects: pl.DataFrame, counts: dict[str, int]) -> dict[str, str]:
+    """
+    Return the first rejected line of each raw file that has any, as text: file, line and reason.
+
+    Parameters
+    ----------
+    rejects
+        Those of a `Dump`, which stand in the order of its counts.
+    counts
+        Those of the same `Dump`.
+    """
+    first: dict[str, str] = {}
+    start = 0
+    for kind in _kinds_of_files(counts):
+        if n := counts[kind + _REJECTS]:
+            file, line, reason, _ = rejects.row(start)
+            first[kind] = f"{file}, line {line:,} ({reason})"
+            start += n
+    return first
+
+
+def _kinds_of_files(counts: dict[str, int]) -> list[str]:
+    return [name.removesuffix(_REJECTS) for name in counts if name.endswith(_REJECTS)]
 
 
 def sizes(interactions: pl.DataFrame, n_users: int, n_items: int) -> PublishedCounts:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from recmodels.data.schemas import conform, embedding_schema
+from recmodels.data.schemas import embedding_schema
 from recmodels.embeddings.config import EncoderConfig
 from recmodels.embeddings.encoder import load_encoder
 from recmodels.embeddings.store import VectorStore
@@ -74,7 +74,7 @@ def embed_table(
     schema = embedding_schema(id_column, vectors.shape[1])
     frame = pl.DataFrame({id_column: table[id_column], "embedding": vectors, "present": present}, schema=schema)
     stats |= {"rows": frame.height, "empty": present.count(False), "seconds": time.perf_counter() - started}
-    return EmbeddingResult(conform(frame, schema, f"embeddings of {text_column}"), stats)
+    return EmbeddingResult(frame, stats)
 
 
 def encode_texts(

@@ -11,22 +11,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from recmodels.data.schemas import GROUPS, LIST_LENGTHS, SUMMARY
 from recmodels.errors import InputError
 from recmodels.evaluation.metrics import METRICS
 from recmodels.evaluation.ranking import top_items
 from recmodels.graphs.matrices import entry_keys, interaction_matrix, occurs_in
 
-SUMMARY = pl.Schema({"metric": pl.String, "k": pl.Int32, "value": pl.Float64})
-GROUPS = pl.Schema(
-    {
-        "grouping": pl.String,
-        "group": pl.String,
-        "n_users": pl.Int32,
-        "metric": pl.String,
-        "k": pl.Int32,
-        "value": pl.Float64,
-    }
-)
 ACTIVITY_BORDERS = (5, 10, 20)
 """Users are grouped by their training pairs: below 5, 5 to 9, 10 to 19, 20 and more."""
 POPULARITY_SHARES = {"head": 0.2, "middle": 0.3, "tail": 0.5}
@@ -67,7 +57,7 @@ def evaluate(
     train: tuple[Ids, Ids],
     held_out: tuple[Ids, Ids],
     *,
-    ks: Sequence[int] = (10, 20),
+    ks: Sequence[int] = LIST_LENGTHS,
     masked: tuple[Ids, Ids] | None = None,
 ) -> EvaluationResult:
     """

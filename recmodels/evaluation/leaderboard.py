@@ -6,20 +6,8 @@ from typing import Any
 import polars as pl
 from scipy import stats
 
+from recmodels.data.schemas import LEADERBOARD
 from recmodels.errors import InputError
-
-LEADERBOARD = pl.Schema(
-    {
-        "model": pl.String,
-        "provenance": pl.String,
-        "metric": pl.String,
-        "k": pl.Int32,
-        "n_seeds": pl.Int32,
-        "mean": pl.Float64,
-        "std": pl.Float64,
-    }
-)
-
 
 PROVENANCE_DIGITS = 6
 

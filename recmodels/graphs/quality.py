@@ -1,73 +1,10 @@
-"""What a neighbour table must satisfy, and how it looks: violations, figures and histograms."""
+"""How a neighbour table looks: figures and histograms."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
-
-SelfEdges = Literal["required", "allowed", "excluded"]
-
-
-def knn_violations(
-    knn: pl.DataFrame, n: int, k: int | None = None, *, self_edges: SelfEdges = "required"
-) -> dict[str, int]:
-    """
-    Count what is wrong with a neighbour table.
-
-    Parameters
-    ----------
-    knn
-        Table of schema `recmodels.data.schemas.KNN`. No rows (the modality is absent) means no violation.
-    n
-        Number of nodes.
-    k
-        Neighbours every node must have, or all other nodes if there are fewer. None accepts any number, so long as it
-        is the same for all nodes.
-    self_edges
-        Whether each node must be, may be or must not be its own neighbour. Imported tables may have lost some.
-
-    Returns
-    -------
-    dict
-        Violation to how often it occurs; all 0 for a sound table. ``ids_out_of_range``, ``repeated_edges``,
-        ``wrong_degrees`` (nodes), ``wrong_ranks`` (rows whose rank is not their place from 0),
-        ``wrong_order`` (rows more similar than the one before), ``similarities_out_of_range`` (NaN or outside [-1, 1];
-        null is an unknown one and allowed), ``wrong_self_edges`` (nodes).
-    """
-    found: dict[str, int] = {
-        "ids_out_of_range": 0,
-        "repeated_edges": 0,
-        "wrong_degrees": 0,
-        "wrong_ranks": 0,
-        "wrong_order": 0,
-        "similarities_out_of_range": 0,
-        "wrong_self_edges": 0,
-    }
-    if knn.is_empty():
-        return found
-    known = pl.all_horizontal(pl.col("src", "dst").is_between(0, n - 1))
-    found["ids_out_of_range"] = knn.filter(~known).height
-    knn = knn.filter(known).sort("src", "rank", maintain_order=True)
-    found["repeated_edges"] = knn.height - knn.select("src", "dst").n_unique()
-    degrees = np.bincount(knn["src"].to_numpy(), minlength=n)
-    most_self = 0 if self_edges == "excluded" else 1
-    wanted = int(np.median(degrees)) if k is None else min(k, n - 1 + most_self)
-    found["wrong_degrees"] = int((degrees != wanted).sum())
-    place = np.arange(knn.height) - np.repeat(np.cumsum(degrees) - degrees, degrees)
-    found["wrong_ranks"] = int((knn["rank"].to_numpy() != place).sum())
-    before = pl.col("similarity").shift(1).over("src")
-    found["wrong_order"] = knn.filter((pl.col("similarity") > before) & (pl.col("src") != pl.col("dst"))).height
-    # A comparison with NaN is not false in polars, where NaN is the largest number.
-    found["similarities_out_of_range"] = knn.filter(
-        pl.col("similarity").is_nan() | ~pl.col("similarity").is_between(-1.000001, 1.000001)
-    ).height
-    loops = np.bincount(knn.filter(pl.col("src") == pl.col("dst"))["src"].to_numpy(), minlength=n)
-    if self_edges == "required":
-        found["wrong_self_edges"] = int((loops == 0).sum())
-    elif self_edges == "excluded":
-        found["wrong_self_edges"] = int((loops > 0).sum())
-    return found
 
 
 def knn_summary(knn: pl.DataFrame, n: int) -> dict[str, float]:

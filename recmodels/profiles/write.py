@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recmodels.data.schemas import ITEM_PROFILES, USER_PROFILES, conform
+from recmodels.data.schemas import ITEM_PROFILES, USER_PROFILES
 from recmodels.errors import TransientFailure
 from recmodels.profiles.backend import Backend, make_backend
 from recmodels.profiles.cache import CallCache, ModelIdentity, key_function
@@ -368,7 +368,7 @@ def _assemble(task: _Task, outcome: Outcome, stats: dict[str, float | int | str]
         "seconds": seconds,
     }
     return ProfileResult(
-        table=conform(table, task.schema, task.id_column.replace("_id", "_profiles")),
+        table=table,
         stats=counts | stats,
         dead_letters=pl.DataFrame(sorted(outcome.dead.items()), schema=DEAD_LETTERS, orient="row"),
     )

@@ -37,7 +37,7 @@ class ReportInputs:
     notes
         Sentences a reader must not miss, such as who wrote the profiles.
     leaderboard
-        Schema `recmodels.evaluation.leaderboard.LEADERBOARD`.
+        Schema `recmodels.data.schemas.LEADERBOARD`.
     interactions, items, users, item_profiles, user_profiles
         Tables of `recmodels.data.schemas`.
     histories

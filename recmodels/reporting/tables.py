@@ -112,7 +112,7 @@ def leaderboard_figures(board: pl.DataFrame) -> pl.DataFrame:
     Parameters
     ----------
     board
-        Schema `recmodels.evaluation.leaderboard.LEADERBOARD`.
+        Schema `recmodels.data.schemas.LEADERBOARD`.
     """
     named = board.with_columns(
         figure=pl.format("{}@{}", "metric", "k"),

@@ -9,16 +9,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch.nn import functional
 
+from recmodels.data.schemas import RECOMMENDATIONS
 from recmodels.errors import InputError
 from recmodels.evaluation.floors import popularity_embeddings
 from recmodels.evaluation.ranking import top_items
 from recmodels.graphs.matrices import interaction_matrix
 from recmodels.training.checkpoint import Checkpoint, load_checkpoint
 
-RECOMMENDATIONS = pl.Schema(
-    {"user_id": pl.Int32, "rank": pl.Int32, "item_id": pl.Int32, "score": pl.Float32, "source": pl.String}
-)
-"""`rank` counts from 1; `source` is ``model``, or ``popularity`` for users whom the model knows nothing about."""
 SIMILAR_ITEMS = pl.Schema(
     {"item_id": pl.Int32, "rank": pl.Int32, "similar_item_id": pl.Int32, "similarity": pl.Float32}
 )
@@ -89,7 +86,7 @@ class Recommender:
         Returns
         -------
         pl.DataFrame
-            Schema `RECOMMENDATIONS`, users in the order asked, best item first.
+            Schema `recmodels.data.schemas.RECOMMENDATIONS`, users in the order asked, best item first.
 
         Raises
         ------

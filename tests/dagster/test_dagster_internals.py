@@ -113,6 +113,26 @@ def test_blocking_checks_and_their_results_are_known(made: dg.DagsterInstance) -
     assert internals.check_results(made, [check]) == {(check, "demo"): None}
 
 
+def test_of_a_check_that_was_planned_and_never_executed_the_last_result_counts(instance: dg.DagsterInstance) -> None:
+    @dg.asset(partitions_def=DATASETS, deps=[table])
+    def after() -> None: ...
+
+    @dg.asset_check(asset=after, blocking=True, partitions_def=DATASETS)
+    def fine() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=True)
+
+    definitions = dg.Definitions(assets=[table, after], asset_checks=[sound, fine])
+    (check,) = internals.blocking_checks(definitions.resolve_asset_graph(), after.key)
+    job = definitions.resolve_implicit_job_def_def_for_assets([table.key, after.key])
+    assert job is not None
+    results: list[object] = []
+    for tags in ({}, {"unsound": "yes"}):
+        job.execute_in_process(instance=instance, partition_key="demo", raise_on_error=False, tags=tags)
+        results.append(internals.check_results(instance, [check]))
+    assert results == [{(check, "demo"): True}] * 2
+    assert internals.attempts_without_result(instance, after.key).keys() == {"demo"}
+
+
 def test_partitions_of_a_backfill_in_progress_are_known(instance: dg.DagsterInstance) -> None:
     assert internals.backfilling(instance, GRAPH) == {}
     backfill = PartitionBackfill.from_asset_partitions(

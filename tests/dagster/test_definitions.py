@@ -9,6 +9,7 @@ import pytest
 from assets.stage import OWNERS
 from assets.training import checkpoint_key
 from pipelines.definitions import build_definitions
+from recmodels.data.schemas import TABLES
 from recmodels.models.registry import MODELS
 
 GRAPH = build_definitions().resolve_asset_graph()
@@ -25,6 +26,13 @@ def test_every_asset_is_described_owned_versioned_and_checked(key: dg.AssetKey) 
     assert node.code_version
     assert "stage" in node.tags
     assert GRAPH.get_check_keys_for_assets({key})
+
+
+def test_every_table_is_held_to_a_declared_schema() -> None:
+    checked = {key.asset_key for key in GRAPH.asset_check_keys if key.name == "schema"}
+    assert {key.path[0] for key in checked} == TABLES.keys()
+    unchecked = {key.path[0] for key in GRAPH.get_all_asset_keys() - checked}
+    assert unchecked == {"raw_dumps", "checkpoint", "report"}
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import dagster as dg
+import dataframely as dy
 import polars as pl
 import pytest
-from conftest import failure_texts
+from graph_runs import failure_texts
 
 from assets.io_managers import (
     DirectoryIOManager,
@@ -21,6 +22,7 @@ from assets.io_managers import (
     stored_folder,
 )
 from assets.resources import DataRoot
+from recmodels.data import schemas
 from recmodels.errors import InputError
 from recmodels.storage import MANIFEST, file_digest
 
@@ -28,11 +30,36 @@ PARTITIONS = dg.StaticPartitionsDefinition(["one", "two"])
 SEEDED = dg.MultiPartitionsDefinition({"dataset": PARTITIONS, "seed": dg.StaticPartitionsDefinition(["0", "1"])})
 
 
+class Numbers(dy.Schema):
+    a = dy.Int64(min=0)
+
+
+class Vectors(dy.Schema):
+    a = dy.Int64()
+    embedding = schemas.Vector()
+
+
+@pytest.fixture(autouse=True)
+def declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Declare the stand-ins of this module."""
+    for name, schema in {
+        "source": Numbers,
+        "seeded": Numbers,
+        "reader": Numbers,
+        "eager": Vectors,
+        "lazy": Vectors,
+    }.items():
+        monkeypatch.setitem(schemas.TABLES, name, schemas.Table(schema))
+
+
 def _resources(root: DataRoot) -> dict[str, object]:
     return {"parquet_io": ParquetIOManager(data_root=root), "directory_io": DirectoryIOManager(data_root=root)}
 
 
-def test_tables_come_back_eager_or_lazy_as_they_were_stored(data_root: DataRoot, instance: dg.DagsterInstance) -> None:
+def test_tables_come_back_eager_or_lazy_as_they_were_stored(
+    data_root: DataRoot, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(schemas.TABLES, "source", schemas.Table(Vectors))
     table = pl.DataFrame(
         {"a": [1, 2], "embedding": [[0.5, 1.0], [1.5, 2.0]]}, schema_overrides={"embedding": pl.Array(pl.Float32, 2)}
     )
@@ -290,6 +317,30 @@ def test_a_checkpoint_that_is_not_the_recorded_one_is_refused(
     (text,) = failure_texts(run(selection=[reader], raise_on_error=False))
     assert str(path) in text
     assert "materialise checkpoint of one/1 again" in text
+
+
+@pytest.mark.parametrize("name", ["source", "undeclared"])
+def test_a_table_that_is_not_as_declared_leaves_the_old_one(
+    data_root: DataRoot, instance: dg.DagsterInstance, materialize: Run, name: str
+) -> None:
+    assert materialize(source).success
+    stored = {path: path.read_bytes() for path in data_root.root.rglob("*") if path.is_file()}
+
+    @dg.asset(
+        name=name, partitions_def=PARTITIONS, io_manager_key="parquet_io", retry_policy=dg.RetryPolicy(max_retries=3)
+    )
+    def wrong() -> pl.DataFrame:
+        return pl.DataFrame({"a": [3, -1, -2]})
+
+    result = materialize(wrong)
+    (text,) = failure_texts(result)
+    assert text.startswith(f"table {name}: expected ")
+    assert "\n" not in text
+    if name == "source":
+        assert "a at least 0, found 2 that differ among 3 rows, the first with a -1" in text
+    assert not [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY]
+    assert not result.get_asset_materialization_events()
+    assert {path: path.read_bytes() for path in data_root.root.rglob("*") if path.is_file()} == stored
 
 
 @pytest.mark.parametrize("key", ["../escape", "a/b", ".hidden", "a;rm -rf", "", "$(id)"])

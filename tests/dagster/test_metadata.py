@@ -10,8 +10,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
-from conftest import failure_texts, runner
 from dagster._serdes import serialize_value
+from graph_runs import failure_texts, runner
 
 from assets.resources import DataRoot
 from pipelines.jobs import assets_of_models

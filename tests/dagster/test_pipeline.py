@@ -6,11 +6,12 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
-from conftest import Run, data_versions, failure_texts, stored_table
+from graph_runs import Run, data_versions, failure_texts, stored_table
 
 from assets.io_managers import ParquetIOManager, recorded_path
 from assets.partitions import DATASETS
 from assets.resources import DataRoot
+from pipelines.definitions import build_definitions
 from pipelines.jobs import assets_of_models
 
 TRAINED = ["bpr", "lightgcn", "blast"]
@@ -203,15 +204,38 @@ def test_a_file_that_changed_after_it_was_hashed_fails_once_with_a_clear_line(
     assert not [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY]
 
 
-def test_a_failing_blocking_check_stops_what_is_downstream(
+def test_too_many_broken_lines_stop_everything_that_is_made_from_the_raw_tables(
     run: Run, data_root: DataRoot, instance: dg.DagsterInstance, raw_folder: Path
 ) -> None:
-    (raw_folder / "Gift_Cards_5.json.gz").write_bytes(gzip.compress(REVIEWS + b"not json\n" * 5))
+    reviews = raw_folder / "Gift_Cards_5.json.gz"
+    reviews.write_bytes(gzip.compress(REVIEWS + b"not json\n" * 5))
     result = run("prepare", "gift_cards", config=_config(raw_folder))
-    failed = {check.check_name for check in result.get_asset_check_evaluations() if not check.passed}
-    assert failed == {"few_rejects"}
+    failed = [check for check in result.get_asset_check_evaluations() if not check.passed]
+    assert not result.success
+    assert {(check.asset_key.path[0], check.check_name) for check in failed} == {
+        ("interactions", "few_rejects"), ("item_ids", "few_rejects"),
+    }  # fmt: skip
+    for check in failed:
+        text = check.description or ""
+        assert text.startswith("5 of 41 review lines could not be read (12.2%), expected at most 1%; the first is ")
+        assert "Gift_Cards_5.json.gz, line 37 (" in text
+        assert "Correct the file and materialise raw_dumps again" in text
+        assert "\n" not in text
+    assert {event.asset_key for event in result.get_asset_materialization_events()} == set(READ)
     rejects = stored_table(instance, data_root, "rejects", "gift_cards")
     assert rejects.height == 5
+
+    definitions = build_definitions({"data_root": data_root})
+    everything = definitions.resolve_asset_graph().get_all_asset_keys()
+
+    def requested() -> set[str]:
+        tick = dg.evaluate_automation_conditions(definitions, instance)
+        return {key.to_user_string() for key in everything if "gift_cards" in tick.get_requested_partitions(key)}
+
+    assert requested() == set()
+    reviews.write_bytes(gzip.compress(REVIEWS))
+    assert run("prepare", "gift_cards", assets=READ, config=_config(raw_folder)).success
+    assert requested() == {"item_profiles", "item_image_embeddings"}
 
 
 @pytest.mark.slow

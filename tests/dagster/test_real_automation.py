@@ -2,7 +2,7 @@
 
 import dagster as dg
 import pytest
-from conftest import Run
+from graph_runs import Run
 
 from assets.resources import DataRoot
 from pipelines.definitions import build_definitions

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import dagster as dg
 import polars as pl
 import pytest
-from conftest import Run
+from graph_runs import Run
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError

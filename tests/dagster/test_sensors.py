@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from conftest import Run
+from graph_runs import Run
 
 from assets.resources import DataRoot
 from assets.status import KEY as STATUS

@@ -13,7 +13,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from conftest import failure_texts, runner
+from graph_runs import failure_texts, runner
 from loopback_llm import LoopbackLLM
 from tiny_bert import write_tiny_bert
 

@@ -3,7 +3,7 @@
 import dagster as dg
 import polars as pl
 import pytest
-from conftest import Run, failure_texts, stored_table
+from graph_runs import Run, failure_texts, stored_table
 
 from assets.resources import DataRoot
 from pipelines.definitions import build_definitions

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
+import dataframely as dy
 import numpy as np
 import polars as pl
 import pytest
 
 from assets.io_managers import ParquetIOManager
 from assets.resources import DataRoot
+from recmodels.data import schemas
 from recmodels.embeddings.store import VectorStore
 from recmodels.errors import InputError
 from recmodels.models.registry import resolve_config
@@ -54,7 +56,12 @@ def _fill(disk: Path) -> None:
     assert shutil.disk_usage(disk).free == 0
 
 
-def test_a_table_that_does_not_fit_leaves_the_old_one(disk: Path) -> None:
+class Noise(dy.Schema):
+    noise = dy.Float64()
+
+
+def test_a_table_that_does_not_fit_leaves_the_old_one(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(schemas.TABLES, "table", schemas.Table(Noise))
     rows = 1000
     instance = dg.DagsterInstance.ephemeral()
 

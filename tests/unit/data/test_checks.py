@@ -3,16 +3,8 @@
 import polars as pl
 
 from recmodels.data.catalogue import PublishedCounts
-from recmodels.data.checks import (
-    differences,
-    fewest_interactions,
-    ids_out_of_range,
-    misplaced_ids,
-    rejected_shares,
-    repeated_pairs,
-    sizes,
-)
-from recmodels.data.schemas import Split
+from recmodels.data.checks import differences, fewest_interactions, first_rejects, rejected_shares, sizes
+from recmodels.data.schemas import REJECTS, Split
 
 TABLE = pl.DataFrame(
     {
@@ -21,6 +13,7 @@ TABLE = pl.DataFrame(
         "split": pl.Series(["train", "valid", "train", "test"], dtype=Split),
     }
 )
+COUNTS = {"review_lines": 200, "review_rejects": 3, "metadata_lines": 0, "metadata_rejects": 0, "users": 4}
 
 
 def test_the_fewest_rows_of_a_user_and_an_item() -> None:
@@ -28,19 +21,18 @@ def test_the_fewest_rows_of_a_user_and_an_item() -> None:
     assert fewest_interactions(TABLE.clear()) == {"user": 0, "item": 0}
 
 
-def test_ids_at_another_place_or_out_of_range() -> None:
-    assert misplaced_ids(pl.Series([0, 1, 2], dtype=pl.Int32)) == 0
-    assert misplaced_ids(pl.Series([0, 2, None], dtype=pl.Int32)) == 2
-    assert ids_out_of_range(pl.Series([0, 2, -1, None]), 2) == 3
-
-
-def test_a_pair_in_two_splits_is_a_repeated_pair() -> None:
-    assert repeated_pairs(TABLE) == 1
-
-
 def test_shares_are_of_the_lines_of_each_file() -> None:
-    counts = {"review_lines": 200, "review_rejects": 3, "metadata_lines": 0, "metadata_rejects": 0, "users": 4}
-    assert rejected_shares(counts) == {"review": 0.015, "metadata": 0.0}
+    assert rejected_shares(COUNTS) == {"review": 0.015, "metadata": 0.0}
+
+
+def test_the_first_reject_of_each_file_is_named() -> None:
+    rows = [("a.gz", 7, "no JSON", "x"), ("a.gz", 9, "no asin", "y"), ("a.gz", 10, "no asin", "z")]
+    reviews = pl.DataFrame(rows, schema=REJECTS, orient="row")
+    assert first_rejects(reviews, COUNTS) == {"review": "a.gz, line 7 (no JSON)"}
+    assert first_rejects(reviews.clear(), {**COUNTS, "review_rejects": 0}) == {}
+    metadata = pl.DataFrame([("b.gz", 1_234, "cut off", "")], schema=REJECTS, orient="row")
+    both = first_rejects(pl.concat([reviews, metadata]), {**COUNTS, "metadata_rejects": 1})
+    assert both == {"review": "a.gz, line 7 (no JSON)", "metadata": "b.gz, line 1,234 (cut off)"}
 
 
 def test_sizes_differ_by_name() -> None:

@@ -9,8 +9,7 @@ from html.parser import HTMLParser
 import polars as pl
 import pytest
 
-from recmodels.data.schemas import INTERACTIONS, ITEM_PROFILES, ITEMS, REVIEWS, USER_PROFILES, USERS
-from recmodels.evaluation.leaderboard import LEADERBOARD
+from recmodels.data.schemas import INTERACTIONS, ITEM_PROFILES, ITEMS, LEADERBOARD, REVIEWS, USER_PROFILES, USERS
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.write import explain_item, explain_user
 from recmodels.reporting.build import ReportInputs, build_report
