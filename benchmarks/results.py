@@ -160,6 +160,8 @@ What the rows read:
   all-MiniLM-L6-v2. Baby has a title for half of its items; no set has reviews here. The user graph is built from these
   profiles. BLAST-LLM and BLAST take the text graph from them too.
 - Clothing has no published neighbour table: its only item graph is the one of the profiles (full titles).
+  The rows of FREEDOM and BLAST on Clothing were trained with a weight of 0.9 on this graph, where a graph alone is to
+  have all of it; that error is mended, and these rows are to be run again.
 - FN: negatives restricted to items that are no neighbours of the user's positives, and 10 % of the pairs added by
   optimal transport (binary evidence, epsilon 1).
 

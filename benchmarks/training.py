@@ -149,7 +149,7 @@ def peak_of_training(name: str, size: str) -> float:
     positives = interaction_matrix(*data.train_pairs, *size_of)
     barred = None
     if config.training.restricted_negatives:
-        barred = false_negatives(*data.train_pairs, *size_of, data.item_knn)
+        barred = false_negatives(*data.train_pairs, *size_of, data.item_knn, k=config.training.restricted_neighbours)
     sampler = NegativeSampler(positives, barred)
     optimiser = torch.optim.Adam(model.parameters(), fused=True)
     generator = torch.Generator().manual_seed(0)

@@ -161,9 +161,17 @@ def k_cos(knn: pl.DataFrame, n: int, k: int | None = 10, *, include_self: bool =
     Raises
     ------
     InputError
-        See `recmodels.graphs.matrices.neighbour_matrix`.
+        If the table has edges and no similarity above 0, as an imported table whose similarities are unknown: the graph
+        would hold nothing. See also `recmodels.graphs.matrices.neighbour_matrix`.
     """
     matrix = neighbour_matrix(knn, n, k, include_self=include_self, weights="similarity")
+    if matrix.nnz and not (matrix.data > 0).any():
+        raise InputError(
+            "neighbour table, similarity",
+            expected="cosines, some of them above 0",
+            found=f"{knn['similarity'].null_count()} unknown of {knn.height}",
+            action="Build the table from embeddings, or train a model that does not weigh neighbours.",
+        )
     return Adjacency.from_scipy(_normalised(matrix))
 
 
@@ -196,17 +204,17 @@ def k_sym(knn: pl.DataFrame, n: int, k: int | None = None, *, self_loops: bool =
     return Adjacency.from_scipy(both, symmetric=True)
 
 
-def fuse(graphs: Mapping[str, Adjacency | None], weights: Mapping[str, float]) -> Adjacency:
+def fuse(graphs: Mapping[str, Adjacency], weights: Mapping[str, float]) -> Adjacency:
     r"""
     Weighted sum of graphs over the same nodes, :math:`S = \sum_m \alpha_m \tilde S^m` (BLAST, stage 2).
 
     Parameters
     ----------
     graphs
-        Modality to adjacency. A modality that is None or has no edge is missing: its weight is shared out over
-        the others in proportion, so that the sum of weights stays the same.
+        Modality to adjacency. A modality that is left out or has no edge is missing: its weight is shared out over the
+        others in proportion, so that the weights' sum stays the same and a graph alone has all of it.
     weights
-        Modality to weight, at least the modalities of `graphs`.
+        Modality to weight, for every modality that there could be.
 
     Raises
     ------
@@ -217,16 +225,16 @@ def fuse(graphs: Mapping[str, Adjacency | None], weights: Mapping[str, float]) -
     unweighted = sorted(set(graphs) - set(weights))
     if unweighted:
         raise InputError("graph weights", expected="one weight a modality", found=f"none for {', '.join(unweighted)}")
-    chosen = {name: float(weights[name]) for name in graphs}
+    chosen = {name: float(weight) for name, weight in weights.items()}
     if any(not np.isfinite(weight) or weight < 0 for weight in chosen.values()):
         raise InputError("graph weights", expected="finite weights of at least 0", found=str(chosen))
-    present = {name: graph for name, graph in graphs.items() if graph is not None and graph.n_edges}
+    present = {name: graph for name, graph in graphs.items() if graph.n_edges}
     available = sum(chosen[name] for name in present)
     if not available:
         raise InputError(
             "graphs",
             expected="at least one modality with edges and a positive weight",
-            found=f"{sorted(graphs)}, all empty",
+            found=f"edges of {sorted(present)}, weights {chosen}",
         )
     if len({graph.shape for graph in present.values()}) > 1:
         shapes = {name: graph.shape for name, graph in present.items()}

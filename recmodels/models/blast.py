@@ -22,6 +22,9 @@ class Config(freedom.Config):
     The rows of the paper's ablation (table 4) are: all of it; without `training.restricted_negatives` and
     `training.augmentation` (BLAST-USER); without `user_graph` and with `profile_weight` 0 (BLAST-FN); with none of
     these, FREEDOM on the same item texts (BLAST-LLM where these are profiles).
+
+    Deviation from the published program: features and profiles are frozen unless `trainable_features` is set; it trains
+    copies.
     """
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {

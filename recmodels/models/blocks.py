@@ -58,8 +58,8 @@ def linear(
     """
     Return an affine map whose entries come from the generator.
 
-    `init` is ``default`` (uniform within 1/sqrt(n_in), as torch does, weight and bias), ``xavier_uniform`` or
-    ``xavier_normal`` (bias 0).
+    `init` is that of the weight: ``default`` (uniform within 1/sqrt(n_in), as torch does), ``xavier_uniform`` or
+    ``xavier_normal``. The bias is uniform within 1/sqrt(n_in) in any case.
     """
     layer = nn.Linear(n_in, n_out, bias=bias, device="meta").to_empty(device="cpu")
     bound = 1 / math.sqrt(n_in)
@@ -70,10 +70,8 @@ def linear(
             nn.init.xavier_uniform_(layer.weight, generator=generator)
         else:
             layer.weight.uniform_(-bound, bound, generator=generator)
-        if bias and init == "default":
+        if bias:
             layer.bias.uniform_(-bound, bound, generator=generator)
-        elif bias:
-            layer.bias.zero_()
     return layer
 
 
@@ -153,7 +151,11 @@ def row_dot(x: Tensor, y: Tensor) -> Tensor:
 
 
 def bpr_loss(margins: Tensor) -> Tensor:
-    """Return -mean log sigma(s+ - s-) for margins s+ - s-, (batch,) (Rendle et al. 2009, eq. 4)."""
+    """
+    Return -mean log sigma(s+ - s-) for margins s+ - s-, (batch,) (Rendle et al. 2009, eq. 4).
+
+    Some published programs add 1e-10 inside the logarithm, which ends the gradient at margins below about -20.
+    """
     return functional.softplus(-margins).mean()
 
 

@@ -17,7 +17,12 @@ from recmodels.training.data import TrainingData
 
 
 class Config(ModelConfig):
-    """Settings of BM3."""
+    """
+    Settings of BM3.
+
+    Deviations from the published program: features are frozen unless `trainable_features` is set, it trains copies;
+    an item that occurs twice in a batch has two perturbed targets, there it has one.
+    """
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "baby": {"n_layers": 1, "dropout": 0.5, "regularisation": 0.1},

@@ -14,7 +14,11 @@ from recmodels.training.data import TrainingData
 
 
 class Config(ModelConfig):
-    """Settings of FREEDOM."""
+    """
+    Settings of FREEDOM.
+
+    Deviation from the published program: features are frozen unless `trainable_features` is set; it trains copies.
+    """
 
     n_ui_layers: int = Field(default=2, ge=1)
     """Layers L_UI of the convolution over the user-item graph, averaged from layer 0 on."""

@@ -29,7 +29,13 @@ Edges = list[tuple[Tensor, Tensor]]
 
 
 class Config(ModelConfig):
-    """Settings of LATTICE."""
+    """
+    Settings of LATTICE.
+
+    Deviation from the published program: features are frozen unless `trainable_features` is set; it trains copies.
+    As there, Adam's momentum moves the item graph's parameters in every batch, though only the first of an epoch has a
+    gradient for them.
+    """
 
     n_ui_layers: int = Field(default=2, ge=1)
     """Layers of the convolution over the user-item graph."""

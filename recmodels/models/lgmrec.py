@@ -19,7 +19,11 @@ _COLUMNS_AT_ONCE = 512
 
 
 class Config(ModelConfig):
-    """Settings of LGMRec."""
+    """
+    Settings of LGMRec.
+
+    Deviation from the published program: memberships in hyperedges hold no noise where users and items are ranked.
+    """
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "baby": {"n_hyper_layers": 1, "n_hyperedges": 4, "keep": 0.5, "global_weight": 0.3},

@@ -24,7 +24,11 @@ from recmodels.training.data import TrainingData
 
 
 class Config(ModelConfig):
-    """Settings of MGCN."""
+    """
+    Settings of MGCN.
+
+    Deviation from the published program: features are frozen unless `trainable_features` is set; it trains copies.
+    """
 
     n_ui_layers: int = Field(default=2, ge=1)
     """Layers of the convolution over the user-item graph."""

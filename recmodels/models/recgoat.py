@@ -21,9 +21,18 @@ from recmodels.training.config import TrainingConfig
 from recmodels.training.data import Features as FeatureMatrix
 from recmodels.training.data import TrainingData
 
+_SHARES = {"image": 0.05, "text": 0.8}
+"""Initial shares of the modalities in the fusion; IDs have the rest."""
+
 
 class Config(ModelConfig):
-    """Settings of RecGOAT. The width must be a multiple of the number of heads."""
+    """
+    Settings of RecGOAT. The width must be a multiple of the number of heads.
+
+    Where the defaults leave the published program: `cmcl`, `oat`, `plan_refresh` and `user_branch` say how; negatives
+    are never items that the user has; an item is never among its own neighbours, also where fewer than k others have a
+    positive cosine.
+    """
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "baby": {"embedding_size": 800, "neighbours": 20, "contrast_weight": 0.032},
@@ -53,8 +62,9 @@ class Config(ModelConfig):
     """``aligned`` draws an item's views together, as in the paper; ``released`` has the program's opposite sign."""
     oat: Literal["barycentric", "log", "released", "linear"] = "barycentric"
     """
-    The transport plan of the fusion: ``log`` is solved exactly in the log domain, ``barycentric`` is the same with rows
-    that sum to 1, ``released`` underflows as the program does, ``linear`` has none.
+    The transport plan of the fusion: ``log`` is solved in the log domain, with a warning should it not converge,
+    ``barycentric`` is the same with rows that sum to 1, ``released`` underflows as the program does, ``linear`` has
+    none.
     """
     plan_refresh: Literal["epoch", "batch"] = "epoch"
     """How often training solves for the plan, which gets no gradient."""
@@ -68,7 +78,11 @@ class Config(ModelConfig):
 
 
 class Model(base.Model):
-    """Items fused from IDs and attended modalities, users from IDs and attended profiles."""
+    """
+    Items fused from IDs and attended modalities, users from IDs and attended profiles.
+
+    The propagated IDs stand in for a modality that is absent.
+    """
 
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, generator)
@@ -90,12 +104,11 @@ class Model(base.Model):
             {modality: self._attention(matrix, generator) for modality, matrix in features.items()}
         )
         self.profiles, self.profile_attention = self._user_branch(data, generator)
-        self.maps = nn.ParameterDict({modality: nn.Parameter(torch.empty(width, width)) for modality in features})
+        self.maps = nn.ParameterDict({modality: nn.Parameter(torch.empty(width, width)) for modality in _SHARES})
         for parameter in self.maps.values():
             nn.init.xavier_uniform_(parameter, generator=generator)
-        starts = {"image": 0.05, "text": 0.8}
         self.shares = nn.ParameterDict(
-            {modality: nn.Parameter(torch.tensor(starts[modality])) for modality in features}
+            {modality: nn.Parameter(torch.tensor(share)) for modality, share in _SHARES.items()}
         )
         self.norm = nn.LayerNorm(width)
         self.plans: dict[str, Tensor] = {}
@@ -136,7 +149,7 @@ class Model(base.Model):
         users, ids = light_gcn(self.adjacency, nodes, self.settings.n_ui_layers).split([self.n_users, self.n_items])
         if self.profiles is not None and self.profile_attention is not None:
             users = users + self._attended(self.profiles.all(), self.profile_attention)
-        views = {"id": ids}
+        views = {"id": ids, **dict.fromkeys(_SHARES, ids)}
         for modality, features in self.features.present():
             views[modality] = self._attended(features.all(), self.attention[modality])
         return users, views

@@ -30,6 +30,7 @@ class Model(base.Model):
         self.items = xavier_table(data.n_items, width, generator)
         joined = np.concatenate(list(features.values()), axis=1) if len(features) > 1 else next(iter(features.values()))
         self.features = Features(joined, width, generator, init="xavier_normal")
+        torch.nn.init.zeros_(self.features.projection.bias)
 
     def propagate(self) -> tuple[Tensor, Tensor]:
         """Return the users and the items' two halves side by side."""

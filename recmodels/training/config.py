@@ -26,6 +26,11 @@ class TrainingConfig(BaseModel):
     """Epochs without a better validation Recall@20 that are tolerated; training stops at the next one."""
     restricted_negatives: bool = False
     """Bar likely-liked items from the negatives: those that are item-graph neighbours of the user's positives."""
+    restricted_neighbours: int | None = Field(default=10, ge=1)
+    """
+    Neighbours of an item, its self edge included, that `restricted_negatives` counts; null takes the whole table. The
+    paper has one set of likely-liked items, so this is to be the augmentation's `neighbours`.
+    """
     augmentation: bool = False
     """Train on the pairs that optimal transport added, beside the observed ones."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

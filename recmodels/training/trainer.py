@@ -235,6 +235,11 @@ class _Loop:
             parts = self.loss(users, positives, negatives)
             total = torch.stack(list(parts.values())).sum()
         total.backward()
+        for parameter in self.model.parameters():
+            # What a batch does not read has a gradient of zero, not none: Adam's momentum goes on moving it, as in the
+            # published programs. Else what LATTICE reads once an epoch would hardly move.
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         self.optimiser.step()
         return dict(zip(parts, torch.stack([part.detach() for part in parts.values()]).tolist(), strict=True))
 
@@ -260,7 +265,7 @@ def _sampler(model: Model, data: TrainingData, config: TrainingConfig) -> Negati
     if config.augmentation and data.added_users is not None and data.added_items is not None:
         barred = interaction_matrix(data.added_users, data.added_items, *size)
     if config.restricted_negatives:
-        likely = false_negatives(*data.train_pairs, *size, data.item_knn)
+        likely = false_negatives(*data.train_pairs, *size, data.item_knn, k=config.restricted_neighbours)
         barred = likely if barred is None else barred + likely
     return NegativeSampler(positives, barred, device=model.device)
 

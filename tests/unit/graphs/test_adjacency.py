@@ -62,6 +62,13 @@ def test_k_cos_gives_nodes_without_weight_zero_not_infinity() -> None:
     assert matrix[0].tolist() == [pytest.approx(1 / 1.5), 0, 0]
 
 
+def test_k_cos_refuses_a_table_without_known_similarities(table: pl.DataFrame) -> None:
+    unknown = table.with_columns(similarity=pl.lit(None, pl.Float32))
+    with pytest.raises(InputError, match=f"cosines.*{table.height} unknown"):
+        k_cos(unknown, 40)
+    assert k_cos(KNN.to_frame(), 40, None).n_edges == 0
+
+
 def test_k_sym_holds_both_directions_once_and_loops_once(table: pl.DataFrame) -> None:
     expected = np.zeros((40, 40))
     best = table.filter((pl.col("src") != pl.col("dst")) & (pl.col("rank") <= 7))
@@ -106,8 +113,8 @@ def test_fuse_is_the_weighted_sum(table: pl.DataFrame) -> None:
 def test_fuse_gives_the_weight_of_a_missing_modality_to_the_others(table: pl.DataFrame) -> None:
     text = k_bin(table, 40)
     empty = k_bin(KNN.to_frame(), 40)
-    for missing in (None, empty):
-        fused = fuse({"text": text, "image": missing}, {"text": 0.9, "image": 0.1})
+    for graphs in ({"text": text}, {"text": text, "image": empty}):
+        fused = fuse(graphs, {"text": 0.9, "image": 0.1})
         assert_allclose(dense(fused), dense(text), rtol=1e-5)
 
 
@@ -116,7 +123,9 @@ def test_fuse_refuses_what_cannot_be_summed(table: pl.DataFrame) -> None:
     with pytest.raises(InputError, match="image"):
         fuse({"text": text, "image": text}, {"text": 1.0})
     with pytest.raises(InputError, match="at least one modality"):
-        fuse({"text": None}, {"text": 1.0})
+        fuse({"text": k_bin(KNN.to_frame(), 40)}, {"text": 1.0})
+    with pytest.raises(InputError, match=r"\['text'\], weights .*'text': 0"):
+        fuse({"text": text}, {"text": 0.0, "image": 1.0})
     with pytest.raises(InputError, match="at least 0"):
         fuse({"text": text}, {"text": -1.0})
     with pytest.raises(InputError, match="same nodes"):

@@ -26,7 +26,8 @@ GRAPHS = {"neighbours": 4}
 def overrides(name: str, **training: object) -> dict[str, object]:
     fields = type(resolve_config(name)).model_fields
     small = {**SMALL, **{key: value for key, value in GRAPHS.items() if key in fields}}
-    return {**small, "training": {"batch_size": 64, "learning_rate": 0.02, "epochs": 20, **training}}
+    defaults = {"batch_size": 64, "learning_rate": 0.02, "epochs": 20, "restricted_neighbours": 4}
+    return {**small, "training": {**defaults, **training}}
 
 
 def build(name: str, data: TrainingData, seed: int = 0, **training: object) -> Model:

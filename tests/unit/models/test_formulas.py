@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from recmodels.models import dimension_transport
 from recmodels.models.base import Model
 from recmodels.models.registry import build_model, resolve_config
 from recmodels.training.data import TrainingData
@@ -199,6 +200,17 @@ def test_slmrec_contrasts_fused_views_and_views_with_each_other(data, batch) -> 
     close(sum(model.loss(u, i, u[:0]).values()), expected)
 
 
+@pytest.mark.parametrize(("initialisation", "gain"), [("xavier_uniform", 6), ("default", 1)])
+def test_slmrec_starts_from_the_published_values_unless_told_otherwise(data, initialisation: str, gain: int) -> None:
+    model = build("slmrec", data, embedding_size=64, **({} if gain == 6 else {"initialisation": initialisation}))
+    layers = [model.fuse_users, model.fuse_items, *model.steps, model.exits[1], *model.heads]
+    for layer in layers:
+        n_out, n_in = layer.weight.shape
+        bound = (gain / (n_in + n_out)) ** 0.5 if gain == 6 else n_in**-0.5
+        assert layer.weight.abs().max().item() == pytest.approx(bound, rel=0.02)
+        assert layer.bias.abs().max().item() == pytest.approx(n_in**-0.5, rel=0.2)
+
+
 def test_bm3_sums_the_disagreements_of_predictions_with_targets(data, batch) -> None:
     model = build("bm3", data, n_layers=2, dropout=0.0, regularisation=0.5, modality_weight=3.0)
     users, items = mean_of_layers(normalised_adjacency(data), model.nodes, 2).split([data.n_users, data.n_items])
@@ -255,6 +267,19 @@ def test_blast_adds_user_neighbours_and_the_profile_loss(data, batch) -> None:
         expected = expected + 0.5 * bpr(users[u], m[i], m[j])
     expected = expected + 0.25 * bpr(model.profiles.all()[u], items[i], items[j])
     close(sum(model.loss(*batch).values()), expected)
+
+
+@pytest.mark.parametrize("name", ["freedom", "blast"])
+@pytest.mark.parametrize("modality", ["text", "image"])
+def test_a_modality_alone_has_the_whole_weight_of_the_item_graph(name: str, modality: str, checkerboard) -> None:
+    other = "image" if modality == "text" else "text"
+    data = checkerboard.data(f"item_{other}_embeddings", f"item_{other}_knn")
+    settings = {"user_graph": False, "profile_weight": 0.0} if name == "blast" else {}
+    model = build(name, data, neighbours=K, n_ii_layers=2, **settings)
+    s = neighbours(data.item_features[modality], cosine=False)
+    close(s.sum(dim=1), torch.ones(data.n_items))
+    _, items = mean_of_layers(normalised_adjacency(data), model.nodes, 2).split([data.n_users, data.n_items])
+    close(model.propagate()[1], items + s @ s @ model.nodes[data.n_users :])
 
 
 def test_blast_without_its_user_side_is_freedom_exactly(data, batch) -> None:
@@ -347,7 +372,10 @@ def test_lgmrec_adds_modalities_and_hypergraphs(data, batch) -> None:
 
 @pytest.mark.parametrize("cmcl", ["aligned", "released"])
 @pytest.mark.parametrize("user_branch", ["attention", "initial", "none"])
-def test_recgoat_fuses_attended_modalities_by_transport(data, batch, cmcl: str, user_branch: str) -> None:
+def test_recgoat_fuses_attended_modalities_by_transport(data, batch, monkeypatch, cmcl: str, user_branch: str) -> None:
+    # A wide epsilon, which POT's solver can follow to the last digit.
+    monkeypatch.setattr(dimension_transport, "TOLERANCE", 1e-7)
+    monkeypatch.setattr(dimension_transport, "EPSILON", 5.0)
     settings = {"neighbours": K, "contrast_weight": 0.3, "modality_share": 0.25, "regularisation": 0.5}
     model = build("recgoat", data, cmcl=cmcl, user_branch=user_branch, **settings)
     model.eval()
@@ -368,7 +396,7 @@ def test_recgoat_fuses_attended_modalities_by_transport(data, batch, cmcl: str, 
         cost = 100 * (views[m][:, :, None] - ids[:, None, :]).square().mean(dim=0)
         assert model.shares[m].item() == pytest.approx({"image": 0.05, "text": 0.8}[m])
         plan = WIDTH * ot.bregman.sinkhorn_log(
-            UNIFORM, UNIFORM, cost.detach().double().numpy(), 0.01, numItermax=100, stopThr=0, warn=False
+            UNIFORM, UNIFORM, cost.detach().double().numpy(), 5.0, numItermax=10_000, stopThr=1e-9
         )
         barycentric = torch.from_numpy(plan).float()
         mixed = mixed + model.shares[m] * views[m] @ (barycentric + model.maps[m])
@@ -389,6 +417,25 @@ def test_recgoat_fuses_attended_modalities_by_transport(data, batch, cmcl: str, 
     expected = bpr(users[u], items[i], items[j]) + 0.5 * squares
     expected = expected + 0.3 * (0.75 * contrast(users[u], items[i]) + 0.25 * between)
     torch.testing.assert_close(sum(model.loss(*batch).values()), expected, atol=1e-4, rtol=1e-3)
+
+
+def test_recgoat_puts_the_ids_in_the_place_of_an_absent_modality(checkerboard, batch) -> None:
+    data = checkerboard.data("item_image_embeddings")
+    model = build("recgoat", data, neighbours=K, oat="linear", modality_share=1.0, contrast_weight=1.0).eval()
+    _, ids = mean_of_layers(normalised_adjacency(data), model.nodes, 3).split([data.n_users, data.n_items])
+    noise = torch.Generator()
+    text = functional.leaky_relu(model.attention["text"][0](model.features["text"].all(), noise), 0.2)
+    mixed = 0.15 * ids + 0.05 * ids @ model.maps["image"] + 0.8 * text @ model.maps["text"]
+    close(model.propagate()[1], functional.normalize(functional.layer_norm(mixed, (WIDTH,))))
+    _, i, j = batch
+
+    def contrast(p: Tensor, q: Tensor) -> Tensor:
+        logits = functional.normalize(p) @ functional.normalize(q).T / 0.2
+        return functional.cross_entropy(logits, torch.arange(len(p)))
+
+    pairs = [(ids, ids), (ids, text), (ids, text)]
+    expected = sum(contrast(p[rows], q[rows]) for rows in (i, j) for p, q in pairs) / 6
+    close(model.loss(*batch)["modalities"], expected)
 
 
 def test_recgoat_solves_for_the_plan_once_an_epoch_or_once_a_batch(data, batch, monkeypatch) -> None:

@@ -14,7 +14,8 @@ def test_a_model_starts_alike_on_both_devices_and_trains_on_cuda(name: str, chec
     data = checkerboard.data()
     starts: list[float] = []
     for device in ("cpu", "cuda"):
-        settings = {"embedding_size": 16, "training": {"device": device, "epochs": 3}}
+        training = {"device": device, "epochs": 3, "restricted_neighbours": 4}
+        settings = {"embedding_size": 16, "training": training}
         fields = type(resolve_config(name)).model_fields
         settings |= {"neighbours": 4} if "neighbours" in fields else {}
         settings |= {"edge_drop": 0.0} if "edge_drop" in fields else {}

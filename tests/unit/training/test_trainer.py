@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
@@ -25,7 +26,7 @@ def data(checkerboard) -> TrainingData:
 
 
 def build(data: TrainingData, name: str = "bpr", seed: int = 0, **training: object) -> Model:
-    training = {"batch_size": 100, "learning_rate": 0.01, "epochs": 4, **training}
+    training = {"batch_size": 100, "learning_rate": 0.01, "epochs": 4, "restricted_neighbours": 4, **training}
     settings: dict[str, object] = {"embedding_size": 8, "training": training}
     if "neighbours" in type(resolve_config(name)).model_fields:
         settings["neighbours"] = 4
@@ -141,11 +142,20 @@ def test_augmentation_adds_pairs_and_restriction_bars_neighbours_of_positives(da
     assert seen[True][0] == train | added
     edges: dict[int, set[int]] = {}
     for table in data.item_knn.values():
-        for source, destination in table.select("src", "dst").iter_rows():
+        # As many as the model's item graph holds: the fifth neighbour of the table counts for neither.
+        for source, destination in table.filter(pl.col("rank") < 4).select("src", "dst").iter_rows():
             edges.setdefault(source, set()).add(destination)
     likely = {(user, item) for user, liked in train for item in edges[liked]} - train
     assert seen[False][1] & likely
     assert not seen[True][1] & (likely | added | train)
+    fifth = {
+        (user, destination)
+        for table in data.item_knn.values()
+        for source, destination in table.filter(pl.col("rank") == 4).select("src", "dst").iter_rows()
+        for user, liked in train
+        if liked == source
+    }
+    assert seen[True][1] & (fifth - likely - added - train)
 
 
 def test_same_seed_same_bytes_and_another_seed_other_draws(data) -> None:
@@ -154,6 +164,25 @@ def test_same_seed_same_bytes_and_another_seed_other_draws(data) -> None:
     )
     assert first.numpy().tobytes() == again.numpy().tobytes()
     assert not torch.equal(first, other)
+
+
+def test_parameters_that_only_the_first_batch_reads_keep_their_momentum(data, monkeypatch) -> None:
+    model = build(data, "lattice", epochs=1, learning_rate=0.01)
+    # Each batch's loss sees the parameters before its step.
+    before: list[torch.Tensor] = []
+    gradients: list[torch.Tensor] = []
+    loss = model.loss
+    model.shares.register_hook(lambda gradient: gradients.append(gradient.clone()))
+    monkeypatch.setattr(model, "loss", lambda *batch: before.append(model.shares.detach().clone()) or loss(*batch))
+    fit(model, data, seed=0)
+    (gradient,) = gradients
+    # Adam's closed form for one gradient followed by zeros.
+    position = before[0].double()
+    for step, found in enumerate([*before[1:], model.shares.detach()], start=1):
+        mean = 0.1 * 0.9 ** (step - 1) * gradient.double() / (1 - 0.9**step)
+        square = 0.001 * 0.999 ** (step - 1) * gradient.double().square() / (1 - 0.999**step)
+        position = position - 0.01 * mean / (square.sqrt() + 1e-8)
+        torch.testing.assert_close(found.double(), position, rtol=1e-5, atol=1e-6)
 
 
 def test_the_global_generator_is_not_touched(data) -> None:
