@@ -5,8 +5,10 @@ from abc import ABC, abstractmethod
 import polars as pl
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from recmodels.errors import InputError
+from recmodels.models.blocks import row_dot, sampled_softmax
 from recmodels.models.config import ModelConfig
 from recmodels.training.data import Features, TrainingData
 
@@ -39,10 +41,12 @@ class Model(nn.Module, ABC):
 
     uses_negatives: bool = True
     """Whether the loss reads the sampled negatives."""
+    pairwise: bool = True
+    """Whether the loss ranks positives above negatives, so that `training.loss` has something to replace."""
 
     def __init__(self, config: ModelConfig, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__()
-        _check_training_inputs(config, data, uses_negatives=self.uses_negatives)
+        _check_training_inputs(config, data, self)
         self.config = config
         self.device = resolve_device(config.training.device)
         self.n_users = data.n_users
@@ -54,12 +58,33 @@ class Model(nn.Module, ABC):
         """Return the final embeddings, users (n_users, d) and items (n_items, d), on the full graphs, without noise."""
 
     @abstractmethod
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """
         Return the weighted parts of the loss of a batch, scalars whose sum is minimised.
 
-        The arguments are ids, each (batch,) int64; `negatives` is empty for models that use none.
+        Parameters
+        ----------
+        users, positives
+            Ids, (batch,) int64.
+        negatives
+            Ids, int64: one a positive, (batch,); under the sampled softmax those of the whole batch, (n,); empty for
+            models that use none.
+        barred
+            Under the sampled softmax, (batch, n) bool: what is no negative of the user. None bars nothing.
         """
+
+    def ranking_losses(self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None) -> Tensor:
+        """
+        Return the configured ranking loss of each positive, (batch,).
+
+        `users` and `positives` are embeddings, (batch, d), `negatives` those of the negatives of `loss`.
+        """
+        settings = self.config.training
+        if settings.loss == "sampled_softmax":
+            return sampled_softmax(users, positives, negatives, barred, settings.temperature)
+        return functional.softplus(-row_dot(users, positives - negatives))
 
     def on_epoch_start(self, epoch: int, generator: torch.Generator) -> None:
         """Redraw what is drawn once an epoch; later noise of the epoch comes from the same generator."""
@@ -81,10 +106,16 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and available else "cpu")
 
 
-def _check_training_inputs(config: ModelConfig, data: TrainingData, *, uses_negatives: bool) -> None:
+def _check_training_inputs(config: ModelConfig, data: TrainingData, model: Model) -> None:
     if config.training.augmentation and data.added_users is None:
         raise InputError("training.augmentation", expected="augmented_interactions", found="none")
-    if config.training.restricted_negatives and not uses_negatives:
+    if config.training.loss != "bpr" and not (model.uses_negatives and model.pairwise):
+        raise InputError(
+            "training.loss",
+            expected="bpr, as this model does not rank positives above negatives",
+            found=config.training.loss,
+        )
+    if config.training.restricted_negatives and not model.uses_negatives:
         raise InputError(
             "training.restricted_negatives",
             expected="a model that samples negatives",

@@ -10,7 +10,7 @@ from torch import Tensor
 from recmodels.errors import InputError
 from recmodels.graphs.adjacency import k_bin
 from recmodels.models import freedom
-from recmodels.models.blocks import Features, bpr_loss, row_dot
+from recmodels.models.blocks import Features
 from recmodels.training.config import TrainingConfig
 from recmodels.training.data import TrainingData
 
@@ -59,14 +59,19 @@ class Model(freedom.Model):
             else None
         )
 
-    def _user_losses(self, users: Tensor, difference: Tensor) -> dict[str, Tensor]:
+    def _user_losses(
+        self, users: Tensor, positive: Tensor, negative: Tensor, barred: Tensor | None
+    ) -> dict[str, Tensor]:
         """Return the ranking loss of the projected profiles."""
         if self.profiles is None:
             return {}
-        return {"profile": self.profile_weight * bpr_loss(row_dot(self.profiles(users), difference))}
+        losses = self.ranking_losses(self.profiles(users), positive, negative, barred)
+        return {"profile": self.profile_weight * losses.mean()}
 
     def _with_similar_users(self, users: Tensor) -> Tensor:
-        return users if self.user_graph is None else users + self._over(self.user_graph, 0, self.n_uu_layers)
+        if self.user_graph is None:
+            return users
+        return users + self._over(self.user_graph, 0, self.n_uu_layers)
 
 
 def _check(config: Config, data: TrainingData) -> None:

@@ -14,9 +14,7 @@ from recmodels.models import base
 from recmodels.models.blocks import (
     Features,
     FeaturesByModality,
-    bpr_loss,
     node_table,
-    row_dot,
     rows,
     squared_penalty,
 )
@@ -86,7 +84,9 @@ class Model(base.Model):
         """Return the embeddings over the user-item graph and the item graph of the present parameters."""
         return self._embed(self._item_side(self._learned_edges()))
 
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the ranking loss and the penalty on the final embeddings."""
         if self.frozen_graph is None:
             edges = self._learned_edges()
@@ -96,9 +96,10 @@ class Model(base.Model):
             side = propagate(self.frozen_graph, self.nodes[self.n_users :])
         all_users, all_items = self._embed(side)
         user = rows(all_users, users)
-        positive, negative = rows(all_items, torch.cat([positives, negatives])).chunk(2)
+        sizes = [len(positives), len(negatives)]
+        positive, negative = rows(all_items, torch.cat([positives, negatives])).split(sizes)
         return {
-            "bpr": bpr_loss(row_dot(user, positive - negative)),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
             "penalty": self.regularisation * squared_penalty(user, positive, negative, batch_size=self.batch_size),
         }
 

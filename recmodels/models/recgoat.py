@@ -14,7 +14,7 @@ from recmodels.graphs.knn import knn_table
 from recmodels.graphs.propagation import light_gcn
 from recmodels.models import base
 from recmodels.models.attention import GraphAttention
-from recmodels.models.blocks import Features, FeaturesByModality, bpr_loss, dropout, info_nce, row_dot, rows
+from recmodels.models.blocks import Features, FeaturesByModality, dropout, info_nce, rows
 from recmodels.models.config import ModelConfig
 from recmodels.models.dimension_transport import column_cost, transport_plan
 from recmodels.training.config import TrainingConfig
@@ -123,21 +123,26 @@ class Model(base.Model):
         users, views = self._views()
         return users, self._fused(views, {modality: self._plan(views, modality) for modality in self.maps})
 
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the ranking loss, the penalty on the IDs, and the contrasts of users with items and of views."""
         settings = self.settings
         all_users, views = self._views()
         if settings.plan_refresh == "batch" or not self.plans:
             self.plans = {modality: self._plan(views, modality) for modality in self.maps}
         user, items = rows(all_users, users), torch.cat([positives, negatives])
-        positive, negative = rows(self._fused(views, self.plans), items).chunk(2)
+        sizes = [len(positives), len(negatives)]
+        positive, negative = rows(self._fused(views, self.plans), items).split(sizes)
         batch = torch.cat([users, items + self.n_users])
         between = info_nce(user, positive, settings.temperature)
         return {
-            "bpr": bpr_loss(row_dot(user, positive - negative)),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
             "penalty": settings.regularisation * rows(self.nodes, batch).square().sum() / len(users),
             "contrast": settings.contrast_weight * (1 - settings.modality_share) * between,
-            "modalities": settings.contrast_weight * settings.modality_share * self._modality_contrast(views, items),
+            "modalities": settings.contrast_weight
+            * settings.modality_share
+            * self._modality_contrast(views, positives, negatives),
         }
 
     def _views(self) -> tuple[Tensor, dict[str, Tensor]]:
@@ -170,11 +175,11 @@ class Model(base.Model):
     def _plan(self, views: dict[str, Tensor], modality: str) -> Tensor:
         return transport_plan(column_cost(views[modality], views["id"]), self.settings.oat)
 
-    def _modality_contrast(self, views: dict[str, Tensor], items: Tensor) -> Tensor:
+    def _modality_contrast(self, views: dict[str, Tensor], *items: Tensor) -> Tensor:
         names = list(views)
         losses = [
             info_nce(rows(views[first], part), rows(views[second], part), self.settings.temperature)
-            for part in items.chunk(2)
+            for part in items
             for n, first in enumerate(names)
             for second in names[n + 1 :]
         ]

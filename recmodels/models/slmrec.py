@@ -79,7 +79,9 @@ class Model(base.Model):
         users, items = self._views().split([self.n_users, self.n_items])
         return self.fuse_users(users), self.fuse_items(items)
 
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the contrast of users and items, and that of the items' views with each other."""
         user, item = rows(self._views(), torch.cat([users, positives + self.n_users])).chunk(2)
         parts = {"contrast": info_nce(self.fuse_users(user), self.fuse_items(item), self.temperature)}

@@ -203,17 +203,21 @@ class _Loop:
             group["lr"] = learning_rate
         self.model.train()
         self.model.on_epoch_start(epoch, self.generator)
-        negatives = users[:0] if sampler is None else sampler.sample(users, self.generator)
+        shared = config.loss == "sampled_softmax"
+        negatives = sampler.sample(users, self.generator) if sampler is not None and not shared else users[:0]
         order = torch.randperm(len(users), generator=self.generator, device=self.device)
         users, positives = users[order], positives[order]
-        negatives = negatives if sampler is None else negatives[order]
+        negatives = negatives[order] if len(negatives) else negatives
 
         totals: dict[str, float] = {}
         n_batches = math.ceil(len(users) / config.batch_size)
         for batch in range(n_batches):
             part = slice(batch * config.batch_size, (batch + 1) * config.batch_size)
             try:
-                values = self._step(users[part], positives[part], negatives[part])
+                drawn: tuple[Tensor, ...] = (negatives[part],)
+                if sampler is not None and shared:
+                    drawn = sampler.sample_shared(users[part], config.n_shared_negatives, self.generator)
+                values = self._step(users[part], positives[part], *drawn)
             except torch.OutOfMemoryError as error:
                 raise PermanentFailure(
                     f"training, epoch {epoch}, batch {batch} of {n_batches}: the device ran out of memory. Lower "
@@ -229,10 +233,10 @@ class _Loop:
                 totals[name] = totals.get(name, 0.0) + value
         return learning_rate, {name: total / n_batches for name, total in totals.items()}
 
-    def _step(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, float]:
+    def _step(self, *batch: Tensor) -> dict[str, float]:
         self.optimiser.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            parts = self.loss(users, positives, negatives)
+            parts = self.loss(*batch)
             total = torch.stack(list(parts.values())).sum()
         total.backward()
         for parameter in self.model.parameters():

@@ -1,6 +1,7 @@
 """What holds for every model of the registry."""
 
 import ast
+import importlib
 import inspect
 import itertools
 import textwrap
@@ -21,6 +22,13 @@ from recmodels.training.trainer import FitResult, final_embeddings, fit
 
 SMALL = {"embedding_size": 16}
 GRAPHS = {"neighbours": 4}
+
+
+def _model(name: str) -> type[Model]:
+    return importlib.import_module(MODELS[name].module).Model
+
+
+PAIRWISE = [name for name in MODELS if _model(name).uses_negatives and _model(name).pairwise]
 
 
 def overrides(name: str, **training: object) -> dict[str, object]:
@@ -160,6 +168,16 @@ class TestEveryModel:
     def test_every_setting_is_explained(self, name: str) -> None:
         for settings in (type(resolve_config(name)), type(resolve_config(name).training)):
             assert settings.model_fields.keys() - explained_fields(settings) == set()
+
+
+@pytest.mark.parametrize("name", PAIRWISE)
+def test_the_sampled_softmax_solves_the_checkerboard_too(name: str, checkerboard, data: TrainingData) -> None:
+    _, result = train(name, data, loss="sampled_softmax", n_shared_negatives=20)
+    losses = result.history["loss_sampled_softmax"].to_list()
+    assert losses[-1] < losses[0]
+    users, items = result.user_embeddings, result.item_embeddings
+    test = evaluate(users, items, data.train_pairs, checkerboard.pairs("test"), ks=(18,))
+    assert test.value("recall", 18) > 0.9
 
 
 @pytest.mark.parametrize("name", ["lattice", "bm3", "freedom", "mgcn", "blast"])

@@ -11,12 +11,13 @@ from torch.nn import functional
 
 from recmodels.models import dimension_transport
 from recmodels.models.base import Model
-from recmodels.models.registry import build_model, resolve_config
+from recmodels.models.registry import MODELS, build_model, resolve_config
 from recmodels.training.data import TrainingData
 
 WIDTH = 8
 UNIFORM = np.full(WIDTH, 1 / WIDTH)
 K = 4
+WITHOUT_RANKING = {"slmrec", "bm3"}
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,40 @@ def close(found: Tensor, expected: Tensor) -> None:
 
 def bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     return -torch.log(torch.sigmoid(((positive - negative) * user).sum(dim=1))).mean()
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in WITHOUT_RANKING])
+def test_the_sampled_softmax_is_that_of_the_final_embeddings(name: str, data, batch) -> None:
+    fields = type(resolve_config(name)).model_fields
+    settings: dict[str, Any] = {key: value for key, value in (("neighbours", K), ("edge_drop", 0.0)) if key in fields}
+    training = {"loss": "sampled_softmax", "temperature": 0.5, "restricted_negatives": False}
+    model = build(name, data, **settings, training=training).eval()
+    users, items = model.propagate()
+    u, i, j = batch
+    negatives = j[:9]
+    barred = torch.rand(len(u), 9, generator=torch.Generator().manual_seed(1)) < 0.3
+    scores = users[u] @ items.T / 0.5
+    powers = (scores[:, negatives].exp() * ~barred).sum(dim=1)
+    own = scores[torch.arange(len(u)), i]
+    losses = torch.log(own.exp() + powers) - own
+    # LayerGCN's losses are sums over the batch.
+    expected = losses.sum() if name == "layergcn" else losses.mean()
+    parts = model.loss(u, i, negatives, barred)
+    torch.testing.assert_close(parts["sampled_softmax"], expected, atol=1e-4, rtol=1e-4)
+    if name in ("freedom", "blast"):
+        features = model.features["text"].all()
+        scores = users[u] @ features.T / 0.5
+        powers = (scores[:, negatives].exp() * ~barred).sum(dim=1)
+        own = scores[torch.arange(len(u)), i]
+        close(parts["text"], 1e-3 * (torch.log(own.exp() + powers) - own).mean())
+
+
+def test_the_penalty_under_the_sampled_softmax_is_by_the_batch(data, batch) -> None:
+    model = build("lightgcn", data, regularisation=0.5, training={"loss": "sampled_softmax"})
+    u, i, j = batch
+    ids = model.nodes.split([data.n_users, data.n_items])
+    expected = 0.5 * (ids[0][u].norm() + ids[1][i].norm() + ids[1][j[:9]].norm()) / len(u)
+    close(model.loss(u, i, j[:9])["penalty"], expected)
 
 
 def test_lightgcn_is_the_mean_of_the_layers(data, batch) -> None:

@@ -158,6 +158,35 @@ def test_augmentation_adds_pairs_and_restriction_bars_neighbours_of_positives(da
     assert seen[True][1] & (fifth - likely - added - train)
 
 
+def test_the_sampled_softmax_shares_negatives_and_bars_what_the_restriction_bars(data, monkeypatch) -> None:
+    settings = {"loss": "sampled_softmax", "n_shared_negatives": 30, "restricted_negatives": True}
+    model = build(data, epochs=1, augmentation=True, **settings)
+    batches: list[tuple[torch.Tensor, ...]] = []
+    loss = model.loss
+    monkeypatch.setattr(model, "loss", lambda *batch: batches.append(batch) or loss(*batch))
+    result = fit(model, data, seed=0)
+    assert "loss_sampled_softmax" in result.history.columns
+    forbidden = set(zip(*(ids.tolist() for ids in data.train_pairs), strict=True))
+    forbidden |= set(zip(data.added_users.tolist(), data.added_items.tolist(), strict=True))
+    edges = pl.concat(table.filter(pl.col("rank") < 4).select("src", "dst") for table in data.item_knn.values())
+    neighbours: dict[int, set[int]] = {}
+    for source, destination in edges.iter_rows():
+        neighbours.setdefault(source, set()).add(destination)
+    pairs = zip(*(ids.tolist() for ids in data.train_pairs), strict=True)
+    forbidden |= {(user, item) for user, liked in pairs for item in neighbours[liked]}
+    assert len({tuple(batch[2].tolist()) for batch in batches}) == len(batches)
+    for users, _, negatives, barred in batches:
+        assert negatives.shape == (30,)
+        expected = [[(user, item) in forbidden for item in negatives.tolist()] for user in users.tolist()]
+        assert barred.tolist() == expected
+
+
+def test_the_sampled_softmax_means_nothing_to_a_model_without_negatives(data) -> None:
+    for name in ("bm3", "slmrec"):
+        with pytest.raises(InputError, match=r"training\.loss: expected bpr.*found sampled_softmax"):
+            build(data, name, loss="sampled_softmax")
+
+
 def test_same_seed_same_bytes_and_another_seed_other_draws(data) -> None:
     first, again, other = (
         fit(build(data, "blast", epochs=2, batch_size=300), data, seed=seed).user_embeddings for seed in (1, 1, 2)
