@@ -35,6 +35,8 @@ class Config(freedom.Config):
     """Layers L_UU of the propagation over the user-user graph, of which the last is kept."""
     user_graph: bool = True
     """Propagate over the graph of users with similar profiles."""
+    user_graph_weight: float = Field(default=1.0, ge=0)
+    """Weight of what comes over the graph of users beside the user-item graph's embeddings; the paper adds it as is."""
     profile_weight: float = Field(default=1e-3, ge=0)
     """Weight lambda_2 of the ranking loss of the projected user profiles. 0 needs no profile embeddings."""
     training: TrainingConfig = TrainingConfig(restricted_negatives=True, augmentation=True)
@@ -48,6 +50,7 @@ class Model(freedom.Model):
         super().__init__(config, data, generator)
         _check(config, data)
         self.n_uu_layers, self.profile_weight = config.n_uu_layers, config.profile_weight
+        self.user_graph_weight = config.user_graph_weight
         self.profiles = (
             Features(data.user_features, config.embedding_size, generator, trainable=config.trainable_features)
             if config.profile_weight and data.user_features is not None
@@ -71,7 +74,7 @@ class Model(freedom.Model):
     def _with_similar_users(self, users: Tensor) -> Tensor:
         if self.user_graph is None:
             return users
-        return users + self._over(self.user_graph, 0, self.n_uu_layers)
+        return users + self.user_graph_weight * self._over(self.user_graph, 0, self.n_uu_layers)
 
 
 def _check(config: Config, data: TrainingData) -> None:

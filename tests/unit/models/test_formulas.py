@@ -304,6 +304,18 @@ def test_blast_adds_user_neighbours_and_the_profile_loss(data, batch) -> None:
     close(sum(model.loss(*batch).values()), expected)
 
 
+def test_the_weight_of_blasts_user_graph_is_one_unless_set_and_zero_gives_freedoms_scores(data) -> None:
+    freedom = build("freedom", data, neighbours=K).propagate()
+    s_users = neighbours(data.user_features, cosine=False)
+    for settings, weight in (({}, 1.0), ({"user_graph_weight": 0.3}, 0.3), ({"user_graph_weight": 0.0}, 0.0)):
+        model = build("blast", data, neighbours=K, **settings)
+        users, items = model.propagate()
+        close(users, freedom[0] + weight * s_users @ model.nodes[: data.n_users])
+        assert torch.equal(items, freedom[1])
+        if not weight:
+            assert torch.equal(users, freedom[0])
+
+
 @pytest.mark.parametrize("name", ["freedom", "blast"])
 @pytest.mark.parametrize("modality", ["text", "image"])
 def test_a_modality_alone_has_the_whole_weight_of_the_item_graph(name: str, modality: str, checkerboard) -> None:
