@@ -353,6 +353,33 @@ class BipartiteGraph:
         matrix, symmetric = _scaled(both, degrees, degrees, normalisation, epsilon)
         return Adjacency.from_scipy(matrix, symmetric=symmetric, dtype=self.dtype).to(self.users.device)
 
+    def weighted_adjacency(self, weights: Any) -> Adjacency:
+        r"""
+        Return :math:`D^{-1/2} A D^{-1/2}` of the graph whose edges have weights, D their sums by node.
+
+        Parameters
+        ----------
+        weights
+            One weight above 0 for each distinct pair, by user and item.
+
+        Raises
+        ------
+        InputError
+            If there is not one positive, finite weight a pair.
+        """
+        values = np.asarray(weights, dtype=np.float64)
+        if values.shape != (self.n_edges,) or not (np.isfinite(values).all() and (values > 0).all()):
+            raise InputError(
+                "edge weights",
+                expected=f"{self.n_edges} finite numbers above 0",
+                found=f"shape {values.shape}, least {values.min(initial=np.inf):g}",
+            )
+        r = sparse.csr_array(
+            (values, (self.users.cpu().numpy(), self.items.cpu().numpy())), shape=(self.n_users, self.n_items)
+        )
+        both = sparse.csr_array(sparse.block_array([[None, r], [r.T, None]]))
+        return Adjacency.from_scipy(_normalised(both), symmetric=True, dtype=self.dtype).to(self.users.device)
+
     def user_item(self, *, normalisation: Normalisation = "symmetric", epsilon: float = 1e-7) -> Adjacency:
         r"""
         Return the user-item block alone, shape (n_users, n_items), which averages or sums items into users.

@@ -42,7 +42,7 @@ class Model(nn.Module, ABC):
     uses_negatives: bool = True
     """Whether the loss reads the sampled negatives."""
     pairwise: bool = True
-    """Whether the loss ranks positives above negatives, so that `training.loss` has something to replace."""
+    """Whether the loss sets positives against negatives in pairs, so that `training.loss` has something to replace."""
 
     def __init__(self, config: ModelConfig, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ def _check_training_inputs(config: ModelConfig, data: TrainingData, model: Model
     if config.training.loss != "bpr" and not (model.uses_negatives and model.pairwise):
         raise InputError(
             "training.loss",
-            expected="bpr, as this model does not rank positives above negatives",
+            expected="bpr, as this model has no pairwise loss to replace",
             found=config.training.loss,
         )
     if config.training.restricted_negatives and not model.uses_negatives:

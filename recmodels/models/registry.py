@@ -113,6 +113,13 @@ MODELS: dict[str, ModelSpec] = _specs(
         needs=frozenset({_TEXT, "user_text_embeddings"}),
         optional=frozenset({_IMAGE}),
     ),
+    ModelSpec(
+        "timemm",
+        "TimeMM",
+        "Yang et al., SIGIR 2026",
+        needs=frozenset({_TEXT, _TEXT_KNN}),
+        optional=frozenset({_IMAGE, _IMAGE_KNN}),
+    ),
 )
 """Every model, in the order of the tables."""
 

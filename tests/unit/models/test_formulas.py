@@ -17,7 +17,7 @@ from recmodels.training.data import TrainingData
 WIDTH = 8
 UNIFORM = np.full(WIDTH, 1 / WIDTH)
 K = 4
-WITHOUT_RANKING = {"slmrec", "bm3"}
+WITHOUT_RANKING = {"slmrec", "bm3", "timemm"}
 
 
 @pytest.fixture(scope="module")
@@ -415,6 +415,86 @@ def test_lgmrec_adds_modalities_and_hypergraphs(data, batch) -> None:
         similarity = torch.exp(first @ second.T / 0.2)
         expected = expected - 0.5 * torch.log(similarity[ids, ids] / similarity[ids].sum(dim=1)).sum()
     close(sum(model.loss(*batch).values()), expected)
+
+
+def channels_of(model: Model, data: TrainingData) -> dict[str, Tensor]:
+    """Layer 0 of each channel of TimeMM and BRIDGE, from the parameters."""
+    channels, inputs = model.channels, {}
+    users = channels.users.split(WIDTH, dim=1)
+    for position, name in enumerate(("id", "image", "text")):
+        if name == "id":
+            items = channels.ids
+        else:
+            first, last = channels.features[name].projection, channels.outputs[name]
+            x = torch.from_numpy(data.item_features[name])
+            hidden = x @ first.weight.T + first.bias
+            items = torch.where(hidden > 0, hidden, 0.01 * hidden) @ last.weight.T + last.bias
+        inputs[name] = functional.normalize(torch.cat([users[position], items]))
+    return inputs
+
+
+def item_neighbours(data: TrainingData) -> Tensor:
+    s = 0.1 * neighbours(data.item_image_features, cosine=False)
+    return s + 0.9 * neighbours(data.item_text_features, cosine=False)
+
+
+def test_timemm_mixes_filters_of_several_time_scales(data, batch) -> None:
+    weights = {"diversity_weight": 0.7, "entropy_weight": 0.3, "regularisation": 0.5}
+    model = build("timemm", data, neighbours=K, **weights)
+    n_users = data.n_users
+    u, i, j = batch
+    newest = np.zeros(n_users, np.int64)
+    np.maximum.at(newest, data.train_users, data.train_times)
+    age = torch.from_numpy(newest[data.train_users] - data.train_times).double()
+    inputs = channels_of(model, data)
+    filtered: dict[str, list[Tensor]] = {name: [] for name in inputs}
+    for scale in (4, 6, 10):
+        a = torch.zeros(n_users + data.n_items, n_users + data.n_items, dtype=torch.float64)
+        a[data.train_users, n_users + data.train_items] = torch.exp(-torch.log1p(age) / scale).clamp(1e-3, 1)
+        a = a + a.T
+        root = a.sum(dim=1).clamp_min(1e-12).rsqrt()
+        s = (root[:, None] * a * root).float()
+        for name, x in inputs.items():
+            filtered[name].append(x + s @ x + s @ s @ x)
+    router = model.router
+    hidden = torch.relu(model.routing_states @ router[0].weight.T + router[0].bias)
+    route = (hidden @ router[2].weight.T + router[2].bias).softmax(dim=1)
+    users, items = [], []
+    for position, name in enumerate(inputs):
+        gates = []
+        for states, stem in (
+            (model.user_states, model.user_stems[name]),
+            (model.item_states, model.item_stems[name]),
+        ):
+            hidden = torch.relu(states @ stem.weight.T + stem.bias)
+            head = model.heads[name]
+            gates.append(((hidden @ head.weight.T + head.bias) / 0.7).softmax(dim=1))
+        gate = torch.cat(gates)
+        mixed = sum(gate[:, [k]] * filtered[name][k] for k in range(3))
+        users.append(route[:, [position]] * mixed[:n_users])
+        items.append(mixed[n_users:])
+    all_users = torch.cat(users, dim=1) + model.channels.users
+    all_items = torch.cat(items, dim=1)
+    all_items = all_items + item_neighbours(data) @ all_items
+    for found, reference in zip(model.propagate(), (all_users, all_items), strict=True):
+        close(found, reference)
+    scores = torch.cat([(all_users[u] * all_items[i]).sum(dim=1), (all_users[u] * all_items[j]).sum(dim=1)])
+    labels = torch.cat([torch.ones(len(u)), torch.zeros(len(u))])
+    margins = []
+    for k in range(3):
+        nodes = torch.cat([views[k] for views in filtered.values()], dim=1)
+        margins.append((nodes[u] * (nodes[n_users + i] - nodes[n_users + j])).sum(dim=1))
+    rho = torch.corrcoef(torch.stack(margins))
+    expected = {
+        "bce": functional.binary_cross_entropy(torch.sigmoid(scores), labels),
+        "diversity": 0.7 * (rho.square().sum() - 3) / 9,
+        "entropy": 0.3 * -(route * route.log()).sum(dim=1).mean(),
+        "penalty": 0.5 * (model.channels.users.square().mean() + model.channels.ids.square().mean()),
+    }
+    parts = model.loss(*batch)
+    assert parts.keys() == expected.keys()
+    for name, part in parts.items():
+        close(part, expected[name])
 
 
 @pytest.mark.parametrize("cmcl", ["aligned", "released"])

@@ -181,8 +181,8 @@ def test_the_sampled_softmax_shares_negatives_and_bars_what_the_restriction_bars
         assert barred.tolist() == expected
 
 
-def test_the_sampled_softmax_means_nothing_to_a_model_without_negatives(data) -> None:
-    for name in ("bm3", "slmrec"):
+def test_the_sampled_softmax_means_nothing_to_a_model_without_pairwise_loss(data) -> None:
+    for name in ("bm3", "slmrec", "timemm"):
         with pytest.raises(InputError, match=r"training\.loss: expected bpr.*found sampled_softmax"):
             build(data, name, loss="sampled_softmax")
 
