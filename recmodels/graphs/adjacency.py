@@ -380,6 +380,29 @@ class BipartiteGraph:
         both = sparse.csr_array(sparse.block_array([[None, r], [r.T, None]]))
         return Adjacency.from_scipy(_normalised(both), symmetric=True, dtype=self.dtype).to(self.users.device)
 
+    def with_item_edges(self, item_edges: sparse.csr_array) -> tuple[Adjacency, Adjacency]:
+        r"""
+        Return :math:`D^{-1/2} [[0, R], [R^T, E]] D^{-1/2}` with row degrees D, and its user-item block (GUME).
+
+        Parameters
+        ----------
+        item_edges
+            E, (n_items, n_items): its entries other than 0 count as 1, those from an item to itself not at all. It may
+            be directed.
+        """
+        r = sparse.csr_array(
+            (np.ones(self.n_edges), (self.users.cpu().numpy(), self.items.cpu().numpy())),
+            shape=(self.n_users, self.n_items),
+        )
+        sources, destinations = item_edges.nonzero()
+        other = sources != destinations
+        edges = (sources[other], destinations[other])
+        between = sparse.csr_array((np.ones(edges[0].size), edges), shape=(self.n_items, self.n_items))
+        matrix = _normalised(sparse.csr_array(sparse.block_array([[None, r], [r.T, between]])))
+        device = self.users.device
+        block = matrix[: self.n_users, self.n_users :]
+        return Adjacency.from_scipy(matrix, dtype=self.dtype).to(device), Adjacency.from_scipy(block).to(device)
+
     def user_item(self, *, normalisation: Normalisation = "symmetric", epsilon: float = 1e-7) -> Adjacency:
         r"""
         Return the user-item block alone, shape (n_users, n_items), which averages or sums items into users.

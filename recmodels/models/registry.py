@@ -100,6 +100,13 @@ MODELS: dict[str, ModelSpec] = _specs(
     ),
     ModelSpec("lgmrec", "LGMRec", "Guo et al., AAAI 2024", needs=frozenset({_TEXT}), optional=frozenset({_IMAGE})),
     ModelSpec(
+        "gume",
+        "GUME",
+        "Lin et al., CIKM 2024",
+        needs=frozenset({_TEXT, _TEXT_KNN}),
+        optional=frozenset({_IMAGE, _IMAGE_KNN}),
+    ),
+    ModelSpec(
         "blast",
         "BLAST",
         "Li et al., IJCAI 2025",

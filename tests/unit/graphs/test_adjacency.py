@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from scipy import stats
+from scipy import sparse, stats
 
 from recmodels.data.schemas import KNN
 from recmodels.errors import InputError
@@ -174,6 +174,22 @@ def test_the_user_item_graph_equals_the_dense_formulas(pairs: tuple[np.ndarray, 
     assert_allclose(dense(graph.user_item(normalisation="none")), r)
     means = r / np.maximum(r.sum(axis=1, keepdims=True), 1)
     assert_allclose(dense(graph.user_item(normalisation="row", epsilon=0)), means, rtol=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(bipartite(), st.integers(0, 1000))
+def test_edges_between_items_and_weights_of_edges_equal_the_dense_formulas(
+    pairs: tuple[np.ndarray, np.ndarray, int, int], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    graph = BipartiteGraph(*pairs, dtype=torch.float64)
+    n_users, n_items = pairs[2:]
+    between = (rng.random((n_items, n_items)) < 0.3) * rng.random((n_items, n_items))
+    a = dense_adjacency(*pairs)
+    a[n_users:, n_users:] = (between > 0) & ~np.eye(n_items, dtype=bool)
+    adjacency, block = graph.with_item_edges(sparse.csr_array(between))
+    assert_allclose(dense(adjacency), dense_normalised(a, 0), rtol=1e-6)
+    assert_allclose(dense(block), dense_normalised(a, 0)[:n_users, n_users:], rtol=1e-6)
 
 
 @settings(max_examples=80, deadline=None)

@@ -382,6 +382,89 @@ def test_mgcn_fuses_purified_modalities_with_content(data, batch) -> None:
     close(sum(model.loss(*batch).values()), expected)
 
 
+def info_nce(p: Tensor, q: Tensor, temperature: float) -> Tensor:
+    logits = functional.normalize(p) @ functional.normalize(q).T / temperature
+    return functional.cross_entropy(logits, torch.arange(len(p)))
+
+
+def gume_graph(data: TrainingData) -> Tensor:
+    """Users, items, and edges between items that are neighbours in both modalities, normalised by rows and columns."""
+    n_users, n = data.n_users, data.n_users + data.n_items
+    a = torch.zeros(n, n)
+    a[data.train_users, n_users + data.train_items] = 1
+    a = a + a.T
+    both = torch.ones(data.n_items, data.n_items)
+    for matrix in data.item_features.values():
+        both = both * (neighbours(matrix, cosine=False) > 0)
+    a[n_users:, n_users:] = both - torch.eye(data.n_items)
+    scale = a.sum(dim=1).rsqrt()
+    return scale[:, None] * a * scale
+
+
+@pytest.mark.parametrize("features", [True, False])
+def test_gume_joins_like_items_and_separates_modalities(data, batch, checkerboard, features: bool) -> None:
+    weights = {"behaviour_weight": 0.7, "user_weight": 0.3, "alignment_weight": 0.9}
+    weights |= {"regularisation": 0.5, "extended_regularisation": 0.4}
+    given, settings = data, {"n_ii_layers": 2, **weights}
+    if not features:
+        given = checkerboard.data("item_text_embeddings", "item_image_embeddings")
+        settings |= {"purify": False, "graph_weights": "binary"}
+    model = build("gume", given, neighbours=K, **settings)
+    n_users = data.n_users
+    a = gume_graph(data)
+    assert a[n_users:, n_users:].count_nonzero() > 0
+    ids = model.nodes[n_users:]
+    content = mean_of_layers(a, model.nodes, 3)
+    explicit, extended = {}, []
+    for modality, matrix in data.item_features.items():
+        items = ids
+        if features:
+            items = ids * torch.sigmoid(model.gates[modality](model.features[modality].all()))
+        s = neighbours(matrix, cosine=features)
+        items = s @ s @ items
+        explicit[modality] = torch.cat([a[:n_users, n_users:] @ items, items])
+        extended.append(mean_of_layers(a, torch.cat([model.users[modality], items]), 3))
+    wide = sum(extended) / 2
+    image, text = explicit.values()
+    shares = torch.cat([model.attention(image), model.attention(text)], dim=1).softmax(dim=1)
+    common = shares[:, :1] * image + shares[:, 1:] * text
+    side = common
+    for m, view in explicit.items():
+        side = side + torch.sigmoid(model.prefer[m](content)) * (view - common)
+    side = side / 3
+    final = content + side
+    close(torch.cat(model.propagate()), final)
+    u, i, j = batch
+    users, items = final.split([n_users, data.n_items])
+
+    noise = torch.Generator().manual_seed(7)
+    model.on_epoch_start(0, torch.Generator().manual_seed(7))
+
+    def against_noise(view: Tensor) -> Tensor:
+        present = u.unique()
+        perturbed = []
+        for _ in range(2):
+            moved = torch.zeros_like(view)
+            moved[present] = functional.normalize(torch.rand(len(present), WIDTH, generator=noise))
+            perturbed.append((view + 0.1 * view.sign() * moved)[u])
+        return info_nce(*perturbed, 0.1)
+
+    squares = sum(x.square().sum() for x in (users[u], items[i], items[j])) / (2 * 2048)
+    contrast = info_nce(side[u], content[u], 0.2) + info_nce(side[n_users + i], content[n_users + i], 0.2)
+    of_users = info_nce(wide[u], side[u], 0.1) + against_noise(side) + against_noise(wide)
+    expected = {
+        "bpr": bpr(users[u], items[i], items[j]),
+        "behaviour": 0.7 * contrast,
+        "users": 0.3 * of_users,
+        "penalty": 0.5 * squares + 0.4 * wide[n_users + i].square().sum() / (2 * 2048),
+        "alignment": 0.9 * ((image.var() - text.var()).abs() + (image.mean() - text.mean()).abs()),
+    }
+    parts = model.loss(*batch)
+    assert parts.keys() == expected.keys()
+    for name, part in parts.items():
+        close(part, expected[name])
+
+
 def test_lgmrec_adds_modalities_and_hypergraphs(data, batch) -> None:
     settings = {"n_hyper_layers": 2, "n_hyperedges": 3, "global_weight": 0.7, "contrast_weight": 0.5}
     model = build("lgmrec", data, regularisation=0.5, **settings)
