@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from recmodels.evaluation.ranking import top_items
+from recmodels.evaluation.ranking import EmbeddingScorer
 
 N_USERS, N_ITEMS, WIDTH, K = 500, 5_000, 8, 7
 
@@ -29,7 +29,8 @@ def test_blocks_and_threads_rank_as_a_full_sort_does(threads: int) -> None:
     excluded = sparse.random_array((N_USERS, N_ITEMS), density=0.3, rng=rng, format="csr")
     asked = rng.permutation(N_USERS)[:400]
 
-    found, scores = top_items(*map(torch.from_numpy, (users, items, asked)), K, excluded=excluded)
+    scorer = EmbeddingScorer(torch.from_numpy(users), torch.from_numpy(items))
+    found, scores = scorer.top_items(torch.from_numpy(asked), K, excluded=excluded)
 
     expected = users @ items.T
     expected[excluded.toarray() != 0] = -np.inf
@@ -43,7 +44,7 @@ def test_blocks_and_threads_rank_as_a_full_sort_does(threads: int) -> None:
 def test_no_gradient_flows_through_a_ranking(threads: int) -> None:
     table = torch.randn(N_ITEMS, WIDTH, requires_grad=True)
 
-    _, scores = top_items(table, table, torch.arange(N_USERS), K)
+    _, scores = EmbeddingScorer(table, table).top_items(torch.arange(N_USERS), K)
 
     assert not scores.requires_grad
 
@@ -53,12 +54,12 @@ def test_an_error_in_a_thread_is_raised(threads: int) -> None:
     table = torch.randn(N_ITEMS, WIDTH)
 
     with pytest.raises(RuntimeError, match="out of range"):
-        top_items(table, table, torch.arange(N_USERS), N_ITEMS + 1)
+        EmbeddingScorer(table, table).top_items(torch.arange(N_USERS), N_ITEMS + 1)
 
 
 def test_nobody_is_ranked_for_nobody() -> None:
     table = torch.randn(N_ITEMS, WIDTH)
 
-    found, scores = top_items(table, table, torch.empty(0, dtype=torch.int64), K)
+    found, scores = EmbeddingScorer(table, table).top_items(torch.empty(0, dtype=torch.int64), K)
 
     assert found.shape == scores.shape == (0, K)

@@ -42,7 +42,7 @@ def recommender(checkerboard, tmp_path_factory) -> Recommender:
 
 def test_the_best_unseen_items_by_score(recommender: Recommender) -> None:
     stored = recommender.checkpoint
-    scores = (stored.user_embeddings @ stored.item_embeddings.T).numpy()
+    scores = (stored.ranker.user_embeddings @ stored.ranker.item_embeddings.T).numpy()
     seen = stored.seen.filter(pl.col("user_id") == 7)["item_id"].to_numpy()
     scores[7, seen] = -np.inf
     found = recommender.recommend([7], 10)
@@ -57,7 +57,7 @@ def test_the_best_unseen_items_by_score(recommender: Recommender) -> None:
 
 def test_seen_items_come_back_on_request(recommender: Recommender) -> None:
     stored = recommender.checkpoint
-    scores = (stored.user_embeddings @ stored.item_embeddings.T)[7]
+    scores = (stored.ranker.user_embeddings @ stored.ranker.item_embeddings.T)[7]
     found = recommender.recommend([7], 5, exclude_seen=False)
     assert found["item_id"].to_list() == scores.topk(5).indices.tolist()
 
@@ -89,7 +89,7 @@ def test_whoever_has_seen_nearly_everything_gets_what_is_left(recommender: Recom
 
 
 def test_similar_items_are_ranked_by_cosine_without_the_item_itself(recommender: Recommender) -> None:
-    vectors = recommender.checkpoint.item_embeddings.numpy()
+    vectors = recommender.checkpoint.ranker.item_embeddings.numpy()
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     found = recommender.similar_items([4, 9], 6)
     for item in (4, 9):
