@@ -108,7 +108,7 @@ class CalibratedRanker(Ranker):
             if not one.strength >= 0:
                 raise InputError(f"strength of {one.name}", expected="at least 0", found=str(one.strength))
         size = (base.n_users, base.n_items)
-        if history.shape != size:
+        if shape_of(history) != size:
             raise InputError("history", expected=f"shape {size}, as the ranking has", found=f"shape {history.shape}")
         self.n_users, self.n_items = size
         self.base = base

@@ -70,7 +70,7 @@ def largest_of_rows(matrix: sparse.csr_array, k: int) -> sparse.csr_array:
     lengths = np.diff(matrix.indptr)
     rows = np.repeat(np.arange(lengths.size), lengths)
     long = np.flatnonzero(lengths[rows] > k)
-    order = long[np.lexsort((matrix.indices[long], -matrix.data[long], rows[long]))]
+    order = long[np.lexsort((matrix.indices[long], np.negative(matrix.data[long]), rows[long]))]
     starts = np.concatenate(([0], np.cumsum(np.where(lengths > k, lengths, 0))))[:-1]
     place = np.arange(order.size) - starts[rows[order]]
     kept = np.ones(matrix.nnz, dtype=bool)

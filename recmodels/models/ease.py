@@ -7,7 +7,7 @@ import psutil
 import torch
 from pydantic import Field
 from scipy import sparse
-from scipy.linalg.lapack import dpotrf, dpotri
+from scipy.linalg import get_lapack_funcs
 from torch import Tensor
 
 from recmodels.errors import InputError
@@ -81,8 +81,9 @@ def ease_weights(train: sparse.csr_array, penalty: float) -> Tensor:
     matrix = (wide.T @ wide).toarray()
     matrix[np.diag_indices(n_items)] += penalty
     # LAPACK works in place on columns; the transpose of a symmetric matrix in rows is itself in columns.
-    factor, failed = dpotrf(matrix.T, lower=1, overwrite_a=1)
-    inverse, singular = dpotri(factor, lower=1, overwrite_c=1)
+    potrf, potri = get_lapack_funcs(("potrf", "potri"), (matrix,))
+    factor, failed = potrf(matrix.T, lower=1, overwrite_a=1)
+    inverse, singular = potri(factor, lower=1, overwrite_c=1)
     if failed or singular:
         raise InputError("penalty of EASE", expected="one large enough to invert the matrix", found=str(penalty))
     # The half that was computed lies above the diagonal of the rows.
