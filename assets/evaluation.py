@@ -24,7 +24,7 @@ from recmodels.reporting.tables import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from recmodels.evaluation.ranking import Ranker
 
 CODE_VERSION = "1"
 GROUP = "evaluation"
@@ -74,7 +74,7 @@ def metrics_assets(model: str) -> dg.AssetsDefinition:
         from recmodels.training.checkpoint import load_checkpoint
 
         stored = load_checkpoint(checkpoint)
-        yield from _evaluated(context, model, stored.user_embeddings, stored.item_embeddings, interactions)
+        yield from _evaluated(context, model, stored.ranker, interactions)
 
     return evaluate_model
 
@@ -93,12 +93,13 @@ def floor_assets(floor: str) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, interactions: pl.DataFrame, users: pl.DataFrame, item_ids: pl.DataFrame
     ) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
         from recmodels.evaluation.floors import popularity_embeddings, random_embeddings
+        from recmodels.evaluation.ranking import EmbeddingScorer
 
         if floor == "popularity":
             embeddings = popularity_embeddings(_pairs(interactions, "train")[1], users.height, item_ids.height)
         else:
             embeddings = random_embeddings(users.height, item_ids.height, seed=seed_of(context.partition_key))
-        yield from _evaluated(context, floor, *embeddings, interactions)
+        yield from _evaluated(context, floor, EmbeddingScorer(*embeddings), interactions)
 
     return evaluate_floor
 
@@ -106,14 +107,13 @@ def floor_assets(floor: str) -> dg.AssetsDefinition:
 def _evaluated(
     context: dg.AssetExecutionContext,
     model: str,
-    user_embeddings: "Tensor",
-    item_embeddings: "Tensor",
+    ranker: "Ranker",
     interactions: pl.DataFrame,
 ) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
     from recmodels.evaluation.evaluator import evaluate
     from recmodels.reporting.charts import recall_by_group
 
-    result = evaluate(user_embeddings, item_embeddings, _pairs(interactions, "train"), _pairs(interactions, "test"))
+    result = evaluate(ranker, _pairs(interactions, "train"), _pairs(interactions, "test"))
     run = {
         "model": pl.lit(model),
         "seed": pl.lit(seed_of(context.partition_key), pl.Int32),

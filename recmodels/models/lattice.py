@@ -7,7 +7,7 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmodels.evaluation.ranking import top_items
+from recmodels.evaluation.ranking import EmbeddingScorer
 from recmodels.graphs.adjacency import Adjacency, BipartiteGraph, k_cos
 from recmodels.graphs.propagation import light_gcn, propagate
 from recmodels.models import base
@@ -124,7 +124,7 @@ class Model(base.Model):
         everything = torch.arange(self.n_items, device=self.device)
         for (_, features), share in zip(self.features.present(), self.shares.softmax(0), strict=True):
             directions = functional.normalize(features.all())
-            nearest, _ = top_items(directions, directions, everything, self.neighbours)
+            nearest, _ = EmbeddingScorer(directions, directions).top_items(everything, self.neighbours)
             gathered = rows(directions, nearest.reshape(-1)).view(*nearest.shape, -1)
             neighbours.append(nearest)
             similarities.append(share * (gathered @ directions[:, :, None]).squeeze(2))

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from recmodels.errors import InputError
-from recmodels.models.config import ModelConfig
+from recmodels.models.config import AnyConfig
 from recmodels.validation import validated
 
 if TYPE_CHECKING:
-    from recmodels.models.base import Model
+    from recmodels.models.base import AnyModel
     from recmodels.training.data import TrainingData
 
 FLOORS = ("popularity", "random")
@@ -41,6 +41,8 @@ class ModelSpec:
         Tables that are read where they have rows.
     reference
         The publication.
+    closed_form
+        Whether it is solved, with a setting that validation chooses, in place of trained in gradient steps.
     """
 
     name: str
@@ -48,6 +50,7 @@ class ModelSpec:
     reference: str
     needs: frozenset[str] = field(default=frozenset())
     optional: frozenset[str] = field(default=frozenset())
+    closed_form: bool = False
 
     @property
     def module(self) -> str:
@@ -65,6 +68,9 @@ def _specs(*specs: ModelSpec) -> dict[str, ModelSpec]:
 
 
 MODELS: dict[str, ModelSpec] = _specs(
+    ModelSpec("itemknn", "ItemKNN", "Deshpande and Karypis, ACM TOIS 2004", closed_form=True),
+    ModelSpec("userknn", "UserKNN", "Sarwar et al., ACM EC 2000", closed_form=True),
+    ModelSpec("ease", "EASE", "Steck, WWW 2019", closed_form=True),
     ModelSpec("bpr", "BPR", "Rendle et al., UAI 2009"),
     ModelSpec("lightgcn", "LightGCN", "He et al., SIGIR 2020"),
     ModelSpec("layergcn", "LayerGCN", "Zhou et al., ICDE 2023"),
@@ -145,7 +151,7 @@ def model_spec(name: str) -> ModelSpec:
     return MODELS[name]
 
 
-def resolve_config(name: str, *overrides: Mapping[str, Any], dataset: str | None = None) -> ModelConfig:
+def resolve_config(name: str, *overrides: Mapping[str, Any], dataset: str | None = None) -> AnyConfig:
     """
     Return the configuration of a model: its defaults, then the published values of the data set, then the overrides.
 
@@ -171,7 +177,7 @@ def resolve_config(name: str, *overrides: Mapping[str, Any], dataset: str | None
     return validated(config_class, merged, f"configuration of {name}")
 
 
-def build_model(name: str, config: ModelConfig, data: "TrainingData", seed: int) -> "Model":
+def build_model(name: str, config: AnyConfig, data: "TrainingData", seed: int) -> "AnyModel":
     """
     Construct a model with parameters drawn from a generator with this seed, on its configured device.
 
@@ -187,7 +193,7 @@ def build_model(name: str, config: ModelConfig, data: "TrainingData", seed: int)
         raise InputError(
             f"configuration of {name}", expected=config_class.__qualname__, found=type(config).__qualname__
         )
-    model: Model = _class(name, "Model")(config, data, torch.Generator().manual_seed(seed))
+    model: AnyModel = _class(name, "Model")(config, data, torch.Generator().manual_seed(seed))
     return model.to(model.device)
 
 

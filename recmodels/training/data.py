@@ -124,13 +124,16 @@ def training_data(
 
     Test rows of `interactions` (schema `INTERACTIONS`) are left out here and reach no model. An embedding or neighbour
     table without rows counts as an absent modality; an augmentation without rows is one that added nothing. Of a pair
-    with several rows the newest one's time counts; where a training row has none, no pair has.
+    with several rows the newest one's time counts; where a training row has none, or the table no such column, no pair
+    has.
 
     Raises
     ------
     InputError
         If ids are out of range, an embedding table does not hold every id in order, or a value is not finite.
     """
+    if "timestamp" not in interactions.columns:
+        interactions = interactions.with_columns(timestamp=pl.lit(None, pl.Int64))
     train = interactions.filter(pl.col("split") == "train").group_by("user_id", "item_id").agg(pl.max("timestamp"))
     train = train.sort("user_id", "item_id")
     valid = interactions.filter(pl.col("split") == "valid").select("user_id", "item_id").sort("user_id", "item_id")

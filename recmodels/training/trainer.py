@@ -1,4 +1,4 @@
-"""The training loop that every model shares: sampled epochs, early stopping, exact resumption."""
+"""How every model is trained: sampled epochs with early stopping and exact resumption, or solved in closed form."""
 
 import math
 import time
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from recmodels.errors import InputError, PermanentFailure
 from recmodels.evaluation.evaluator import recall_at
+from recmodels.evaluation.ranking import Ranker
 from recmodels.graphs.matrices import interaction_matrix
-from recmodels.models.base import Model
+from recmodels.models.base import AnyModel, ClosedFormModel, Model
 from recmodels.training import state as training_state
 from recmodels.training.config import TrainingConfig
 from recmodels.training.data import TrainingData
@@ -29,14 +30,14 @@ VALIDATION_K = 20
 @dataclass(frozen=True)
 class EpochRecord:
     """
-    What happened in one epoch.
+    What happened in one epoch; for a model in closed form, with one choice of its settings.
 
     Attributes
     ----------
     epoch
         Counted from 0.
     loss
-        Mean over the batches; `parts` holds the weighted parts whose sum it is.
+        Mean over the batches; `parts` holds the weighted parts whose sum it is. NaN for a model in closed form.
     valid_recall
         Recall@20 on the validation pairs, after the epoch.
     best_epoch
@@ -66,24 +67,24 @@ class FitResult:
     ----------
     history
         One row an epoch: epoch, loss, ``loss_<part>`` columns, valid_recall, learning_rate, training_seconds, seconds.
+        Of a model in closed form, one row a choice that was tried: its settings in place of loss and learning rate.
     best_epoch, best_valid_recall
         The epoch whose parameters were kept, and its Recall@20 on the validation pairs.
     stopped_early
         Whether the patience ended before the epochs did.
-    user_embeddings, item_embeddings
-        (n_users, d) and (n_items, d) float32 on the CPU: the final embeddings of the best epoch.
+    ranker
+        The final ranking of the best epoch, on the CPU.
     """
 
     history: pl.DataFrame
     best_epoch: int
     best_valid_recall: float
     stopped_early: bool
-    user_embeddings: Tensor
-    item_embeddings: Tensor
+    ranker: Ranker
 
 
 def fit(
-    model: Model,
+    model: AnyModel,
     data: TrainingData,
     *,
     seed: int,
@@ -92,6 +93,8 @@ def fit(
 ) -> FitResult:
     """
     Train a model until its validation Recall@20 stops rising; it is left with the parameters of its best epoch.
+
+    A model in closed form is solved with each choice of its settings, and left with that of the best Recall@20.
 
     Parameters
     ----------
@@ -106,6 +109,7 @@ def fit(
     state_directory
         Where to keep what is needed to go on after a crash. If it holds a state of the same training, that training
         continues as if it had never stopped. The last state stays there; `recmodels.training.state.discard` removes it.
+        A model in closed form keeps none.
 
     Raises
     ------
@@ -116,12 +120,65 @@ def fit(
     """
     if data.valid_users.size == 0:
         raise InputError("validation pairs", expected="at least one, to stop training by", found="none")
+    if isinstance(model, ClosedFormModel):
+        return _solve(model, data, on_epoch)
+    if not isinstance(model, Model):
+        raise TypeError(f"a model is trained in steps or in closed form, not {type(model).__name__}")
+    return _train(model, data, seed, on_epoch, state_directory)
+
+
+def _solve(model: ClosedFormModel, data: TrainingData, on_epoch: Iterable[Callable[[EpochRecord], None]]) -> FitResult:
+    """Try each choice of the settings in turn; of equally good ones the first is kept."""
+    train_matrix, valid_matrix = _matrices(data)
+    callbacks = list(on_epoch)
+    history: list[dict[str, float | int]] = []
+    best_epoch, best_recall = 0, -math.inf
+    for epoch, values in enumerate(model.choices):
+        started = time.perf_counter()
+        model.choose(values)
+        ranker = model.ranker()
+        training_seconds = time.perf_counter() - started
+        valid_recall = recall_at(ranker, train_matrix, valid_matrix, VALIDATION_K)
+        # The next solution is made when this one is gone: it may be most of the memory.
+        del ranker
+        if valid_recall > best_recall:
+            best_epoch, best_recall = epoch, valid_recall
+        seconds = time.perf_counter() - started
+        history.append(
+            {
+                "epoch": epoch,
+                **dict(zip(model.settings, values, strict=True)),
+                "valid_recall": valid_recall,
+                "training_seconds": training_seconds,
+                "seconds": seconds,
+            }
+        )
+        record = EpochRecord(epoch, math.nan, {}, valid_recall, best_epoch, math.nan, training_seconds, seconds)
+        for callback in callbacks:
+            callback(record)
+    model.choose(model.choices[best_epoch])
+    return FitResult(
+        history=pl.DataFrame(history),
+        best_epoch=best_epoch,
+        best_valid_recall=best_recall,
+        stopped_early=False,
+        ranker=model.ranker(),
+    )
+
+
+def _train(
+    model: Model,
+    data: TrainingData,
+    seed: int,
+    on_epoch: Iterable[Callable[[EpochRecord], None]],
+    state_directory: Path | None,
+) -> FitResult:
+    """Train in gradient steps."""
     config = model.config.training
     device = model.device
     users, positives = _training_pairs(data, config, device)
     sampler = _sampler(model, data, config)
-    train_matrix = interaction_matrix(*data.train_pairs, data.n_users, data.n_items)
-    valid_matrix = interaction_matrix(data.valid_users, data.valid_items, data.n_users, data.n_items)
+    train_matrix, valid_matrix = _matrices(data)
     optimiser = torch.optim.Adam(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
@@ -137,7 +194,7 @@ def fit(
         started = time.perf_counter()
         learning_rate, parts = loop.run_epoch(epoch, users, positives, sampler)
         training_seconds = time.perf_counter() - started
-        valid_recall = recall_at(*final_embeddings(model), train_matrix, valid_matrix, VALIDATION_K)
+        valid_recall = recall_at(model.ranker(), train_matrix, valid_matrix, VALIDATION_K)
         progress.observe(valid_recall, model)
         record = EpochRecord(
             epoch=epoch,
@@ -156,23 +213,19 @@ def fit(
             callback(record)
 
     model.load_state_dict(progress.best_parameters)
-    user_embeddings, item_embeddings = final_embeddings(model)
     return FitResult(
         history=pl.DataFrame(progress.history),
         best_epoch=progress.best_epoch,
         best_valid_recall=progress.best_value,
         stopped_early=progress.stale > config.patience,
-        user_embeddings=user_embeddings.cpu().contiguous(),
-        item_embeddings=item_embeddings.cpu().contiguous(),
+        ranker=model.ranker().cpu(),
     )
 
 
-def final_embeddings(model: Model) -> tuple[Tensor, Tensor]:
-    """Return the user and item embeddings of a model in evaluation mode, float32, detached from its parameters."""
-    model.eval()
-    with torch.no_grad():
-        users, items = model.propagate()
-    return users.detach().float(), items.detach().float()
+def _matrices(data: TrainingData) -> tuple[Any, Any]:
+    """Return the training and the validation pairs as matrices."""
+    size = (data.n_users, data.n_items)
+    return interaction_matrix(*data.train_pairs, *size), interaction_matrix(data.valid_users, data.valid_items, *size)
 
 
 class _Loop:

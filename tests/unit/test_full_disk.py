@@ -119,7 +119,7 @@ def test_a_training_that_finds_no_room_goes_on_from_its_last_state(
     epochs: list[int] = []
     resumed = _train(checkerboard, folders["checkpoint"], folders["state"], lambda record: epochs.append(record.epoch))
     assert len(epochs) < 4
-    assert resumed.user_embeddings.equal(undisturbed.user_embeddings)
+    assert resumed.ranker.user_embeddings.equal(undisturbed.ranker.user_embeddings)
     figures = ["epoch", "loss", "valid_recall"]
     assert resumed.history.select(figures).equals(undisturbed.history.select(figures))
 
