@@ -85,6 +85,8 @@ class CalibratedRanker(Ranker):
         Length of C; at most n_items of it are used.
     normalisation
         Whether the mean and deviation of the supports are those over C or over all items.
+    relative
+        Whether strengths are relative to the base scores' deviation; if not, its place in the formula is taken by 1.
 
     Raises
     ------
@@ -101,6 +103,8 @@ class CalibratedRanker(Ranker):
         evidence: Sequence[Evidence],
         shortlist: int,
         normalisation: Normalisation = "shortlist",
+        *,
+        relative: bool = True,
     ) -> None:
         if shortlist < 1:
             raise InputError("shortlist", expected="at least 1 item", found=str(shortlist))
@@ -116,6 +120,7 @@ class CalibratedRanker(Ranker):
         self.evidence = tuple(evidence)
         self.shortlist = shortlist
         self.normalisation: Normalisation = normalisation
+        self.relative = relative
 
     @property
     def item_vectors(self) -> Tensor | None:
@@ -133,7 +138,7 @@ class CalibratedRanker(Ranker):
             for one in self.evidence
             if one.strength
         ]
-        new, order = reordered(base, moved)
+        new, order = reordered(base, moved, relative=self.relative)
         scores[:, :length], items[:, :length] = new, listed.gather(1, order)
         return items[:, :k], scores[:, :k]
 
@@ -210,6 +215,7 @@ class CalibratedRanker(Ranker):
             "evidence": [{"name": one.name, "strength": one.strength} for one in self.evidence],
             "shortlist": self.shortlist,
             "normalisation": self.normalisation,
+            "relative": self.relative,
         }
 
     @classmethod
@@ -229,11 +235,13 @@ class CalibratedRanker(Ranker):
             ],
             settings["shortlist"],
             settings["normalisation"],
+            relative=settings.get("relative", True),
         )
 
     def cpu(self) -> "CalibratedRanker":
         """Return it with the tensors of the base ranking on the CPU."""
-        return CalibratedRanker(self.base.cpu(), self.history, self.evidence, self.shortlist, self.normalisation)
+        parts = (self.base.cpu(), self.history, self.evidence, self.shortlist, self.normalisation)
+        return CalibratedRanker(*parts, relative=self.relative)
 
 
 def restored_ranker(kind: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Ranker:
@@ -299,7 +307,9 @@ def standardised(support: Tensor, moments: tuple[Tensor, Tensor] | None, base: T
     return torch.where(differ, (support - mean) / deviation, 0).float()
 
 
-def reordered(base: Tensor, evidence: Sequence[tuple[float, Tensor]]) -> tuple[Tensor, Tensor]:
+def reordered(
+    base: Tensor, evidence: Sequence[tuple[float, Tensor]], *, relative: bool = True
+) -> tuple[Tensor, Tensor]:
     """
     Return the new scores of shortlists, best first, and where in the shortlist each of them stood.
 
@@ -309,10 +319,12 @@ def reordered(base: Tensor, evidence: Sequence[tuple[float, Tensor]]) -> tuple[T
         (n, length) base scores, best first.
     evidence
         Strengths and standardised supports, each (n, length).
+    relative
+        See `CalibratedRanker`.
     """
     scores = base
     if evidence:
-        _, spread = _moments(base, base.isfinite())
+        spread = _moments(base, base.isfinite())[1] if relative else 1.0
         scores = base + spread * sum(strength * support for strength, support in evidence)
     # Stable: where nothing moves, items of equal scores stay as they stood.
     return scores.sort(dim=1, descending=True, stable=True)

@@ -133,6 +133,13 @@ MODELS: dict[str, ModelSpec] = _specs(
         needs=frozenset({_TEXT, _TEXT_KNN}),
         optional=frozenset({_IMAGE, _IMAGE_KNN}),
     ),
+    ModelSpec(
+        "bridge",
+        "BRIDGE",
+        "Li et al., CIKM 2026",
+        needs=frozenset({_TEXT, _TEXT_KNN}),
+        optional=frozenset({_IMAGE, _IMAGE_KNN}),
+    ),
 )
 """Every model, in the order of the tables."""
 

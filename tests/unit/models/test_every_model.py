@@ -211,7 +211,7 @@ def test_the_sampled_softmax_solves_the_checkerboard_too(name: str, checkerboard
     assert test.value("recall", 18) > 0.9
 
 
-@pytest.mark.parametrize("name", ["lattice", "bm3", "freedom", "mgcn", "gume", "blast", "timemm"])
+@pytest.mark.parametrize("name", ["lattice", "bm3", "freedom", "mgcn", "gume", "blast", "timemm", "bridge"])
 def test_features_are_trained_where_asked_for(name: str, data: TrainingData) -> None:
     config = resolve_config(name, {**overrides(name, epochs=2), "trainable_features": True})
     model = build_model(name, config, data, 0)

@@ -17,7 +17,7 @@ from recmodels.training.data import TrainingData
 WIDTH = 8
 UNIFORM = np.full(WIDTH, 1 / WIDTH)
 K = 4
-WITHOUT_RANKING = {"slmrec", "bm3", "timemm"}
+WITHOUT_RANKING = {"slmrec", "bm3", "timemm", "bridge"}
 
 
 @pytest.fixture(scope="module")
@@ -580,6 +580,103 @@ def test_timemm_mixes_filters_of_several_time_scales(data, batch) -> None:
     assert parts.keys() == expected.keys()
     for name, part in parts.items():
         close(part, expected[name])
+
+
+def co_user_support(r: np.ndarray) -> np.ndarray:
+    """How much every user's items speak for every item, from the dense 0/1 matrix of training pairs."""
+    sizes = r.sum(axis=0)
+    cosines = r.T @ r / np.sqrt(np.outer(sizes, sizes))
+    np.fill_diagonal(cosines, 0)
+    return r @ cosines / np.sqrt(r.sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("evidence", ["leave_one_out", "published"])
+def test_bridge_adds_co_user_evidence_to_its_best_items(data, batch, evidence: str) -> None:
+    weights = {"strength": 0.6, "shortlist": 30, "base_weight": 0.3, "bottleneck_weight": 0.5, "frequency_weight": 0.7}
+    model = build("bridge", data, neighbours=K, evidence=evidence, **weights)
+    n_users = data.n_users
+    a = normalised_adjacency(data)
+    with torch.no_grad():
+        for fusion in (model.fuse_users, model.fuse_items):
+            fusion.weights.copy_(torch.tensor([1.0, 0.2, -0.5]))
+
+    def parts(x: Tensor) -> list[Tensor]:
+        u, s, v = torch.linalg.svd(x, full_matrices=False)
+        return [u[:, run] * s[run] @ v[run] for run in (slice(0, 3), slice(3, 6), slice(6, 8))]
+
+    inputs = channels_of(model, data)
+    filtered = [x + a @ x + a @ a @ x for x in inputs.values()]
+    users = [model.user_weights[:, [n]] * x[:n_users] for n, x in enumerate(filtered)]
+    items = [x[n_users:] for x in filtered]
+    s = item_neighbours(data)
+    residuals = {"users": model.channels.users.split(WIDTH, dim=1), "items": [s @ x for x in items]}
+    bands, fused, gates = {}, {}, {}
+    for side, nodes, fusion in (("users", users, model.fuse_users), ("items", items, model.fuse_items)):
+        pieces = [
+            [p + q for p, q in zip(parts(x), parts(h), strict=True)]
+            for x, h in zip(nodes, residuals[side], strict=True)
+        ]
+        bands[side] = [torch.cat([channel[m] for channel in pieces], dim=1) for m in range(3)]
+        z = torch.cat(nodes, dim=1)
+        gates[side] = 1 + 0.5 * torch.sigmoid(z @ fusion.gate.weight.T + fusion.gate.bias)
+        omega = torch.sigmoid(fusion.weights)
+        fused[side] = sum(omega[m] * gates[side][:, [m]] * bands[side][m] for m in range(3))
+    for found, reference in zip(model.propagate(), fused.values(), strict=True):
+        close(found, reference)
+
+    u, i, j = batch
+    r = np.zeros((n_users, data.n_items))
+    r[data.train_users, data.train_items] = 1
+    # As when training: a negative is no training pair.
+    j = torch.where(torch.from_numpy(r)[u, j] > 0, (j + 1) % data.n_items, j)
+    assert not r[u.numpy(), j.numpy()].any()
+    scores = fused["users"] @ fused["items"].T
+    listed = torch.zeros_like(scores, dtype=torch.bool).scatter(1, scores.topk(30, dim=1).indices, True)
+    raw = co_user_support(r)
+    support_mean, support_std = raw.mean(axis=1), raw.std(axis=1)
+    everywhere = (raw - support_mean[:, None]) / support_std[:, None]
+    of_positives = []
+    for user, item in zip(u.tolist(), i.tolist(), strict=True):
+        if evidence == "published":
+            of_positives.append(everywhere[user, item])
+            continue
+        others = r.copy()
+        others[user, item] = 0
+        own = co_user_support(others)[user, item]
+        of_positives.append((own - support_mean[user]) / support_std[user])
+    liked = torch.tensor(of_positives).float() * listed[u, i]
+    other = torch.from_numpy(everywhere[u.numpy(), j.numpy()]).float() * listed[u, j]
+    assert 0 < listed[u, i].float().mean() < 1
+    margins = scores[u, i] - scores[u, j]
+
+    def log_loss(x: Tensor) -> Tensor:
+        return -torch.log(torch.sigmoid(x)).mean()
+
+    def likeness(side: str, ids: Tensor) -> Tensor:
+        pairs = [(0, 1), (0, 2), (1, 2)]
+        x = bands[side]
+        return sum(functional.cosine_similarity(x[m][ids], x[n][ids]).square().mean() for m, n in pairs) / 3
+
+    excess = [torch.relu(gate - 1) for gate in gates.values()]
+    bottleneck = sum((d.norm(dim=1) ** 2 + d.norm(dim=1) * d.sum(dim=1)).mean() for d in excess)
+    contrast = sum(info_nce(bands["users"][m][u], bands["items"][m][i], 1.0) for m in (1, 2)) / 2
+    expected = {
+        "bpr": log_loss(margins + 0.6 * (liked - other)),
+        "base": 0.3 * log_loss(margins),
+        "bottleneck": 0.5 * bottleneck,
+        "frequency": 0.7 * (likeness("users", u) + likeness("items", i) + contrast),
+    }
+    found = model.loss(u, i, j)
+    assert found.keys() == expected.keys()
+    for name, part in found.items():
+        close(part, expected[name])
+
+    # The final ranking: evidence within the best 30, the others behind them.
+    ranked, best = model.ranker().top_items(torch.arange(n_users), data.n_items)
+    final = torch.where(listed, scores + 0.6 * torch.from_numpy(everywhere).float(), scores)
+    close(best, final.gather(1, ranked))
+    assert torch.equal(ranked[:, :30].sort().values, scores.topk(30, dim=1).indices.sort().values)
+    assert (best[:, :29] >= best[:, 1:30]).all()
 
 
 @pytest.mark.parametrize("cmcl", ["aligned", "released"])
