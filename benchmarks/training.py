@@ -63,6 +63,7 @@ def problem(name: str) -> tuple[TrainingData, tuple[np.ndarray, np.ndarray]]:
         user_knn=random_neighbours(n_users, rng),
         added_users=rng.integers(n_users, size=n_train // 10),
         added_items=rng.integers(n_items, size=n_train // 10),
+        train_times=rng.integers(10**8, size=pairs.filter(pl.col("x_label") == 0).height),
     )
     return data, split(2)
 

@@ -64,12 +64,12 @@ class Config(ModelConfig):
 class Model(base.Model):
     """Channels over the user-item graph, split into gated bands; the ranking adds evidence to the best items."""
 
+    config: Config
     pairwise = False
 
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, generator)
         features, tables = base.require_item_features_and_knn(data, "bridge")
-        self.settings = config
         sizes = (data.n_users, data.n_items, config.embedding_size)
         self.channels = Channels(features, *sizes, generator, trainable=config.trainable_features)
         n_channels = len(self.channels.names)
@@ -93,15 +93,15 @@ class Model(base.Model):
 
     def ranker(self) -> CalibratedRanker:
         """Return the ranking by the base scores, with the evidence added to the best items."""
-        evidence = Evidence("co_users", self.support.weights, self.settings.strength)
-        length = min(self.settings.shortlist, self.n_items)
+        evidence = Evidence("co_users", self.support.weights, self.config.strength)
+        length = min(self.config.shortlist, self.n_items)
         return CalibratedRanker(super().ranker(), self.history, [evidence], length, "row", relative=False)
 
     def loss(
         self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Return the ranking losses with and without evidence, the bottleneck and the frequency loss."""
-        settings = self.settings
+        config = self.config
         (all_users, all_items), (user_side, item_side) = self._fused()
         user = rows(all_users, users)
         positive, negative = rows(all_items, torch.cat([positives, negatives])).split([len(positives), len(negatives)])
@@ -111,18 +111,18 @@ class Model(base.Model):
         )
         user_bands = [rows(band, users) for band in user_side.bands]
         item_bands = [rows(band, positives) for band in item_side.bands]
-        higher = range(settings.n_bands // 2, settings.n_bands)
+        higher = range(config.n_bands // 2, config.n_bands)
         contrast = torch.stack([info_nce(user_bands[m], item_bands[m], 1.0) for m in higher]).mean()
         frequency = _likeness(user_bands) + _likeness(item_bands) + contrast
         return {
-            "bpr": bpr_loss(margins + settings.strength * (liked - other)),
-            "base": settings.base_weight * bpr_loss(margins),
-            "bottleneck": settings.bottleneck_weight * (_bottleneck(user_side.gates) + _bottleneck(item_side.gates)),
-            "frequency": settings.frequency_weight * frequency,
+            "bpr": bpr_loss(margins + config.strength * (liked - other)),
+            "base": config.base_weight * bpr_loss(margins),
+            "bottleneck": config.bottleneck_weight * (_bottleneck(user_side.gates) + _bottleneck(item_side.gates)),
+            "frequency": config.frequency_weight * frequency,
         }
 
     def _fused(self) -> tuple[tuple[Tensor, Tensor], tuple["_Side", "_Side"]]:
-        n_layers, by_channel = self.settings.n_layers, self.channels.by_channel
+        n_layers, by_channel = self.config.n_layers, self.channels.by_channel
         nodes = (n_layers + 1) * light_gcn(self.adjacency, self.channels(), n_layers)
         users, items = nodes.split([self.n_users, self.n_items])
         users = (self.user_weights[:, :, None] * by_channel(users)).flatten(1)
@@ -142,13 +142,13 @@ class Model(base.Model):
         return [first + second for first, second in zip(*of_each, strict=True)]
 
     def _split(self, channel: Tensor) -> list[Tensor]:
-        return spectral_bands(channel, self.settings.n_bands)
+        return spectral_bands(channel, self.config.n_bands)
 
     @torch.no_grad()
     def _evidence(self, scorer: EmbeddingScorer, users: Tensor, *items: Tensor) -> list[Tensor]:
         """Return the evidence of pairs, 0 where the item is not among the user's best by the base score, (batch,)."""
-        best, _ = scorer.top_items(users, min(self.settings.shortlist, self.n_items))
-        alone = self.settings.evidence == "leave_one_out"
+        best, _ = scorer.top_items(users, min(self.config.shortlist, self.n_items))
+        alone = self.config.evidence == "leave_one_out"
         evidence: list[Tensor] = []
         for ids in items:
             support = self.support.of_pairs(users.cpu().numpy(), ids.cpu().numpy(), without_itself=alone)

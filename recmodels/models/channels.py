@@ -65,7 +65,7 @@ class Channels(nn.Module):
 
     def forward(self) -> Tensor:
         """Return users and items, (n_users + n_items, n_channels * width)."""
-        items = [self.ids]
+        items: list[Tensor] = [self.ids]
         for modality, features in self.features.present():
             items.append(self.outputs[modality](functional.leaky_relu(features.all())))
         nodes = torch.cat([self.users, torch.cat(items, dim=1).float()])

@@ -79,9 +79,10 @@ class Config(ModelConfig):
 class Model(base.Model):
     """IDs over the user-item graph with edges between like items, plus what the modalities share and hold alone."""
 
+    config: Config
+
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, generator)
-        self.settings = config
         if config.purify:
             features, tables = base.require_item_features_and_knn(data, "gume")
         else:
@@ -117,7 +118,7 @@ class Model(base.Model):
     def propagate(self) -> tuple[Tensor, Tensor]:
         """Return the sum of the IDs' embeddings and of the integrated modalities."""
         explicit = self._explicit()
-        content = light_gcn(self.adjacency, self.nodes, self.settings.n_ui_layers)
+        content = light_gcn(self.adjacency, self.nodes, self.config.n_ui_layers)
         users, items = (content + self._integrated(explicit, content)).split([self.n_users, self.n_items])
         return users, items
 
@@ -125,7 +126,7 @@ class Model(base.Model):
         self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Return the ranking loss, the contrasts, the modalities' distance and the penalties."""
-        settings, batch_size = self.settings, self.settings.training.batch_size
+        config, batch_size = self.config, self.config.training.batch_size
         explicit = self._explicit()
         content, extended = self._extended(explicit)
         side = self._integrated(explicit, content)
@@ -135,34 +136,36 @@ class Model(base.Model):
         user_side, item_side, _ = rows(side, batch).split(sizes)
         user_content, item_content, _ = rows(content, batch).split(sizes)
         user_extended, item_extended = rows(extended, batch[: len(users) + len(positives)]).chunk(2)
-        behaviour = info_nce(user_side, user_content, settings.behaviour_temperature) + info_nce(
-            item_side, item_content, settings.behaviour_temperature
+        behaviour = info_nce(user_side, user_content, config.behaviour_temperature) + info_nce(
+            item_side, item_content, config.behaviour_temperature
         )
-        of_users = info_nce(user_extended, user_side, settings.user_temperature)
+        of_users = info_nce(user_extended, user_side, config.user_temperature)
         for view in (side, extended):
             of_users = of_users + self._noise_contrast(view, users)
         parts = {
-            settings.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
-            "behaviour": settings.behaviour_weight * behaviour,
-            "users": settings.user_weight * of_users,
-            "penalty": settings.regularisation * squared_penalty(user, positive, negative, batch_size=batch_size)
-            + settings.extended_regularisation * squared_penalty(item_extended, batch_size=batch_size),
+            config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
+            "behaviour": config.behaviour_weight * behaviour,
+            "users": config.user_weight * of_users,
+            "penalty": config.regularisation * squared_penalty(user, positive, negative, batch_size=batch_size)
+            + config.extended_regularisation * squared_penalty(item_extended, batch_size=batch_size),
         }
         if len(explicit) == 2:
             first, second = explicit.values()
             distance = (first.var() - second.var()).abs() + (first.mean() - second.mean()).abs()
-            parts["alignment"] = settings.alignment_weight * distance
+            parts["alignment"] = config.alignment_weight * distance
         return parts
 
     def _explicit(self) -> dict[str, Tensor]:
         """Return each modality's embeddings over its item graph, users from their items, (n_users + n_items, width)."""
         ids = self.nodes[self.n_users :]
+        purified = {
+            modality: ids * torch.sigmoid(self.gates[modality](features.all()))
+            for modality, features in self.features.present()
+        }
         views: dict[str, Tensor] = {}
         for modality in self.modalities:
-            items = ids
-            if modality in self.features:
-                items = ids * torch.sigmoid(self.gates[modality](self.features[modality].all()))
-            for _ in range(self.settings.n_ii_layers):
+            items = purified.get(modality, ids)
+            for _ in range(self.config.n_ii_layers):
                 items = propagate(self.item_graphs[modality], items)
             views[modality] = torch.cat([propagate(self.user_item, items), items])
         return views
@@ -170,7 +173,7 @@ class Model(base.Model):
     def _extended(self, explicit: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the convolution of the IDs, and the mean of those of the modalities, in one product."""
         layers = [self.nodes, *(torch.cat([self.users[m], view[self.n_users :]]) for m, view in explicit.items())]
-        convolved = light_gcn(self.adjacency, torch.cat(layers, dim=1), self.settings.n_ui_layers)
+        convolved = light_gcn(self.adjacency, torch.cat(layers, dim=1), self.config.n_ui_layers)
         content, *modalities = convolved.chunk(len(layers), dim=1)
         return content, torch.stack(modalities).mean(dim=0)
 
@@ -185,9 +188,9 @@ class Model(base.Model):
         """Return the contrast of users with themselves, both perturbed; a user that is twice in a batch is so alike."""
         present, place = torch.unique(users, return_inverse=True)
         embeddings = rows(view, present)
-        perturbed: list[Tensor] = []
-        for _ in range(2):
+
+        def perturbed() -> Tensor:
             noise = torch.rand(embeddings.shape, generator=self.generator, device=embeddings.device)
-            moved = embeddings + _NOISE * embeddings.sign() * functional.normalize(noise)
-            perturbed.append(rows(moved, place))
-        return info_nce(*perturbed, self.settings.user_temperature)
+            return rows(embeddings + _NOISE * embeddings.sign() * functional.normalize(noise), place)
+
+        return info_nce(perturbed(), perturbed(), self.config.user_temperature)

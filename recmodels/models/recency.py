@@ -31,7 +31,7 @@ def kernel_weights(ages: Ids, scale: float, kernel: Kernel) -> Floats:
     if kernel == "constant":
         return np.ones(ages.shape)
     weights = (1.0 + ages) ** (-1 / scale) if kernel == "power" else 1 / (1 + ages / scale)
-    return np.clip(weights, _LEAST_WEIGHT, 1.0)
+    return np.clip(weights, _LEAST_WEIGHT, 1.0).astype(np.float64)
 
 
 def user_states(users: Ids, times: Ids, n_users: int) -> Floats:

@@ -84,9 +84,10 @@ class Model(base.Model):
     The propagated IDs stand in for a modality that is absent.
     """
 
+    config: Config
+
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, generator)
-        self.settings = config
         features = base.require_item_features(data, "recgoat")
         width = config.embedding_size
         if width % config.n_heads:
@@ -127,21 +128,21 @@ class Model(base.Model):
         self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Return the ranking loss, the penalty on the IDs, and the contrasts of users with items and of views."""
-        settings = self.settings
+        config = self.config
         all_users, views = self._views()
-        if settings.plan_refresh == "batch" or not self.plans:
+        if config.plan_refresh == "batch" or not self.plans:
             self.plans = {modality: self._plan(views, modality) for modality in self.maps}
         user, items = rows(all_users, users), torch.cat([positives, negatives])
         sizes = [len(positives), len(negatives)]
         positive, negative = rows(self._fused(views, self.plans), items).split(sizes)
         batch = torch.cat([users, items + self.n_users])
-        between = info_nce(user, positive, settings.temperature)
+        between = info_nce(user, positive, config.temperature)
         return {
             self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
-            "penalty": settings.regularisation * rows(self.nodes, batch).square().sum() / len(users),
-            "contrast": settings.contrast_weight * (1 - settings.modality_share) * between,
-            "modalities": settings.contrast_weight
-            * settings.modality_share
+            "penalty": config.regularisation * rows(self.nodes, batch).square().sum() / len(users),
+            "contrast": config.contrast_weight * (1 - config.modality_share) * between,
+            "modalities": config.contrast_weight
+            * config.modality_share
             * self._modality_contrast(views, positives, negatives),
         }
 
@@ -151,7 +152,7 @@ class Model(base.Model):
         if self.profiles is not None and self.profile_attention is None:
             users, items = nodes.split([self.n_users, self.n_items])
             nodes = torch.cat([users + self.profiles.all(), items])
-        users, ids = light_gcn(self.adjacency, nodes, self.settings.n_ui_layers).split([self.n_users, self.n_items])
+        users, ids = light_gcn(self.adjacency, nodes, self.config.n_ui_layers).split([self.n_users, self.n_items])
         if self.profiles is not None and self.profile_attention is not None:
             users = users + self._attended(self.profiles.all(), self.profile_attention)
         views = {"id": ids, **dict.fromkeys(_SHARES, ids)}
@@ -173,35 +174,35 @@ class Model(base.Model):
 
     @torch.no_grad()
     def _plan(self, views: dict[str, Tensor], modality: str) -> Tensor:
-        return transport_plan(column_cost(views[modality], views["id"]), self.settings.oat)
+        return transport_plan(column_cost(views[modality], views["id"]), self.config.oat)
 
     def _modality_contrast(self, views: dict[str, Tensor], *items: Tensor) -> Tensor:
         names = list(views)
         losses = [
-            info_nce(rows(views[first], part), rows(views[second], part), self.settings.temperature)
+            info_nce(rows(views[first], part), rows(views[second], part), self.config.temperature)
             for part in items
             for n, first in enumerate(names)
             for second in names[n + 1 :]
         ]
         mean = torch.stack(losses).mean()
-        return mean if self.settings.cmcl == "aligned" else 1 - mean
+        return mean if self.config.cmcl == "aligned" else 1 - mean
 
     @property
     def _rate(self) -> float:
-        return self.settings.dropout if self.training else 0.0
+        return self.config.dropout if self.training else 0.0
 
     def _attention(self, matrix: FeatureMatrix, generator: torch.Generator) -> nn.ModuleList:
-        settings = self.settings
-        graph = _neighbour_graph(matrix, settings.neighbours).to(self.device)
+        config = self.config
+        graph = _neighbour_graph(matrix, config.neighbours).to(self.device)
         return nn.ModuleList(
-            GraphAttention(graph, settings.embedding_size, settings.n_heads, settings.dropout, generator)
-            for _ in range(settings.n_attention_layers)
+            GraphAttention(graph, config.embedding_size, config.n_heads, config.dropout, generator)
+            for _ in range(config.n_attention_layers)
         )
 
     def _user_branch(
         self, data: TrainingData, generator: torch.Generator
     ) -> tuple[Features | None, nn.ModuleList | None]:
-        branch = self.settings.user_branch
+        branch = self.config.user_branch
         if branch == "none":
             return None, None
         if data.user_features is None:
@@ -211,7 +212,7 @@ class Model(base.Model):
                 found="none",
                 action="Set user_branch to none to do without.",
             )
-        profiles = Features(data.user_features, self.settings.embedding_size, generator)
+        profiles = Features(data.user_features, self.config.embedding_size, generator)
         return profiles, self._attention(data.user_features, generator) if branch == "attention" else None
 
 

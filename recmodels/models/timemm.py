@@ -73,6 +73,7 @@ class Config(ModelConfig):
 class Model(base.Model):
     """IDs and modalities as channels, each filtered at several time scales; users weigh the channels."""
 
+    config: Config
     pairwise = False
 
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
@@ -85,7 +86,6 @@ class Model(base.Model):
                 action="Use a data set whose interactions have timestamps.",
             )
         features, tables = base.require_item_features_and_knn(data, "timemm")
-        self.settings = config
         sizes = (data.n_users, data.n_items, config.embedding_size)
         self.channels = Channels(features, *sizes, generator, trainable=config.trainable_features)
         names, n_kernels = self.channels.names, len(config.time_scales)
@@ -125,29 +125,29 @@ class Model(base.Model):
         self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Return the cross-entropy of the scores and, of the paper, the terms for diversity, routing and size."""
-        settings = self.settings
+        config = self.config
         filtered, route = self._filtered(), self._route()
         all_users, all_items = self._embed(filtered, route)
         user = rows(all_users, users)
         positive, negative = rows(all_items, torch.cat([positives, negatives])).split([len(positives), len(negatives)])
         liked, other = row_dot(user, positive), row_dot(user, negative)
         parts = {"bce": (functional.softplus(-liked) + functional.softplus(other)).mean() / 2}
-        if settings.loss == "released":
+        if config.loss == "released":
             return parts
         batch = torch.cat([users, positives + self.n_users, negatives + self.n_users])
         triples = [rows(nodes, batch).chunk(3) for nodes in filtered]
         margins = torch.stack([row_dot(u, i - j) for u, i, j in triples])
         entropy = -(route * torch.log(route.clamp_min(torch.finfo(route.dtype).tiny))).sum(dim=1).mean()
         return parts | {
-            "diversity": settings.diversity_weight * _diversity(margins),
-            "entropy": settings.entropy_weight * entropy,
-            "penalty": settings.regularisation
+            "diversity": config.diversity_weight * _diversity(margins),
+            "entropy": config.entropy_weight * entropy,
+            "penalty": config.regularisation
             * (self.channels.users.square().mean() + self.channels.ids.square().mean()),
         }
 
     def _filtered(self) -> list[Tensor]:
         """Return the sum of each operator's powers applied to all channels, one (n, n_channels * width) a kernel."""
-        nodes, n_layers = self.channels(), self.settings.n_layers
+        nodes, n_layers = self.channels(), self.config.n_layers
         return [(n_layers + 1) * light_gcn(operator, nodes, n_layers) for operator in self.operators]
 
     def _embed(self, filtered: list[Tensor], route: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,12 +164,12 @@ class Model(base.Model):
         for name in self.channels.names:
             hidden = torch.cat([self.user_stems[name](self.user_states), self.item_stems[name](self.item_states)])
             logits = self.heads[name](functional.relu(hidden)).float()
-            gates.append(functional.softmax(logits / self.settings.gate_temperature, dim=1))
+            gates.append(functional.softmax(logits / self.config.gate_temperature, dim=1))
         return torch.stack(gates, dim=1)
 
     def _route(self) -> Tensor:
         """Return the weights of the channels, (n_users, n_channels)."""
-        if self.settings.routing == "global":
+        if self.config.routing == "global":
             return functional.softmax(self.routes, dim=0).expand(self.n_users, -1)
         return functional.softmax(self.router(self.routing_states).float(), dim=1)
 
