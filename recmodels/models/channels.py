@@ -54,7 +54,7 @@ class Channels(nn.Module):
         self.names = ("id", *features)
         tables = [xavier_table(n_users, width, generator, normal=True).data for _ in self.names]
         self.users = nn.Parameter(torch.cat(tables, dim=1))
-        self.ids = xavier_table(n_items, width, generator, normal=True)
+        self.ids = xavier_table(n_items, width, generator)
         self.features = FeaturesByModality(
             {
                 modality: Features(matrix, _HIDDEN, generator, trainable=trainable)

@@ -11,9 +11,9 @@ from recmodels.transport.sinkhorn import NotConverged
 
 EPSILON = 0.01
 COST_SCALE = 100.0
-TOLERANCE = 1e-3
+TOLERANCE = 1e-2
 """Largest error of a column's mass, as a share of that mass, at which a plan counts as solved."""
-MAX_ITERATIONS = 2000
+MAX_ITERATIONS = 1000
 """Updates at the last epsilon after which the solver stops with a warning."""
 _RELEASED_ITERATIONS = 100
 _RELEASED_FLOOR = 1e-8
