@@ -25,7 +25,7 @@ _ROWS = 512
 class Config(ClosedFormConfig):
     """Settings of EASE."""
 
-    penalties: tuple[float, ...] = Field(default=(20, 50, 100, 200, 500, 1000), min_length=1)
+    penalties: tuple[float, ...] = Field(default=(50, 100, 200, 300, 500, 1000), min_length=1)
     """Values of the L2 penalty to try, each above 0."""
 
 

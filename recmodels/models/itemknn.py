@@ -14,7 +14,7 @@ from recmodels.models.config import ClosedFormConfig
 class Config(ClosedFormConfig):
     """Settings of ItemKNN."""
 
-    neighbour_counts: tuple[int, ...] = Field(default=(20, 100, 500), min_length=1)
+    neighbour_counts: tuple[int, ...] = Field(default=(50, 200, 1000), min_length=1)
     """Numbers k of neighbours to try, each at least 1."""
     shrinkages: tuple[float, ...] = Field(default=(0, 20, 100, 500), min_length=1)
     """Terms h in the denominator of the cosine to try, each at least 0: they hold back what few users have."""
