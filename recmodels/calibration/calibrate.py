@@ -58,12 +58,10 @@ def calibrate(base: Ranker, data: TrainingData, config: CalibrationConfig) -> Ca
     Raises
     ------
     InputError
-        If there are no validation pairs, a length is out of range, or an evidence cannot be made.
+        If there are no validation pairs, or an evidence cannot be made.
     """
     if data.valid_users.size == 0:
         raise InputError("validation pairs", expected="at least one, to choose a calibration by", found="none")
-    if min(config.shortlists) < 1:
-        raise InputError("shortlists", expected="lengths of at least 1", found=str(config.shortlists))
     weights = evidence_weights(data, config)
     search = _Search(base, data, [Evidence(name, matrix, 0.0) for name, matrix in weights.items()], config)
     for length in sorted({min(length, data.n_items) for length in config.shortlists}):
@@ -106,7 +104,7 @@ class _Search:
         hits = occurs_in(everyone[:, None] * data.n_items + items.numpy(), entry_keys(held_out))
         hits &= scores.isfinite().numpy()
         # The others find nothing in any order.
-        found = hits.any(axis=1)
+        found = np.flatnonzero(hits.any(axis=1))
         users = everyone[found]
         items, self.base = items[found], scores[found]
         self.hits = torch.from_numpy(hits[found])
