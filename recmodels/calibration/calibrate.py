@@ -58,12 +58,10 @@ def calibrate(base: Ranker, data: TrainingData, config: CalibrationConfig) -> Ca
     Raises
     ------
     InputError
-        If there are no validation pairs, a length is out of range, or an evidence cannot be made.
+        If there are no validation pairs, or an evidence cannot be made.
     """
     if data.valid_users.size == 0:
         raise InputError("validation pairs", expected="at least one, to choose a calibration by", found="none")
-    if min(config.shortlists) < 1:
-        raise InputError("shortlists", expected="lengths of at least 1", found=str(config.shortlists))
     weights = evidence_weights(data, config)
     search = _Search(base, data, [Evidence(name, matrix, 0.0) for name, matrix in weights.items()], config)
     for length in sorted({min(length, data.n_items) for length in config.shortlists}):
@@ -91,22 +89,31 @@ class _Try:
 
 
 class _Search:
-    """The shortlists of the users with validation pairs, made once, and what comes of their reordering."""
+    """The shortlists of the users with validation items on them, made once, and what comes of their reordering."""
 
     def __init__(self, base: Ranker, data: TrainingData, evidence: list[Evidence], config: CalibrationConfig) -> None:
         size = (data.n_users, data.n_items)
         held_out = interaction_matrix(data.valid_users, data.valid_items, *size)
-        users = np.flatnonzero(np.diff(held_out.indptr))
+        everyone = np.flatnonzero(np.diff(held_out.indptr))
         self.history: Any = interaction_matrix(*data.train_pairs, *size)
-        self.n_relevant = np.diff(held_out.indptr)[users].astype(np.int64)
         self.grid = sorted({0.0, *config.strengths})
         self.tries: list[_Try] = []
-        asked, longest = torch.from_numpy(users), min(max(*config.shortlists, VALIDATION_K), data.n_items)
-        items, scores = (part.cpu() for part in base.top_items(asked, longest, excluded=self.history))
-        found = occurs_in(users[:, None] * data.n_items + items.numpy(), entry_keys(held_out))
-        self.hits = torch.from_numpy(found) & scores.isfinite()
-        self.base = scores
-        self.supports = [shortlist_support(one, self.history, asked, items, config.normalisation) for one in evidence]
+        longest = min(max(*config.shortlists, VALIDATION_K), data.n_items)
+        items, scores = base.top_items(torch.from_numpy(everyone), longest, excluded=self.history)
+        items, scores = items.cpu(), scores.cpu()
+        hits = occurs_in(everyone[:, None] * data.n_items + items.numpy(), entry_keys(held_out))
+        hits &= scores.isfinite().numpy()
+        # The others find nothing in any order.
+        found = np.flatnonzero(hits.any(axis=1))
+        users = everyone[found]
+        items, self.base = items[found], scores[found]
+        self.hits = torch.from_numpy(hits[found])
+        self.n_relevant = np.diff(held_out.indptr)[users].astype(np.int64)
+        self.n_users = everyone.size
+        self.supports = [
+            shortlist_support(one, self.history, torch.from_numpy(users), items, config.normalisation)
+            for one in evidence
+        ]
 
     def run(self, length: int) -> None:
         """Try strengths for one length of the shortlist."""
@@ -132,4 +139,4 @@ class _Search:
         _, order = reordered(base, moved)
         length = base.shape[1]
         hits = torch.cat([self.hits[:, :length].gather(1, order), self.hits[:, length:]], dim=1)
-        return float(METRICS["recall"](hits[:, :VALIDATION_K].numpy(), self.n_relevant).mean())
+        return float(METRICS["recall"](hits[:, :VALIDATION_K].numpy(), self.n_relevant).sum()) / self.n_users

@@ -118,6 +118,7 @@ class CalibratedRanker(Ranker):
         self.base = base
         self.history = history
         self.evidence = tuple(evidence)
+        self._active = [one for one in self.evidence if one.strength]
         self.shortlist = shortlist
         self.normalisation: Normalisation = normalisation
         self.relative = relative
@@ -130,13 +131,13 @@ class CalibratedRanker(Ranker):
     def top_items(self, users: Tensor, k: int, *, excluded: sparse.csr_array | None = None) -> tuple[Tensor, Tensor]:
         """Rank all items for each of the users and return the best k, on the CPU."""
         users, length = users.cpu(), min(self.shortlist, self.n_items)
-        found = self.base.top_items(users, max(k, length), excluded=excluded)
+        # Which of equal scores come first depends on how many are asked for: without evidence, no more than k.
+        found = self.base.top_items(users, max(k, length) if self._active else k, excluded=excluded)
         items, scores = (values.cpu() for values in found)
         listed, base = items[:, :length], scores[:, :length]
         moved = [
             (one.strength, standardised(*shortlist_support(one, self.history, users, listed, self.normalisation), base))
-            for one in self.evidence
-            if one.strength
+            for one in self._active
         ]
         new, order = reordered(base, moved, relative=self.relative)
         scores[:, :length], items[:, :length] = new, listed.gather(1, order)
@@ -144,7 +145,7 @@ class CalibratedRanker(Ranker):
 
     def reasons(self, user_id: int, item_ids: Sequence[int]) -> pl.DataFrame:
         """
-        Tell which of a user's training items speak for items, and how much.
+        Tell which of a user's training items speak for items, and how much. Evidence of strength 0 has no say.
 
         Parameters
         ----------
@@ -170,11 +171,11 @@ class CalibratedRanker(Ranker):
                 raise InputError(f"{name} ids", expected=f"ids from 0 to {size - 1}", found=str(ids.tolist()))
         own = self.history[[user_id]].indices
         frames = [REASONS.to_frame()]
-        for one in self.evidence:
+        for one in self._active:
             weights = (
                 one.weights[torch.from_numpy(own).long()].numpy()
                 if isinstance(one.weights, Tensor)
-                else (one.weights[own].toarray())
+                else one.weights[own].toarray()
             )
             support = weights[:, asked].T / np.sqrt(max(own.size, 1))
             rows, columns = support.nonzero()

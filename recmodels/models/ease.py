@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import psutil
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from scipy import sparse
 from scipy.linalg import get_lapack_funcs
 from torch import Tensor
@@ -25,8 +25,8 @@ _ROWS = 512
 class Config(ClosedFormConfig):
     """Settings of EASE."""
 
-    penalties: tuple[float, ...] = Field(default=(20, 50, 100, 200, 500, 1000), min_length=1)
-    """Values of the L2 penalty to try, each above 0."""
+    penalties: tuple[PositiveFloat, ...] = Field(default=(50, 100, 200, 300, 500, 1000), min_length=1)
+    """Values of the L2 penalty to try."""
 
 
 class Model(base.ClosedFormModel):
@@ -78,14 +78,14 @@ def ease_weights(train: sparse.csr_array, penalty: float) -> Tensor:
         raise InputError("penalty of EASE", expected="a number above 0", found=str(penalty))
     _check_memory(n_items)
     wide = train.astype(np.float64)
-    matrix = (wide.T @ wide).toarray()
+    # LAPACK works in place on what lies column by column.
+    matrix = (wide.T @ wide).toarray(order="F")
     matrix[np.diag_indices(n_items)] += penalty
-    # LAPACK works in place on columns; the transpose of a symmetric matrix in rows is itself in columns.
     potrf, potri = get_lapack_funcs(("potrf", "potri"), (matrix,))
-    factor, failed = potrf(matrix.T, lower=1, overwrite_a=1)
-    inverse, singular = potri(factor, lower=1, overwrite_c=1)
-    if failed or singular:
+    factor, failed = potrf(matrix, lower=1, overwrite_a=1)
+    if failed:
         raise InputError("penalty of EASE", expected="one large enough to invert the matrix", found=str(penalty))
+    inverse, _ = potri(factor, lower=1, overwrite_c=1)
     # The half that was computed lies above the diagonal of the rows.
     rows = inverse.T
     diagonal = rows.diagonal().copy()

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from recmodels.evaluation.ranking import LinearScorer
 from recmodels.graphs.co_occurrence import cosines_of_columns
@@ -14,10 +14,10 @@ from recmodels.models.config import ClosedFormConfig
 class Config(ClosedFormConfig):
     """Settings of ItemKNN."""
 
-    neighbour_counts: tuple[int, ...] = Field(default=(20, 100, 500), min_length=1)
-    """Numbers k of neighbours to try, each at least 1."""
-    shrinkages: tuple[float, ...] = Field(default=(0, 20, 100, 500), min_length=1)
-    """Terms h in the denominator of the cosine to try, each at least 0: they hold back what few users have."""
+    neighbour_counts: tuple[PositiveInt, ...] = Field(default=(50, 200, 1000), min_length=1)
+    """Numbers k of neighbours to try."""
+    shrinkages: tuple[NonNegativeFloat, ...] = Field(default=(0, 20, 100, 500), min_length=1)
+    """Terms h in the denominator of the cosine to try: they hold back what few users have."""
 
 
 class Model(base.ClosedFormModel):

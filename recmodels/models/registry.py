@@ -10,7 +10,7 @@ from recmodels.models.config import AnyConfig
 from recmodels.validation import validated
 
 if TYPE_CHECKING:
-    from recmodels.models.base import AnyModel
+    from recmodels.models.base import ClosedFormModel, Model
     from recmodels.training.data import TrainingData
 
 FLOORS = ("popularity", "random")
@@ -184,7 +184,7 @@ def resolve_config(name: str, *overrides: Mapping[str, Any], dataset: str | None
     return validated(config_class, merged, f"configuration of {name}")
 
 
-def build_model(name: str, config: AnyConfig, data: "TrainingData", seed: int) -> "AnyModel":
+def build_model(name: str, config: AnyConfig, data: "TrainingData", seed: int) -> "Model | ClosedFormModel":
     """
     Construct a model with parameters drawn from a generator with this seed, on its configured device.
 
@@ -200,7 +200,7 @@ def build_model(name: str, config: AnyConfig, data: "TrainingData", seed: int) -
         raise InputError(
             f"configuration of {name}", expected=config_class.__qualname__, found=type(config).__qualname__
         )
-    model: AnyModel = _class(name, "Model")(config, data, torch.Generator().manual_seed(seed))
+    model: Model | ClosedFormModel = _class(name, "Model")(config, data, torch.Generator().manual_seed(seed))
     return model.to(model.device)
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from pydantic import Field, NonNegativeFloat, PositiveInt
+
 from recmodels.evaluation.ranking import LinearScorer
 from recmodels.graphs.co_occurrence import cosines_of_columns
 from recmodels.models import itemknn
@@ -10,10 +12,10 @@ from recmodels.models import itemknn
 class Config(itemknn.Config):
     """Settings of UserKNN: those of ItemKNN, about users."""
 
-    neighbour_counts: tuple[int, ...] = (100, 200, 500)
-    """Numbers k of neighbours to try, each at least 1."""
-    shrinkages: tuple[float, ...] = (0, 5, 20)
-    """Terms h in the denominator of the cosine to try, each at least 0: they hold back who has few items."""
+    neighbour_counts: tuple[PositiveInt, ...] = Field(default=(100, 200, 500), min_length=1)
+    """Numbers k of neighbours to try."""
+    shrinkages: tuple[NonNegativeFloat, ...] = Field(default=(0, 5, 20), min_length=1)
+    """Terms h in the denominator of the cosine to try: they hold back who has few items."""
 
 
 class Model(itemknn.Model):

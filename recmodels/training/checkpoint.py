@@ -15,7 +15,7 @@ from torch import Tensor
 from recmodels.calibration.ranker import restored_ranker
 from recmodels.errors import MissingObject
 from recmodels.evaluation.ranking import EmbeddingScorer, Ranker
-from recmodels.models.base import AnyModel
+from recmodels.models.base import AnyModel, ClosedFormModel, Model
 from recmodels.models.config import AnyConfig
 from recmodels.models.registry import build_model, resolve_config
 from recmodels.storage import MANIFEST, atomic_directory, file_digest
@@ -242,7 +242,7 @@ def _require_intact(directory: Path, manifest: dict[str, Any], files: Sequence[s
             )
 
 
-def restore_model(checkpoint: Checkpoint, data: TrainingData) -> AnyModel:
+def restore_model(checkpoint: Checkpoint, data: TrainingData) -> Model | ClosedFormModel:
     """
     Rebuild the trained model from a checkpoint and the data it was trained on.
 

@@ -16,7 +16,7 @@ from recmodels.errors import InputError, PermanentFailure
 from recmodels.evaluation.evaluator import recall_at
 from recmodels.evaluation.ranking import Ranker
 from recmodels.graphs.matrices import interaction_matrix
-from recmodels.models.base import AnyModel, ClosedFormModel, Model
+from recmodels.models.base import ClosedFormModel, Model
 from recmodels.training import state as training_state
 from recmodels.training.config import TrainingConfig
 from recmodels.training.data import TrainingData
@@ -84,7 +84,7 @@ class FitResult:
 
 
 def fit(
-    model: AnyModel,
+    model: Model | ClosedFormModel,
     data: TrainingData,
     *,
     seed: int,
@@ -122,8 +122,6 @@ def fit(
         raise InputError("validation pairs", expected="at least one, to stop training by", found="none")
     if isinstance(model, ClosedFormModel):
         return _solve(model, data, on_epoch)
-    if not isinstance(model, Model):
-        raise TypeError(f"a model is trained in steps or in closed form, not {type(model).__name__}")
     return _train(model, data, seed, on_epoch, state_directory)
 
 

@@ -18,11 +18,14 @@ from recmodels.errors import InputError, MissingObject
 from recmodels.evaluation.evaluator import evaluate, recall_at
 from recmodels.evaluation.ranking import EmbeddingScorer
 from recmodels.graphs.matrices import interaction_matrix
+from recmodels.models import bpr
 from recmodels.models.registry import resolve_config
 from recmodels.serving.recommender import Recommender
-from recmodels.training.checkpoint import load_checkpoint
+from recmodels.training.checkpoint import load_checkpoint, save_checkpoint
 from recmodels.training.data import TrainingData, training_data
 from recmodels.training.run import train_checkpoint
+from recmodels.training.trainer import fit
+from recmodels.validation import validated
 
 N_USERS, N_ITEMS = 60, 80
 SMALL = CalibrationConfig(strengths=(0.5, 2.0), shortlists=(30, 60))
@@ -124,13 +127,53 @@ def test_an_item_graph_speaks_from_a_users_item_to_its_neighbours(data: Training
     ("config", "change", "message"),
     [
         ({"evidence": ("image_graph",)}, {"item_image_knn": None}, "evidence image_graph: expected item_image_knn"),
-        ({"shortlists": (0, 20)}, {}, "shortlists: expected lengths of at least 1"),
         ({}, {"valid_users": np.zeros(0, np.int64), "valid_items": np.zeros(0, np.int64)}, "validation pairs"),
     ],
 )
 def test_what_cannot_be_calibrated_is_refused(config: dict, change: dict, message: str, data: TrainingData) -> None:
     with pytest.raises(InputError, match=message):
         calibrate(weak_base(), replace(data, **change), CalibrationConfig(**config))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"shortlists": (0, 20)}, {"strengths": (-0.1,)}, {"evidence": ()}, {"evidence": ("clicks",)}, {"k": 5}]
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict) -> None:
+    with pytest.raises(InputError, match=next(iter(settings))):
+        validated(CalibrationConfig, settings, "calibration")
+
+
+def test_a_model_that_reranks_is_watched_stored_and_served_by_its_own_ranking(
+    checkerboard, data, tmp_path: Path
+) -> None:
+    train, valid = matrices(data)
+    weights = evidence_weights(data, SMALL)["co_users"]
+
+    class Reranking(bpr.Model):
+        def ranker(self) -> CalibratedRanker:
+            return CalibratedRanker(super().ranker(), train, [Evidence("co_users", weights, 1.0)], 30)
+
+    config = resolve_config("bpr", {"embedding_size": 8, "training": {"epochs": 4, "learning_rate": 0.05}})
+    model = Reranking(config, data, torch.Generator().manual_seed(0))
+    result = fit(model, data, seed=0)
+    assert result.best_valid_recall == recall_at(result.ranker, train, valid, 20)
+    assert result.best_valid_recall != recall_at(result.ranker.base, train, valid, 20)
+    save_checkpoint(
+        tmp_path / "reranking",
+        name="bpr",
+        model=model,
+        result=result,
+        data=data,
+        seed=0,
+        users=checkerboard.users,
+        items=checkerboard.items,
+        provenance={},
+    )
+    recommender = Recommender.load(tmp_path / "reranking")
+    assert recommender.checkpoint.calibration is None
+    seen = (train + valid).tocsr()
+    expected, _ = result.ranker.top_items(torch.arange(N_USERS), 10, excluded=seen)
+    assert recommender.recommend(np.arange(N_USERS), 10)["item_id"].to_list() == expected.ravel().tolist()
 
 
 @pytest.fixture(scope="module")

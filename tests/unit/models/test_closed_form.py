@@ -1,6 +1,7 @@
 """ItemKNN and UserKNN against loops over sets, EASE against one ridge regression an item."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -92,3 +93,27 @@ def test_ease_says_how_much_memory_it_would_need() -> None:
 def test_a_penalty_of_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="penalty of EASE: expected a number above 0, found 0"):
         ease_weights(sparse.csr_array(np.eye(3)), 0)
+
+
+def test_a_penalty_too_small_to_tell_equal_items_apart_is_refused() -> None:
+    with pytest.raises(InputError, match="large enough to invert"):
+        ease_weights(sparse.csr_array(np.ones((4, 2))), 1e-30)
+
+
+def test_ease_needs_the_memory_that_it_announces(monkeypatch) -> None:
+    monkeypatch.setattr(ease, "_ROWS", 32)
+    train = sparse.random_array((3000, 1500), density=0.003, rng=np.random.default_rng(0), format="csr")
+    train.data[:] = 1
+    tracemalloc.start()
+    ease_weights(train, 100.0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # The float32 result is torch's and not traced.
+    assert peak < 1.2 * 8 * 1500**2
+
+
+@pytest.mark.parametrize("settings", [{"neighbour_counts": (0,)}, {"shrinkages": (-1.0,)}, {"neighbour_counts": ()}])
+@pytest.mark.parametrize("name", ["itemknn", "userknn"])
+def test_settings_out_of_range_are_refused(name: str, settings: dict) -> None:
+    with pytest.raises(InputError, match=next(iter(settings))):
+        resolve_config(name, settings)
