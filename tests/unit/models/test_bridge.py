@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from recmodels.calibration.ranker import restored_ranker
 from recmodels.evaluation.ranking import EmbeddingScorer
 from recmodels.graphs.matrices import interaction_matrix
 from recmodels.models.bridge import CoUserSupport, Model, spectral_bands
@@ -89,6 +90,16 @@ def test_without_strength_the_ranking_is_that_of_the_base_scores(data: TrainingD
     everyone = torch.arange(data.n_users)
     for found, expected in zip(model.ranker().top_items(everyone, 40), base.top_items(everyone, 40), strict=True):
         assert torch.equal(found, expected)
+
+
+def test_a_stored_ranking_adds_the_evidence_as_it_is_too(data: TrainingData) -> None:
+    ranker = build(data, shortlist=20).ranker()
+    stored = restored_ranker(ranker.kind, ranker.tensors(), ranker.settings())
+    everyone = torch.arange(data.n_users)
+    with_evidence = ranker.top_items(everyone, 40)
+    for found, expected in zip(stored.top_items(everyone, 40), with_evidence, strict=True):
+        assert torch.equal(found, expected)
+    assert not torch.equal(with_evidence[0], ranker.base.top_items(everyone, 40)[0])
 
 
 def test_held_out_pairs_change_no_evidence(data: TrainingData) -> None:
