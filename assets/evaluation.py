@@ -26,7 +26,7 @@ from recmodels.reporting.tables import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from recmodels.evaluation.ranking import Ranker
 
 CODE_VERSION = "1"
 GROUP = "evaluation"
@@ -77,8 +77,7 @@ def metrics_assets(model: str) -> dg.AssetsDefinition:
 
         stored = load_checkpoint(checkpoint)
         _require_same_split(stored.provenance[SPLIT_DIGEST], interactions, model)
-        embeddings = stored.user_embeddings, stored.item_embeddings
-        yield from _evaluated(context, model, *embeddings, interactions, made_from=stored.provenance[PROVENANCE])
+        yield from _evaluated(context, model, stored.ranker, interactions, made_from=stored.provenance[PROVENANCE])
 
     return evaluate_model
 
@@ -97,13 +96,14 @@ def floor_assets(floor: str) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, interactions: pl.DataFrame, users: pl.DataFrame, item_ids: pl.DataFrame
     ) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
         from recmodels.evaluation.floors import popularity_embeddings, random_embeddings
+        from recmodels.evaluation.ranking import EmbeddingScorer
 
         if floor == "popularity":
             embeddings = popularity_embeddings(_pairs(interactions, "train")[1], users.height, item_ids.height)
         else:
             embeddings = random_embeddings(users.height, item_ids.height, seed=seed_of(context.partition_key))
         made_from = frame_digest(interactions.filter(pl.col("split") == "train"))
-        yield from _evaluated(context, floor, *embeddings, interactions, made_from=made_from)
+        yield from _evaluated(context, floor, EmbeddingScorer(*embeddings), interactions, made_from=made_from)
 
     return evaluate_floor
 
@@ -122,8 +122,7 @@ def _require_same_split(trained_on: str, interactions: pl.DataFrame, model: str)
 def _evaluated(
     context: dg.AssetExecutionContext,
     model: str,
-    user_embeddings: "Tensor",
-    item_embeddings: "Tensor",
+    ranker: "Ranker",
     interactions: pl.DataFrame,
     *,
     made_from: str,
@@ -131,7 +130,7 @@ def _evaluated(
     from recmodels.evaluation.evaluator import evaluate
     from recmodels.reporting.charts import recall_by_group
 
-    result = evaluate(user_embeddings, item_embeddings, _pairs(interactions, "train"), _pairs(interactions, "test"))
+    result = evaluate(ranker, _pairs(interactions, "train"), _pairs(interactions, "test"))
     split = split_digest(interactions)
     run = {
         "model": pl.lit(model),

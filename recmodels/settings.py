@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from recmodels.data.catalogue import DatasetEntry
 from recmodels.data.digest import digest_of
-from recmodels.models.config import ModelConfig
+from recmodels.models.config import AnyConfig
 from recmodels.models.registry import resolve_config
 from recmodels.profiles.config import ProfileConfig, resolve_profile_config
 from recmodels.transport.config import TransportConfig
@@ -143,7 +143,7 @@ def transport_settings(entry: DatasetEntry) -> Settings:
     return Settings.of(transport_config(entry))
 
 
-def training_config(entry: DatasetEntry, model: str, *overrides: Mapping[str, Any]) -> ModelConfig:
+def training_config(entry: DatasetEntry, model: str, *overrides: Mapping[str, Any]) -> AnyConfig:
     """Return how a model is trained on a data set."""
     layers = ({"training": entry.training}, entry.models.get(model, {}), *overrides)
     return resolve_config(model, *layers, dataset=entry.key)

@@ -97,7 +97,7 @@ def store_by_content(folder: Path, suffix: str, write: Callable[[Path], object])
     InputError
         If the disk is full.
     """
-    with _written_beside(folder / f"new{suffix}") as temporary:
+    with _written_beside(folder / f"new{suffix}", told=folder) as temporary:
         write(temporary)
         _flush(temporary)
         content = Content.of(temporary)
@@ -107,12 +107,13 @@ def store_by_content(folder: Path, suffix: str, write: Callable[[Path], object])
 
 
 @contextlib.contextmanager
-def _written_beside(path: Path) -> Generator[Path]:
+def _written_beside(path: Path, *, told: Path | None = None) -> Generator[Path]:
+    """Yield a temporary path beside `path` that is gone in the end; errors tell of `told`, or else of `path`."""
     temporary = _temporary(path)
     try:
         yield temporary
     except Exception as error:
-        raise_if_disk_is_full(path, error)
+        raise_if_disk_is_full(told or path, error)
         raise
     finally:
         temporary.unlink(missing_ok=True)

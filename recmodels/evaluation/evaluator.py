@@ -9,12 +9,11 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from torch import Tensor
 
 from recmodels.data.schemas import GROUPS, LIST_LENGTHS, SUMMARY
 from recmodels.errors import InputError
 from recmodels.evaluation.metrics import METRICS
-from recmodels.evaluation.ranking import top_items
+from recmodels.evaluation.ranking import Ranker
 from recmodels.graphs.matrices import entry_keys, interaction_matrix, occurs_in
 
 ACTIVITY_BORDERS = (5, 10, 20)
@@ -52,8 +51,7 @@ class EvaluationResult:
 
 
 def evaluate(
-    user_embeddings: Tensor,
-    item_embeddings: Tensor,
+    ranker: Ranker,
     train: tuple[Ids, Ids],
     held_out: tuple[Ids, Ids],
     *,
@@ -67,8 +65,8 @@ def evaluate(
 
     Parameters
     ----------
-    user_embeddings, item_embeddings
-        (n_users, d) and (n_items, d) float32; the score is their inner product.
+    ranker
+        The model's final ranking.
     train, held_out
         (users, items) of the pairs, each (n,) int64.
     ks
@@ -80,15 +78,15 @@ def evaluate(
     Raises
     ------
     InputError
-        If there is no held-out pair, a k is out of range, or an embedding is not finite.
+        If there is no held-out pair, a k is out of range, or an embedding or weight is not finite.
     """
-    n_users, n_items = user_embeddings.shape[0], item_embeddings.shape[0]
+    n_users, n_items = ranker.n_users, ranker.n_items
     if not ks or min(ks) < 1 or max(ks) > n_items:
         raise InputError("ks", expected=f"list lengths from 1 to {n_items}", found=str(tuple(ks)))
     if held_out[0].size == 0:
         raise InputError("held-out pairs", expected="at least one", found="none")
-    if not (torch.isfinite(user_embeddings).all() and torch.isfinite(item_embeddings).all()):
-        raise InputError("embeddings", expected="finite values", found="NaN or infinity")
+    if not ranker.is_finite():
+        raise InputError("embeddings or weights", expected="finite values", found="NaN or infinity")
 
     train_matrix = interaction_matrix(*train, n_users, n_items)
     held_out_matrix = interaction_matrix(*held_out, n_users, n_items)
@@ -96,7 +94,7 @@ def evaluate(
         train_matrix if masked is None else (train_matrix + interaction_matrix(*masked, n_users, n_items)).tocsr()
     )
     users = np.flatnonzero(np.diff(held_out_matrix.indptr))
-    hits, items = _ranked_hits(user_embeddings, item_embeddings, users, max(ks), excluded, held_out_matrix)
+    hits, items = _ranked_hits(ranker, users, max(ks), excluded, held_out_matrix)
     n_relevant = np.diff(held_out_matrix.indptr)[users].astype(np.int64)
     n_train = np.diff(train_matrix.indptr)[users].astype(np.int64)
     popularity = np.bincount(train_matrix.indices, minlength=n_items)
@@ -124,28 +122,20 @@ def evaluate(
     )
 
 
-def recall_at(
-    user_embeddings: Tensor, item_embeddings: Tensor, train: sparse.csr_array, held_out: sparse.csr_array, k: int
-) -> float:
+def recall_at(ranker: Ranker, train: sparse.csr_array, held_out: sparse.csr_array, k: int) -> float:
     """Return the mean Recall@k of the users with held-out items: the figure that training watches every epoch."""
     users = np.flatnonzero(np.diff(held_out.indptr))
-    hits, _ = _ranked_hits(user_embeddings, item_embeddings, users, min(k, item_embeddings.shape[0]), train, held_out)
+    hits, _ = _ranked_hits(ranker, users, min(k, ranker.n_items), train, held_out)
     return float(METRICS["recall"](hits, np.diff(held_out.indptr)[users]).mean())
 
 
 def _ranked_hits(
-    user_embeddings: Tensor,
-    item_embeddings: Tensor,
-    users: Ids,
-    k: int,
-    excluded: sparse.csr_array,
-    held_out: sparse.csr_array,
+    ranker: Ranker, users: Ids, k: int, excluded: sparse.csr_array, held_out: sparse.csr_array
 ) -> tuple[NDArray[np.bool_], Ids]:
     """Return (n, k) whether the item at each rank is held out, and (n, k) which item it is."""
-    asked = torch.from_numpy(users).to(item_embeddings.device)
-    ranked, scores = top_items(user_embeddings, item_embeddings, asked, k, excluded=excluded)
+    ranked, scores = ranker.top_items(torch.from_numpy(users), k, excluded=excluded)
     items = ranked.cpu().numpy()
-    hits = occurs_in(users[:, None] * item_embeddings.shape[0] + items, entry_keys(held_out))
+    hits = occurs_in(users[:, None] * ranker.n_items + items, entry_keys(held_out))
     return hits & scores.isfinite().cpu().numpy(), items
 
 

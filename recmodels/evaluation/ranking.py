@@ -1,75 +1,262 @@
-"""Full ranking of all items for many users, in blocks, from their embeddings."""
+"""The final ranking of a model: the best items of many users, ranked in blocks of users."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
-from recmodels.graphs.matrices import entry_keys
+from recmodels.errors import InputError
+from recmodels.graphs.matrices import entry_keys, shape_of
 
 # Scores that are ranked while they are still in the cache: a third faster than blocks of 32 MB.
 _BLOCK_BYTES = 4 * 2**20
 _LEAST_ROWS = 64
 
 
-def top_items(
-    user_embeddings: Tensor,
-    item_embeddings: Tensor,
-    users: Tensor,
-    k: int,
-    *,
-    excluded: sparse.csr_array | None = None,
-) -> tuple[Tensor, Tensor]:
+class Ranker(ABC):
     """
-    Rank all items for each of the users and return the best k.
+    What evaluation, early stopping and serving need of a model: the best items of a user.
 
-    Scores are inner products. No more than a block of them (about 4 MB) exists for each thread at a time. No gradient
-    flows through them.
+    It consists of tensors and JSON-ready settings, so that a checkpoint holds it without code or pickle.
+
+    Attributes
+    ----------
+    kind
+        Its name in stored files.
+    n_users, n_items
+        Sizes of the id spaces.
+    """
+
+    kind: ClassVar[str]
+    n_users: int
+    n_items: int
+
+    @property
+    def item_vectors(self) -> Tensor | None:
+        """(n_items, d) float32 in which similar items point the same way; None where there are none."""
+        return None
+
+    @abstractmethod
+    def top_items(self, users: Tensor, k: int, *, excluded: sparse.csr_array | None = None) -> tuple[Tensor, Tensor]:
+        """
+        Rank all items for each of the users and return the best k. No gradient flows through the scores.
+
+        Parameters
+        ----------
+        users
+            (n,) int64 ids of the users to rank for, on any device.
+        k
+            Items per user, at most n_items.
+        excluded
+            (n_users, n_items) CSR; its entries get a score of minus infinity.
+
+        Returns
+        -------
+        items
+            (n, k) int64 ids, best first.
+        scores
+            (n, k) float32; minus infinity where a user has fewer than k items that are not excluded.
+        """
+
+    @abstractmethod
+    def is_finite(self) -> bool:
+        """Tell whether everything that scores are made of is finite."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what it consists of, by name."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """Return the JSON-ready rest of what it consists of."""
+
+    @classmethod
+    @abstractmethod
+    def from_stored(cls, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Self:
+        """Rebuild it from what `tensors` and `settings` returned."""
+
+    def cpu(self) -> "Ranker":
+        """Return it with its tensors on the CPU."""
+        return self
+
+
+class Scorer(Ranker):
+    """A ranker by scores that are computed for every item, a block of users at a time (about 4 MB a thread)."""
+
+    device = torch.device("cpu")
+
+    @abstractmethod
+    def scores(self, users: Tensor) -> Tensor:
+        """Return the scores of users, ids (n,) int64 on the scorer's device, as (n, n_items) float32 of their own."""
+
+    def top_items(self, users: Tensor, k: int, *, excluded: sparse.csr_array | None = None) -> tuple[Tensor, Tensor]:
+        """Rank all items for each of the users and return the best k."""
+        users = users.to(self.device)
+        items = torch.empty(len(users), k, dtype=torch.int64, device=self.device)
+        best = torch.empty(len(users), k, dtype=torch.float32, device=self.device)
+        barred = None if excluded is None else excluded[users.cpu().numpy()]
+
+        @torch.no_grad()
+        def rank(here: slice) -> None:
+            of_all = self.scores(users[here])
+            if barred is not None:
+                of_all.view(-1)[torch.from_numpy(entry_keys(barred[here])).to(self.device)] = -torch.inf
+            best[here], items[here] = of_all.topk(k, dim=1)
+
+        in_blocks(rank, len(users), self.n_items, parallel=self.device.type == "cpu")
+        return items, best
+
+
+class EmbeddingScorer(Scorer):
+    """
+    Scores that are inner products.
 
     Parameters
     ----------
     user_embeddings, item_embeddings
         (n_users, d) and (n_items, d) float32, on one device.
-    users
-        (n,) int64 ids of the users to rank for.
-    k
-        Items per user, at most n_items.
-    excluded
-        (n_users, n_items) CSR; its entries get a score of minus infinity.
-
-    Returns
-    -------
-    items
-        (n, k) int64 ids, best first.
-    scores
-        (n, k) float32; minus infinity where a user has fewer than k items that are not excluded.
     """
-    n_items, device = item_embeddings.shape[0], item_embeddings.device
-    n_rows = max(_LEAST_ROWS, _BLOCK_BYTES // (4 * n_items))
-    transposed = item_embeddings.detach().T.contiguous()
-    items = torch.empty(len(users), k, dtype=torch.int64, device=device)
-    scores = torch.empty(len(users), k, dtype=item_embeddings.dtype, device=device)
 
-    barred = None if excluded is None else excluded[users.cpu().numpy()]
+    kind = "inner_product"
 
-    @torch.no_grad()
-    def rank(start: int) -> None:
-        here = slice(start, start + n_rows)
-        of_all = user_embeddings[users[here]] @ transposed
-        if barred is not None:
-            of_all.view(-1)[torch.from_numpy(entry_keys(barred[here])).to(device)] = -torch.inf
-        scores[here], items[here] = of_all.topk(k, dim=1)
+    def __init__(self, user_embeddings: Tensor, item_embeddings: Tensor) -> None:
+        self.user_embeddings = user_embeddings.detach()
+        self.item_embeddings = item_embeddings.detach()
+        self.n_users, self.n_items = len(user_embeddings), len(item_embeddings)
+        self.device = item_embeddings.device
+        self._transposed = self.item_embeddings.T.contiguous()
 
-    starts = range(0, len(users), n_rows)
-    n_threads = min(torch.get_num_threads(), len(starts)) if device.type == "cpu" else 1
+    @property
+    def item_vectors(self) -> Tensor:
+        """The embeddings of the items."""
+        return self.item_embeddings
+
+    def scores(self, users: Tensor) -> Tensor:
+        """Return the inner products of users with all items."""
+        return self.user_embeddings[users] @ self._transposed
+
+    def is_finite(self) -> bool:
+        """Tell whether the embeddings are."""
+        return bool(torch.isfinite(self.user_embeddings).all() and torch.isfinite(self.item_embeddings).all())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the embeddings."""
+        return {"users": self.user_embeddings, "items": self.item_embeddings}
+
+    def settings(self) -> dict[str, Any]:
+        """Return nothing."""
+        return {}
+
+    @classmethod
+    def from_stored(cls, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Self:
+        """Rebuild it from its embeddings."""
+        return cls(tensors["users"], tensors["items"])
+
+    def cpu(self) -> "EmbeddingScorer":
+        """Return it with its embeddings on the CPU."""
+        return EmbeddingScorer(self.user_embeddings.cpu().contiguous(), self.item_embeddings.cpu().contiguous())
+
+
+class LinearScorer(Scorer):
+    """
+    Scores that are a product of a sparse matrix of the users and a sparse or dense one of the items, on the CPU.
+
+    Parameters
+    ----------
+    left
+        (n_users, m) CSR float32, such as the training pairs.
+    right
+        (m, n_items) CSR float32, such as neighbours of items; or a dense float32 tensor of that shape.
+
+    Raises
+    ------
+    InputError
+        If the shapes do not fit.
+    """
+
+    kind = "linear"
+
+    def __init__(self, left: sparse.csr_array, right: sparse.csr_array | Tensor) -> None:
+        (self.n_users, inner), (n_rows, self.n_items) = shape_of(left), shape_of(right)
+        if inner != n_rows:
+            raise InputError("right matrix", expected=f"{inner} rows", found=str(n_rows))
+        self.left = left
+        self.right = right
+
+    def products(self, users: Tensor) -> sparse.csr_array | Tensor:
+        """Return the rows of the product, (n, n_items) float32, sparse if both matrices are."""
+        rows = self.left[users.numpy()]
+        if not isinstance(self.right, Tensor):
+            return rows @ self.right
+        indices, offsets = (torch.from_numpy(ids.astype(np.int64)) for ids in (rows.indices, rows.indptr))
+        weights = torch.from_numpy(rows.data)
+        return embedding_bag(
+            indices, self.right, offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
+        )
+
+    def scores(self, users: Tensor) -> Tensor:
+        """Return the rows of the product."""
+        return dense(self.products(users))
+
+    def is_finite(self) -> bool:
+        """Tell whether the entries of both matrices are."""
+        return all(bool(torch.isfinite(values).all()) for values in self.tensors().values())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return both matrices."""
+        return {**matrix_tensors("left", self.left), **matrix_tensors("right", self.right)}
+
+    def settings(self) -> dict[str, Any]:
+        """Return the number of items, which the entries of a sparse matrix do not tell."""
+        return {"n_items": self.n_items}
+
+    @classmethod
+    def from_stored(cls, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> Self:
+        """Rebuild it from its matrices."""
+        right = matrix_from("right", tensors, settings["n_items"])
+        left = matrix_from("left", tensors, shape_of(right)[0])
+        if isinstance(left, Tensor):
+            raise InputError("left matrix of the scores", expected="a sparse one", found="a dense one")
+        return cls(left, right)
+
+
+def dense(matrix: sparse.csr_array | Tensor) -> Tensor:
+    """Return a matrix as a dense tensor."""
+    return matrix if isinstance(matrix, Tensor) else torch.from_numpy(matrix.toarray())
+
+
+def in_blocks(work: Callable[[slice], None], n_rows: int, n_columns: int, *, parallel: bool = True) -> None:
+    """Do work that makes float32 rows of n_columns, one block of rows after the other in each thread."""
+    size = max(_LEAST_ROWS, _BLOCK_BYTES // (4 * n_columns))
+    blocks = [slice(start, start + size) for start in range(0, n_rows, size)]
+    n_threads = min(torch.get_num_threads(), len(blocks)) if parallel else 1
     if n_threads < 2:
-        for start in starts:
-            rank(start)
-        return items, scores
+        for block in blocks:
+            work(block)
+        return
     # A block has one thread from product to ranking: its scores stay in one core's cache, and no core waits for another
     # after each operation. The number of threads is a setting of each thread.
-    with ThreadPoolExecutor(n_threads, "top_items", torch.set_num_threads, (1,)) as pool:
-        for _ in pool.map(rank, starts):
+    with ThreadPoolExecutor(n_threads, "ranking", torch.set_num_threads, (1,)) as pool:
+        for _ in pool.map(work, blocks):
             pass
-    return items, scores
+
+
+def matrix_tensors(name: str, matrix: sparse.csr_array | Tensor) -> dict[str, Tensor]:
+    """Return a matrix as named tensors: ``name`` where it is dense, else its CSR arrays, ``name.indptr`` and so on."""
+    if isinstance(matrix, Tensor):
+        return {name: matrix}
+    return {f"{name}.{part}": torch.from_numpy(getattr(matrix, part)) for part in ("indptr", "indices", "data")}
+
+
+def matrix_from(name: str, tensors: Mapping[str, Tensor], n_columns: int) -> sparse.csr_array | Tensor:
+    """Return a matrix from what `matrix_tensors` returned."""
+    if name in tensors:
+        return tensors[name]
+    indptr, indices, data = (tensors[f"{name}.{part}"].numpy() for part in ("indptr", "indices", "data"))
+    return sparse.csr_array((data, indices, indptr), shape=(indptr.size - 1, n_columns))

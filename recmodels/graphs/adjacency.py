@@ -161,9 +161,17 @@ def k_cos(knn: pl.DataFrame, n: int, k: int | None = 10, *, include_self: bool =
     Raises
     ------
     InputError
-        See `recmodels.graphs.matrices.neighbour_matrix`.
+        If the table has edges and no similarity above 0, as an imported table whose similarities are unknown: the graph
+        would hold nothing. See also `recmodels.graphs.matrices.neighbour_matrix`.
     """
     matrix = neighbour_matrix(knn, n, k, include_self=include_self, weights="similarity")
+    if matrix.nnz and not (matrix.data > 0).any():
+        raise InputError(
+            "neighbour table, similarity",
+            expected="cosines, some of them above 0",
+            found=f"{knn['similarity'].null_count()} unknown of {knn.height}",
+            action="Build the table from embeddings, or train a model that does not weigh neighbours.",
+        )
     return Adjacency.from_scipy(_normalised(matrix))
 
 
@@ -196,17 +204,17 @@ def k_sym(knn: pl.DataFrame, n: int, k: int | None = None, *, self_loops: bool =
     return Adjacency.from_scipy(both, symmetric=True)
 
 
-def fuse(graphs: Mapping[str, Adjacency | None], weights: Mapping[str, float]) -> Adjacency:
+def fuse(graphs: Mapping[str, Adjacency], weights: Mapping[str, float]) -> Adjacency:
     r"""
     Weighted sum of graphs over the same nodes, :math:`S = \sum_m \alpha_m \tilde S^m` (BLAST, stage 2).
 
     Parameters
     ----------
     graphs
-        Modality to adjacency. A modality that is None or has no edge is missing: its weight is shared out over
-        the others in proportion, so that the sum of weights stays the same.
+        Modality to adjacency. A modality that is left out or has no edge is missing: its weight is shared out over the
+        others in proportion, so that the weights' sum stays the same and a graph alone has all of it.
     weights
-        Modality to weight, at least the modalities of `graphs`.
+        Modality to weight, for every modality that there could be.
 
     Raises
     ------
@@ -217,16 +225,16 @@ def fuse(graphs: Mapping[str, Adjacency | None], weights: Mapping[str, float]) -
     unweighted = sorted(set(graphs) - set(weights))
     if unweighted:
         raise InputError("graph weights", expected="one weight a modality", found=f"none for {', '.join(unweighted)}")
-    chosen = {name: float(weights[name]) for name in graphs}
+    chosen = {name: float(weight) for name, weight in weights.items()}
     if any(not np.isfinite(weight) or weight < 0 for weight in chosen.values()):
         raise InputError("graph weights", expected="finite weights of at least 0", found=str(chosen))
-    present = {name: graph for name, graph in graphs.items() if graph is not None and graph.n_edges}
+    present = {name: graph for name, graph in graphs.items() if graph.n_edges}
     available = sum(chosen[name] for name in present)
     if not available:
         raise InputError(
             "graphs",
             expected="at least one modality with edges and a positive weight",
-            found=f"{sorted(graphs)}, all empty",
+            found=f"edges of {sorted(present)}, weights {chosen}",
         )
     if len({graph.shape for graph in present.values()}) > 1:
         shapes = {name: graph.shape for name, graph in present.items()}
@@ -344,6 +352,56 @@ class BipartiteGraph:
         degrees = np.asarray(both.sum(axis=1))
         matrix, symmetric = _scaled(both, degrees, degrees, normalisation, epsilon)
         return Adjacency.from_scipy(matrix, symmetric=symmetric, dtype=self.dtype).to(self.users.device)
+
+    def weighted_adjacency(self, weights: Any) -> Adjacency:
+        r"""
+        Return :math:`D^{-1/2} A D^{-1/2}` of the graph whose edges have weights, D their sums by node.
+
+        Parameters
+        ----------
+        weights
+            One weight above 0 for each distinct pair, by user and item.
+
+        Raises
+        ------
+        InputError
+            If there is not one positive, finite weight a pair.
+        """
+        values = np.asarray(weights, dtype=np.float64)
+        if values.shape != (self.n_edges,) or not (np.isfinite(values).all() and (values > 0).all()):
+            raise InputError(
+                "edge weights",
+                expected=f"{self.n_edges} finite numbers above 0",
+                found=f"shape {values.shape}, least {values.min(initial=np.inf):g}",
+            )
+        r = sparse.csr_array(
+            (values, (self.users.cpu().numpy(), self.items.cpu().numpy())), shape=(self.n_users, self.n_items)
+        )
+        both = sparse.csr_array(sparse.block_array([[None, r], [r.T, None]]))
+        return Adjacency.from_scipy(_normalised(both), symmetric=True, dtype=self.dtype).to(self.users.device)
+
+    def with_item_edges(self, item_edges: sparse.csr_array) -> tuple[Adjacency, Adjacency]:
+        r"""
+        Return :math:`D^{-1/2} [[0, R], [R^T, E]] D^{-1/2}` with row degrees D, and its user-item block (GUME).
+
+        Parameters
+        ----------
+        item_edges
+            E, (n_items, n_items): its entries other than 0 count as 1, those from an item to itself not at all. It may
+            be directed.
+        """
+        r = sparse.csr_array(
+            (np.ones(self.n_edges), (self.users.cpu().numpy(), self.items.cpu().numpy())),
+            shape=(self.n_users, self.n_items),
+        )
+        sources, destinations = item_edges.nonzero()
+        other = sources != destinations
+        edges = (sources[other], destinations[other])
+        between = sparse.csr_array((np.ones(edges[0].size), edges), shape=(self.n_items, self.n_items))
+        matrix = _normalised(sparse.csr_array(sparse.block_array([[None, r], [r.T, between]])))
+        device = self.users.device
+        block = matrix[: self.n_users, self.n_users :]
+        return Adjacency.from_scipy(matrix, dtype=self.dtype).to(device), Adjacency.from_scipy(block).to(device)
 
     def user_item(self, *, normalisation: Normalisation = "symmetric", epsilon: float = 1e-7) -> Adjacency:
         r"""

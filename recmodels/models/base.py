@@ -1,19 +1,53 @@
-"""The protocol of the models: propagate once to embeddings, give the loss of a batch."""
+"""The protocol of the models: a final ranking, reached by gradient steps on a loss or in closed form."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
 
 import polars as pl
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from recmodels.errors import InputError
-from recmodels.models.config import ModelConfig
+from recmodels.evaluation.ranking import EmbeddingScorer, Ranker
+from recmodels.graphs.matrices import interaction_matrix
+from recmodels.models.blocks import row_dot, sampled_softmax
+from recmodels.models.config import AnyConfig, ClosedFormConfig, ModelConfig
 from recmodels.training.data import Features, TrainingData
 
 
-class Model(nn.Module, ABC):
+class AnyModel(nn.Module, ABC):
     """
-    A recommender that scores a user and an item by the inner product of their embeddings.
+    What every model of the registry has.
+
+    Attributes
+    ----------
+    config
+        The model's own configuration.
+    device
+        Where it computes.
+    n_users, n_items
+        Sizes of the id spaces.
+    """
+
+    def __init__(self, config: AnyConfig, data: TrainingData, device: torch.device) -> None:
+        super().__init__()
+        self.config = config
+        self.device = device
+        self.n_users = data.n_users
+        self.n_items = data.n_items
+
+    @abstractmethod
+    def ranker(self) -> Ranker:
+        """Return the final ranking: what validation, early stopping, evaluation and serving use."""
+
+
+class Model(AnyModel):
+    """
+    A recommender that scores a user and an item by the inner product of their embeddings, trained in gradient steps.
+
+    A model that changes this ranking, such as by a second look at the best items, overrides `ranker`.
 
     Parameters
     ----------
@@ -39,14 +73,12 @@ class Model(nn.Module, ABC):
 
     uses_negatives: bool = True
     """Whether the loss reads the sampled negatives."""
+    pairwise: bool = True
+    """Whether the loss sets positives against negatives in pairs, so that `training.loss` has something to replace."""
 
     def __init__(self, config: ModelConfig, data: TrainingData, generator: torch.Generator) -> None:
-        super().__init__()
-        _check_training_inputs(config, data, uses_negatives=self.uses_negatives)
-        self.config = config
-        self.device = resolve_device(config.training.device)
-        self.n_users = data.n_users
-        self.n_items = data.n_items
+        super().__init__(config, data, resolve_device(config.training.device))
+        _check_training_inputs(config, data, self)
         self.generator = generator
 
     @abstractmethod
@@ -54,16 +86,108 @@ class Model(nn.Module, ABC):
         """Return the final embeddings, users (n_users, d) and items (n_items, d), on the full graphs, without noise."""
 
     @abstractmethod
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """
         Return the weighted parts of the loss of a batch, scalars whose sum is minimised.
 
-        The arguments are ids, each (batch,) int64; `negatives` is empty for models that use none.
+        Parameters
+        ----------
+        users, positives
+            Ids, (batch,) int64.
+        negatives
+            Ids, int64: one a positive, (batch,); under the sampled softmax those of the whole batch, (n,); empty for
+            models that use none.
+        barred
+            Under the sampled softmax, (batch, n) bool: what is no negative of the user. None bars nothing.
         """
+
+    def ranking_losses(self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None) -> Tensor:
+        """
+        Return the configured ranking loss of each positive, (batch,).
+
+        `users` and `positives` are embeddings, (batch, d), `negatives` those of the negatives of `loss`.
+        """
+        settings = self.config.training
+        if settings.loss == "sampled_softmax":
+            return sampled_softmax(users, positives, negatives, barred, settings.temperature)
+        return functional.softplus(-row_dot(users, positives - negatives))
 
     def on_epoch_start(self, epoch: int, generator: torch.Generator) -> None:
         """Redraw what is drawn once an epoch; later noise of the epoch comes from the same generator."""
         self.generator = generator
+
+    def ranker(self) -> Ranker:
+        """Return the ranking by the final embeddings, in evaluation mode, float32, detached from the parameters."""
+        self.eval()
+        with torch.no_grad():
+            users, items = self.propagate()
+        return EmbeddingScorer(users.float(), items.float())
+
+
+class ClosedFormModel(AnyModel):
+    """
+    A recommender that follows from the training pairs and a few settings, without gradient steps.
+
+    The trainer tries the choices of the settings in their order and keeps the first with the best validation
+    Recall@20. The chosen values are the model's only state: the rest follows from them and the data.
+
+    Parameters
+    ----------
+    config
+        The model's own configuration.
+    data
+        Training pairs, and validation pairs to choose by.
+    generator
+        Not used: nothing is drawn.
+
+    Raises
+    ------
+    InputError
+        If the configuration asks for added pairs, restricted negatives or another loss, which need gradient steps.
+
+    Attributes
+    ----------
+    settings
+        Names of what is chosen, also columns of the history.
+    train_pairs
+        (n_users, n_items) binary CSR float32.
+    chosen
+        The chosen values, (n_settings,) float64; NaN before.
+    """
+
+    settings: ClassVar[tuple[str, ...]]
+    chosen: Tensor
+
+    def __init__(self, config: ClosedFormConfig, data: TrainingData, generator: torch.Generator) -> None:
+        super().__init__(config, data, torch.device("cpu"))
+        if config.training.augmentation or config.training.restricted_negatives:
+            raise InputError(
+                "training.augmentation, training.restricted_negatives",
+                expected="false for a model in closed form",
+                found="true",
+            )
+        _check_loss(config, replaceable=False)
+        self.train_pairs = interaction_matrix(*data.train_pairs, data.n_users, data.n_items)
+        self.register_buffer("chosen", torch.full((len(self.settings),), torch.nan, dtype=torch.float64))
+
+    @property
+    @abstractmethod
+    def choices(self) -> Sequence[tuple[float, ...]]:
+        """The values of the settings to try, at least one choice."""
+
+    @abstractmethod
+    def solve(self, values: Sequence[float]) -> Ranker:
+        """Return the ranking with these values of the settings."""
+
+    def choose(self, values: Sequence[float]) -> None:
+        """Set the values of the settings."""
+        self.chosen.copy_(torch.tensor(values, dtype=torch.float64))
+
+    def ranker(self) -> Ranker:
+        """Return the ranking with the chosen values."""
+        return self.solve(self.chosen.tolist())
 
 
 def resolve_device(name: str) -> torch.device:
@@ -81,10 +205,11 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and available else "cpu")
 
 
-def _check_training_inputs(config: ModelConfig, data: TrainingData, *, uses_negatives: bool) -> None:
+def _check_training_inputs(config: ModelConfig, data: TrainingData, model: Model) -> None:
     if config.training.augmentation and data.added_users is None:
         raise InputError("training.augmentation", expected="augmented_interactions", found="none")
-    if config.training.restricted_negatives and not uses_negatives:
+    _check_loss(config, replaceable=model.uses_negatives and model.pairwise)
+    if config.training.restricted_negatives and not model.uses_negatives:
         raise InputError(
             "training.restricted_negatives",
             expected="a model that samples negatives",
@@ -93,6 +218,15 @@ def _check_training_inputs(config: ModelConfig, data: TrainingData, *, uses_nega
         )
     if config.training.restricted_negatives and not data.item_knn:
         raise InputError("training.restricted_negatives", expected="item_text_knn or item_image_knn", found="neither")
+
+
+def _check_loss(config: AnyConfig, *, replaceable: bool) -> None:
+    if config.training.loss != "bpr" and not replaceable:
+        raise InputError(
+            "training.loss",
+            expected="bpr, as this model has no pairwise loss to replace",
+            found=config.training.loss,
+        )
 
 
 def require_item_features(data: TrainingData, model: str) -> dict[str, Features]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from recmodels.errors import InputError
 from recmodels.graphs.adjacency import k_bin
 from recmodels.models import freedom
-from recmodels.models.blocks import Features, bpr_loss, row_dot
+from recmodels.models.blocks import Features
 from recmodels.training.config import TrainingConfig
 from recmodels.training.data import TrainingData
 
@@ -22,6 +22,9 @@ class Config(freedom.Config):
     The rows of the paper's ablation (table 4) are: all of it; without `training.restricted_negatives` and
     `training.augmentation` (BLAST-USER); without `user_graph` and with `profile_weight` 0 (BLAST-FN); with none of
     these, FREEDOM on the same item texts (BLAST-LLM where these are profiles).
+
+    Deviation from the published program: features and profiles are frozen unless `trainable_features` is set; it trains
+    copies.
     """
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -32,6 +35,8 @@ class Config(freedom.Config):
     """Layers L_UU of the propagation over the user-user graph, of which the last is kept."""
     user_graph: bool = True
     """Propagate over the graph of users with similar profiles."""
+    user_graph_weight: float = Field(default=1.0, ge=0)
+    """Weight of what comes over the graph of users beside the user-item graph's embeddings; the paper adds it as is."""
     profile_weight: float = Field(default=1e-3, ge=0)
     """Weight lambda_2 of the ranking loss of the projected user profiles. 0 needs no profile embeddings."""
     training: TrainingConfig = TrainingConfig(restricted_negatives=True, augmentation=True)
@@ -45,6 +50,7 @@ class Model(freedom.Model):
         super().__init__(config, data, generator)
         _check(config, data)
         self.n_uu_layers, self.profile_weight = config.n_uu_layers, config.profile_weight
+        self.user_graph_weight = config.user_graph_weight
         self.profiles = (
             Features(data.user_features, config.embedding_size, generator, trainable=config.trainable_features)
             if config.profile_weight and data.user_features is not None
@@ -56,14 +62,19 @@ class Model(freedom.Model):
             else None
         )
 
-    def _user_losses(self, users: Tensor, difference: Tensor) -> dict[str, Tensor]:
+    def _user_losses(
+        self, users: Tensor, positive: Tensor, negative: Tensor, barred: Tensor | None
+    ) -> dict[str, Tensor]:
         """Return the ranking loss of the projected profiles."""
         if self.profiles is None:
             return {}
-        return {"profile": self.profile_weight * bpr_loss(row_dot(self.profiles(users), difference))}
+        losses = self.ranking_losses(self.profiles(users), positive, negative, barred)
+        return {"profile": self.profile_weight * losses.mean()}
 
     def _with_similar_users(self, users: Tensor) -> Tensor:
-        return users if self.user_graph is None else users + self._over(self.user_graph, 0, self.n_uu_layers)
+        if self.user_graph is None:
+            return users
+        return users + self.user_graph_weight * self._over(self.user_graph, 0, self.n_uu_layers)
 
 
 def _check(config: Config, data: TrainingData) -> None:

@@ -58,8 +58,8 @@ def linear(
     """
     Return an affine map whose entries come from the generator.
 
-    `init` is ``default`` (uniform within 1/sqrt(n_in), as torch does, weight and bias), ``xavier_uniform`` or
-    ``xavier_normal`` (bias 0).
+    `init` is that of the weight: ``default`` (uniform within 1/sqrt(n_in), as torch does), ``xavier_uniform`` or
+    ``xavier_normal``. The bias is uniform within 1/sqrt(n_in) in any case.
     """
     layer = nn.Linear(n_in, n_out, bias=bias, device="meta").to_empty(device="cpu")
     bound = 1 / math.sqrt(n_in)
@@ -70,10 +70,8 @@ def linear(
             nn.init.xavier_uniform_(layer.weight, generator=generator)
         else:
             layer.weight.uniform_(-bound, bound, generator=generator)
-        if bias and init == "default":
+        if bias:
             layer.bias.uniform_(-bound, bound, generator=generator)
-        elif bias:
-            layer.bias.zero_()
     return layer
 
 
@@ -153,13 +151,45 @@ def row_dot(x: Tensor, y: Tensor) -> Tensor:
 
 
 def bpr_loss(margins: Tensor) -> Tensor:
-    """Return -mean log sigma(s+ - s-) for margins s+ - s-, (batch,) (Rendle et al. 2009, eq. 4)."""
+    """
+    Return -mean log sigma(s+ - s-) for margins s+ - s-, (batch,) (Rendle et al. 2009, eq. 4).
+
+    Some published programs add 1e-10 inside the logarithm, which ends the gradient at margins below about -20.
+    """
     return functional.softplus(-margins).mean()
 
 
-def frobenius_penalty(*matrices: Tensor) -> Tensor:
-    """Return the sum of the un-squared Frobenius norms over the rows of the last matrix (Reg-F)."""
-    return torch.stack([torch.linalg.vector_norm(matrix) for matrix in matrices]).sum() / matrices[-1].shape[0]
+def sampled_softmax(
+    users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None, temperature: float
+) -> Tensor:
+    r"""
+    Return the cross-entropy of each positive among itself and the shared negatives (Jean et al. 2015), (batch,).
+
+    .. math:: -\log \frac{e^{u \cdot i / \tau}}{e^{u \cdot i / \tau} + \sum_{j} e^{u \cdot j / \tau}}
+
+    with j over the negatives that are not barred. With one negative and :math:`\tau = 1` it is the loss of BPR.
+
+    Parameters
+    ----------
+    users, positives
+        (batch, d).
+    negatives
+        (n, d), common to the batch.
+    barred
+        (batch, n) bool, the negatives that count for nothing; None bars none.
+    temperature
+        :math:`\tau`.
+    """
+    against = users @ negatives.T
+    if barred is not None:
+        against = against.masked_fill(barred, -torch.inf)
+    logits = torch.cat([row_dot(users, positives)[:, None], against], dim=1) / temperature
+    return torch.logsumexp(logits, dim=1) - logits[:, 0]
+
+
+def frobenius_penalty(*matrices: Tensor, n_rows: int) -> Tensor:
+    """Return the sum of the un-squared Frobenius norms over a number of rows (Reg-F)."""
+    return torch.stack([torch.linalg.vector_norm(matrix) for matrix in matrices]).sum() / n_rows
 
 
 def squared_penalty(*matrices: Tensor, batch_size: int) -> Tensor:

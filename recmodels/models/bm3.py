@@ -17,7 +17,12 @@ from recmodels.training.data import TrainingData
 
 
 class Config(ModelConfig):
-    """Settings of BM3."""
+    """
+    Settings of BM3.
+
+    Deviations from the published program: features are frozen unless `trainable_features` is set, it trains copies;
+    an item that occurs twice in a batch has two perturbed targets, there it has one.
+    """
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "baby": {"n_layers": 1, "dropout": 0.5, "regularisation": 0.1},
@@ -63,7 +68,9 @@ class Model(base.Model):
         users, items = self._embed()
         return self.predictor(users), self.predictor(items)
 
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the disagreement of user and item, that of each modality with the item and itself, and the penalty."""
         all_users, all_items = self._embed()
         user, item = rows(all_users, users), rows(all_items, positives)
@@ -72,7 +79,7 @@ class Model(base.Model):
         parts = {
             "agreement": _disagreement(self.predictor(user), item_target)
             + _disagreement(self.predictor(item), user_target),
-            "penalty": self.regularisation * frobenius_penalty(all_users, all_items),
+            "penalty": self.regularisation * frobenius_penalty(all_users, all_items, n_rows=self.n_items),
         }
         for modality, features in self.features.present():
             projected = features(positives)

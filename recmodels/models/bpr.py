@@ -5,7 +5,7 @@ from pydantic import Field
 from torch import Tensor
 
 from recmodels.models import base
-from recmodels.models.blocks import bpr_loss, frobenius_penalty, row_dot, rows, xavier_table
+from recmodels.models.blocks import frobenius_penalty, rows, xavier_table
 from recmodels.models.config import ModelConfig
 from recmodels.training.data import TrainingData
 
@@ -30,10 +30,12 @@ class Model(base.Model):
         """Return the two tables."""
         return self.users, self.items
 
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the ranking loss and the penalty."""
         user, positive, negative = rows(self.users, users), rows(self.items, positives), rows(self.items, negatives)
         return {
-            "bpr": bpr_loss(row_dot(user, positive - negative)),
-            "penalty": self.regularisation * frobenius_penalty(user, positive, negative),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
+            "penalty": self.regularisation * frobenius_penalty(user, positive, negative, n_rows=len(users)),
         }

@@ -8,13 +8,17 @@ from recmodels.errors import InputError
 from recmodels.graphs.adjacency import Adjacency, BipartiteGraph, fuse, k_bin
 from recmodels.graphs.propagation import light_gcn, propagate
 from recmodels.models import base
-from recmodels.models.blocks import Features, FeaturesByModality, bpr_loss, node_table, row_dot, rows
+from recmodels.models.blocks import Features, FeaturesByModality, bpr_loss, node_table, rows
 from recmodels.models.config import ModelConfig
 from recmodels.training.data import TrainingData
 
 
 class Config(ModelConfig):
-    """Settings of FREEDOM."""
+    """
+    Settings of FREEDOM.
+
+    Deviation from the published program: features are frozen unless `trainable_features` is set; it trains copies.
+    """
 
     n_ui_layers: int = Field(default=2, ge=1)
     """Layers L_UI of the convolution over the user-item graph, averaged from layer 0 on."""
@@ -67,27 +71,37 @@ class Model(base.Model):
         """Return the embeddings over the full graphs."""
         return self._embed(self.adjacency)
 
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the ranking losses of the embeddings and of what describes users and items."""
         all_users, all_items = self._embed(self.thinned)
         user = rows(all_users, users)
-        positive, negative = rows(all_items, torch.cat([positives, negatives])).chunk(2)
-        difference = positive - negative
+        sizes = [len(positives), len(negatives)]
+        positive, negative = rows(all_items, torch.cat([positives, negatives])).split(sizes)
         return {
-            "bpr": bpr_loss(row_dot(user, difference)),
-            **self._item_losses(user, positives, negatives),
-            **self._user_losses(users, difference),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
+            **self._item_losses(user, positives, negatives, barred),
+            **self._user_losses(users, positive, negative, barred),
         }
 
-    def _item_losses(self, user: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def _item_losses(
+        self, user: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None
+    ) -> dict[str, Tensor]:
         """Return the ranking loss of each modality's projected features."""
-        return {
-            modality: self.modality_weight * bpr_loss(features.margins(user, positives, negatives))
-            for modality, features in self.features.present()
-        }
+        parts: dict[str, Tensor] = {}
+        for modality, features in self.features.present():
+            if self.config.training.loss == "bpr":
+                loss = bpr_loss(features.margins(user, positives, negatives))
+            else:
+                loss = self.ranking_losses(user, features(positives), features(negatives), barred).mean()
+            parts[modality] = self.modality_weight * loss
+        return parts
 
-    def _user_losses(self, users: Tensor, difference: Tensor) -> dict[str, Tensor]:
-        """Return nothing: FREEDOM has no features of users. `difference` is positive less negative item."""
+    def _user_losses(
+        self, users: Tensor, positive: Tensor, negative: Tensor, barred: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Return nothing: FREEDOM has no features of users. Users are ids, the others embeddings of items."""
         return {}
 
     def _embed(self, adjacency: Adjacency) -> tuple[Tensor, Tensor]:

@@ -7,16 +7,14 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmodels.evaluation.ranking import top_items
+from recmodels.evaluation.ranking import EmbeddingScorer
 from recmodels.graphs.adjacency import Adjacency, BipartiteGraph, k_cos
 from recmodels.graphs.propagation import light_gcn, propagate
 from recmodels.models import base
 from recmodels.models.blocks import (
     Features,
     FeaturesByModality,
-    bpr_loss,
     node_table,
-    row_dot,
     rows,
     squared_penalty,
 )
@@ -29,7 +27,13 @@ Edges = list[tuple[Tensor, Tensor]]
 
 
 class Config(ModelConfig):
-    """Settings of LATTICE."""
+    """
+    Settings of LATTICE.
+
+    Deviation from the published program: features are frozen unless `trainable_features` is set; it trains copies.
+    As there, Adam's momentum moves the item graph's parameters in every batch, though only the first of an epoch has a
+    gradient for them.
+    """
 
     n_ui_layers: int = Field(default=2, ge=1)
     """Layers of the convolution over the user-item graph."""
@@ -80,7 +84,9 @@ class Model(base.Model):
         """Return the embeddings over the user-item graph and the item graph of the present parameters."""
         return self._embed(self._item_side(self._learned_edges()))
 
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the ranking loss and the penalty on the final embeddings."""
         if self.frozen_graph is None:
             edges = self._learned_edges()
@@ -90,9 +96,10 @@ class Model(base.Model):
             side = propagate(self.frozen_graph, self.nodes[self.n_users :])
         all_users, all_items = self._embed(side)
         user = rows(all_users, users)
-        positive, negative = rows(all_items, torch.cat([positives, negatives])).chunk(2)
+        sizes = [len(positives), len(negatives)]
+        positive, negative = rows(all_items, torch.cat([positives, negatives])).split(sizes)
         return {
-            "bpr": bpr_loss(row_dot(user, positive - negative)),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
             "penalty": self.regularisation * squared_penalty(user, positive, negative, batch_size=self.batch_size),
         }
 
@@ -117,7 +124,7 @@ class Model(base.Model):
         everything = torch.arange(self.n_items, device=self.device)
         for (_, features), share in zip(self.features.present(), self.shares.softmax(0), strict=True):
             directions = functional.normalize(features.all())
-            nearest, _ = top_items(directions, directions, everything, self.neighbours)
+            nearest, _ = EmbeddingScorer(directions, directions).top_items(everything, self.neighbours)
             gathered = rows(directions, nearest.reshape(-1)).view(*nearest.shape, -1)
             neighbours.append(nearest)
             similarities.append(share * (gathered @ directions[:, :, None]).squeeze(2))

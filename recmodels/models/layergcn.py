@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
 from recmodels.graphs.adjacency import Adjacency, BipartiteGraph
 from recmodels.graphs.propagation import propagate
@@ -50,12 +49,15 @@ class Model(base.Model):
         users, items = self._sum_of_layers(self.adjacency).split([self.n_users, self.n_items])
         return users, items
 
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the ranking loss and the penalty on layer 0, both summed over the batch."""
+        sizes = [len(users), len(positives), len(negatives)]
         batch = torch.cat([users, positives + self.n_users, negatives + self.n_users])
-        user, positive, negative = rows(self._sum_of_layers(self.thinned), batch).chunk(3)
+        user, positive, negative = rows(self._sum_of_layers(self.thinned), batch).split(sizes)
         return {
-            "bpr": functional.softplus(row_dot(user, negative - positive)).sum(),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).sum(),
             "penalty": self.regularisation / 2 * rows(self.nodes, batch).square().sum(),
         }
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from recmodels.graphs.adjacency import Adjacency, BipartiteGraph
 from recmodels.graphs.propagation import light_gcn, propagate
 from recmodels.models import base
-from recmodels.models.blocks import bpr_loss, dropout, frobenius_penalty, node_table, row_dot, rows, xavier_table
+from recmodels.models.blocks import dropout, frobenius_penalty, node_table, rows, xavier_table
 from recmodels.models.config import ModelConfig
 from recmodels.training.data import TrainingData
 
@@ -19,7 +19,11 @@ _COLUMNS_AT_ONCE = 512
 
 
 class Config(ModelConfig):
-    """Settings of LGMRec."""
+    """
+    Settings of LGMRec.
+
+    Deviation from the published program: memberships in hyperedges hold no noise where users and items are ranked.
+    """
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "baby": {"n_hyper_layers": 1, "n_hyperedges": 4, "keep": 0.5, "global_weight": 0.3},
@@ -85,15 +89,18 @@ class Model(base.Model):
         users, items = self._final(content, hyper, everything).split([self.n_users, self.n_items])
         return users, items
 
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the ranking loss, the contrast between the modalities' hypergraphs, and the penalty."""
         content = light_gcn(self.adjacency, self.nodes, self.n_ui_layers)
         hyper = self._hyper(content[self.n_users :])
+        sizes = [len(users), len(positives), len(negatives)]
         batch = torch.cat([users, positives + self.n_users, negatives + self.n_users])
-        user, positive, negative = self._final(content, hyper, batch).chunk(3)
+        user, positive, negative = self._final(content, hyper, batch).split(sizes)
         parts = {
-            "bpr": bpr_loss(row_dot(user, positive - negative)),
-            "penalty": self.regularisation * frobenius_penalty(user, positive, negative),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
+            "penalty": self.regularisation * frobenius_penalty(user, positive, negative, n_rows=len(users)),
         }
         if len(hyper) == 2:
             (first_users, first_items), (second_users, second_items) = (

@@ -7,7 +7,7 @@ from torch import Tensor
 from recmodels.graphs.adjacency import BipartiteGraph
 from recmodels.graphs.propagation import light_gcn
 from recmodels.models import base
-from recmodels.models.blocks import bpr_loss, frobenius_penalty, node_table, row_dot, rows
+from recmodels.models.blocks import frobenius_penalty, node_table, rows
 from recmodels.models.config import ModelConfig
 from recmodels.training.data import TrainingData
 
@@ -36,12 +36,16 @@ class Model(base.Model):
         users, items = light_gcn(self.adjacency, self.nodes, self.n_layers).split([self.n_users, self.n_items])
         return users, items
 
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the ranking loss and the penalty, which is on layer 0."""
+        sizes = [len(users), len(positives), len(negatives)]
         batch = torch.cat([users, positives + self.n_users, negatives + self.n_users])
         propagated = light_gcn(self.adjacency, self.nodes, self.n_layers)
-        user, positive, negative = rows(propagated, batch).chunk(3)
+        user, positive, negative = rows(propagated, batch).split(sizes)
         return {
-            "bpr": bpr_loss(row_dot(user, positive - negative)),
-            "penalty": self.regularisation * frobenius_penalty(*rows(self.nodes, batch).chunk(3)),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
+            "penalty": self.regularisation
+            * frobenius_penalty(*rows(self.nodes, batch).split(sizes), n_rows=len(users)),
         }

@@ -10,11 +10,9 @@ from recmodels.models import base
 from recmodels.models.blocks import (
     Features,
     FeaturesByModality,
-    bpr_loss,
     info_nce,
     linear,
     node_table,
-    row_dot,
     rows,
     squared_penalty,
 )
@@ -24,7 +22,11 @@ from recmodels.training.data import TrainingData
 
 
 class Config(ModelConfig):
-    """Settings of MGCN."""
+    """
+    Settings of MGCN.
+
+    Deviation from the published program: features are frozen unless `trainable_features` is set; it trains copies.
+    """
 
     n_ui_layers: int = Field(default=2, ge=1)
     """Layers of the convolution over the user-item graph."""
@@ -78,18 +80,21 @@ class Model(base.Model):
         users, items = (content + side).split([self.n_users, self.n_items])
         return users, items
 
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the ranking loss, the contrast of side and content, and the penalty on the final embeddings."""
         content, side = self._embed()
+        sizes = [len(users), len(positives), len(negatives)]
         batch = torch.cat([users, positives + self.n_users, negatives + self.n_users])
         content, side = rows(content, batch), rows(side, batch)
-        user, positive, negative = (content + side).chunk(3)
-        (user_content, item_content, _), (user_side, item_side, _) = content.chunk(3), side.chunk(3)
+        user, positive, negative = (content + side).split(sizes)
+        (user_content, item_content, _), (user_side, item_side, _) = content.split(sizes), side.split(sizes)
         contrast = info_nce(item_side, item_content, self.temperature) + info_nce(
             user_side, user_content, self.temperature
         )
         return {
-            "bpr": bpr_loss(row_dot(user, positive - negative)),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
             "contrast": self.contrast_weight * contrast,
             "penalty": self.regularisation * squared_penalty(user, positive, negative, batch_size=self.batch_size),
         }

@@ -14,16 +14,25 @@ from recmodels.graphs.knn import knn_table
 from recmodels.graphs.propagation import light_gcn
 from recmodels.models import base
 from recmodels.models.attention import GraphAttention
-from recmodels.models.blocks import Features, FeaturesByModality, bpr_loss, dropout, info_nce, row_dot, rows
+from recmodels.models.blocks import Features, FeaturesByModality, dropout, info_nce, rows
 from recmodels.models.config import ModelConfig
 from recmodels.models.dimension_transport import column_cost, transport_plan
 from recmodels.training.config import TrainingConfig
 from recmodels.training.data import Features as FeatureMatrix
 from recmodels.training.data import TrainingData
 
+_SHARES = {"image": 0.05, "text": 0.8}
+"""Initial shares of the modalities in the fusion; IDs have the rest."""
+
 
 class Config(ModelConfig):
-    """Settings of RecGOAT. The width must be a multiple of the number of heads."""
+    """
+    Settings of RecGOAT. The width must be a multiple of the number of heads.
+
+    Where the defaults leave the published program: `cmcl`, `oat`, `plan_refresh` and `user_branch` say how; negatives
+    are never items that the user has; an item is never among its own neighbours, also where fewer than k others have a
+    positive cosine.
+    """
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "baby": {"embedding_size": 800, "neighbours": 20, "contrast_weight": 0.032},
@@ -53,8 +62,9 @@ class Config(ModelConfig):
     """``aligned`` draws an item's views together, as in the paper; ``released`` has the program's opposite sign."""
     oat: Literal["barycentric", "log", "released", "linear"] = "barycentric"
     """
-    The transport plan of the fusion: ``log`` is solved exactly in the log domain, ``barycentric`` is the same with rows
-    that sum to 1, ``released`` underflows as the program does, ``linear`` has none.
+    The transport plan of the fusion: ``log`` is solved in the log domain, with a warning should it not converge,
+    ``barycentric`` is the same with rows that sum to 1, ``released`` underflows as the program does, ``linear`` has
+    none.
     """
     plan_refresh: Literal["epoch", "batch"] = "epoch"
     """How often training solves for the plan, which gets no gradient."""
@@ -68,11 +78,16 @@ class Config(ModelConfig):
 
 
 class Model(base.Model):
-    """Items fused from IDs and attended modalities, users from IDs and attended profiles."""
+    """
+    Items fused from IDs and attended modalities, users from IDs and attended profiles.
+
+    The propagated IDs stand in for a modality that is absent.
+    """
+
+    config: Config
 
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, generator)
-        self.settings = config
         features = base.require_item_features(data, "recgoat")
         width = config.embedding_size
         if width % config.n_heads:
@@ -90,12 +105,11 @@ class Model(base.Model):
             {modality: self._attention(matrix, generator) for modality, matrix in features.items()}
         )
         self.profiles, self.profile_attention = self._user_branch(data, generator)
-        self.maps = nn.ParameterDict({modality: nn.Parameter(torch.empty(width, width)) for modality in features})
+        self.maps = nn.ParameterDict({modality: nn.Parameter(torch.empty(width, width)) for modality in _SHARES})
         for parameter in self.maps.values():
             nn.init.xavier_uniform_(parameter, generator=generator)
-        starts = {"image": 0.05, "text": 0.8}
         self.shares = nn.ParameterDict(
-            {modality: nn.Parameter(torch.tensor(starts[modality])) for modality in features}
+            {modality: nn.Parameter(torch.tensor(share)) for modality, share in _SHARES.items()}
         )
         self.norm = nn.LayerNorm(width)
         self.plans: dict[str, Tensor] = {}
@@ -110,21 +124,26 @@ class Model(base.Model):
         users, views = self._views()
         return users, self._fused(views, {modality: self._plan(views, modality) for modality in self.maps})
 
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the ranking loss, the penalty on the IDs, and the contrasts of users with items and of views."""
-        settings = self.settings
+        config = self.config
         all_users, views = self._views()
-        if settings.plan_refresh == "batch" or not self.plans:
+        if config.plan_refresh == "batch" or not self.plans:
             self.plans = {modality: self._plan(views, modality) for modality in self.maps}
         user, items = rows(all_users, users), torch.cat([positives, negatives])
-        positive, negative = rows(self._fused(views, self.plans), items).chunk(2)
+        sizes = [len(positives), len(negatives)]
+        positive, negative = rows(self._fused(views, self.plans), items).split(sizes)
         batch = torch.cat([users, items + self.n_users])
-        between = info_nce(user, positive, settings.temperature)
+        between = info_nce(user, positive, config.temperature)
         return {
-            "bpr": bpr_loss(row_dot(user, positive - negative)),
-            "penalty": settings.regularisation * rows(self.nodes, batch).square().sum() / len(users),
-            "contrast": settings.contrast_weight * (1 - settings.modality_share) * between,
-            "modalities": settings.contrast_weight * settings.modality_share * self._modality_contrast(views, items),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
+            "penalty": config.regularisation * rows(self.nodes, batch).square().sum() / len(users),
+            "contrast": config.contrast_weight * (1 - config.modality_share) * between,
+            "modalities": config.contrast_weight
+            * config.modality_share
+            * self._modality_contrast(views, positives, negatives),
         }
 
     def _views(self) -> tuple[Tensor, dict[str, Tensor]]:
@@ -133,10 +152,10 @@ class Model(base.Model):
         if self.profiles is not None and self.profile_attention is None:
             users, items = nodes.split([self.n_users, self.n_items])
             nodes = torch.cat([users + self.profiles.all(), items])
-        users, ids = light_gcn(self.adjacency, nodes, self.settings.n_ui_layers).split([self.n_users, self.n_items])
+        users, ids = light_gcn(self.adjacency, nodes, self.config.n_ui_layers).split([self.n_users, self.n_items])
         if self.profiles is not None and self.profile_attention is not None:
             users = users + self._attended(self.profiles.all(), self.profile_attention)
-        views = {"id": ids}
+        views = {"id": ids, **dict.fromkeys(_SHARES, ids)}
         for modality, features in self.features.present():
             views[modality] = self._attended(features.all(), self.attention[modality])
         return users, views
@@ -155,35 +174,35 @@ class Model(base.Model):
 
     @torch.no_grad()
     def _plan(self, views: dict[str, Tensor], modality: str) -> Tensor:
-        return transport_plan(column_cost(views[modality], views["id"]), self.settings.oat)
+        return transport_plan(column_cost(views[modality], views["id"]), self.config.oat)
 
-    def _modality_contrast(self, views: dict[str, Tensor], items: Tensor) -> Tensor:
+    def _modality_contrast(self, views: dict[str, Tensor], *items: Tensor) -> Tensor:
         names = list(views)
         losses = [
-            info_nce(rows(views[first], part), rows(views[second], part), self.settings.temperature)
-            for part in items.chunk(2)
+            info_nce(rows(views[first], part), rows(views[second], part), self.config.temperature)
+            for part in items
             for n, first in enumerate(names)
             for second in names[n + 1 :]
         ]
         mean = torch.stack(losses).mean()
-        return mean if self.settings.cmcl == "aligned" else 1 - mean
+        return mean if self.config.cmcl == "aligned" else 1 - mean
 
     @property
     def _rate(self) -> float:
-        return self.settings.dropout if self.training else 0.0
+        return self.config.dropout if self.training else 0.0
 
     def _attention(self, matrix: FeatureMatrix, generator: torch.Generator) -> nn.ModuleList:
-        settings = self.settings
-        graph = _neighbour_graph(matrix, settings.neighbours).to(self.device)
+        config = self.config
+        graph = _neighbour_graph(matrix, config.neighbours).to(self.device)
         return nn.ModuleList(
-            GraphAttention(graph, settings.embedding_size, settings.n_heads, settings.dropout, generator)
-            for _ in range(settings.n_attention_layers)
+            GraphAttention(graph, config.embedding_size, config.n_heads, config.dropout, generator)
+            for _ in range(config.n_attention_layers)
         )
 
     def _user_branch(
         self, data: TrainingData, generator: torch.Generator
     ) -> tuple[Features | None, nn.ModuleList | None]:
-        branch = self.settings.user_branch
+        branch = self.config.user_branch
         if branch == "none":
             return None, None
         if data.user_features is None:
@@ -193,7 +212,7 @@ class Model(base.Model):
                 found="none",
                 action="Set user_branch to none to do without.",
             )
-        profiles = Features(data.user_features, self.settings.embedding_size, generator)
+        profiles = Features(data.user_features, self.config.embedding_size, generator)
         return profiles, self._attention(data.user_features, generator) if branch == "attention" else None
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from recmodels.errors import InputError
-from recmodels.models.config import ModelConfig
+from recmodels.models.config import AnyConfig
 from recmodels.validation import validated
 
 if TYPE_CHECKING:
-    from recmodels.models.base import Model
+    from recmodels.models.base import ClosedFormModel, Model
     from recmodels.training.data import TrainingData
 
 FLOORS = ("popularity", "random")
@@ -43,6 +43,8 @@ class ModelSpec:
         The publication.
     version
         Code version of the model's own file: raised when the same data and settings give another trained model.
+    closed_form
+        Whether it is solved, with a setting that validation chooses, in place of trained in gradient steps.
     """
 
     name: str
@@ -51,6 +53,7 @@ class ModelSpec:
     version: str = field(default="1", kw_only=True)
     needs: frozenset[str] = field(default=frozenset())
     optional: frozenset[str] = field(default=frozenset())
+    closed_form: bool = False
 
     @property
     def module(self) -> str:
@@ -68,6 +71,9 @@ def _specs(*specs: ModelSpec) -> dict[str, ModelSpec]:
 
 
 MODELS: dict[str, ModelSpec] = _specs(
+    ModelSpec("itemknn", "ItemKNN", "Deshpande and Karypis, ACM TOIS 2004", closed_form=True),
+    ModelSpec("userknn", "UserKNN", "Sarwar et al., ACM EC 2000", closed_form=True),
+    ModelSpec("ease", "EASE", "Steck, WWW 2019", closed_form=True),
     ModelSpec("bpr", "BPR", "Rendle et al., UAI 2009"),
     ModelSpec("lightgcn", "LightGCN", "He et al., SIGIR 2020"),
     ModelSpec("layergcn", "LayerGCN", "Zhou et al., ICDE 2023"),
@@ -78,6 +84,7 @@ MODELS: dict[str, ModelSpec] = _specs(
         "Zhang et al., ACM Multimedia 2021",
         needs=frozenset({_TEXT, _TEXT_KNN}),
         optional=frozenset({_IMAGE, _IMAGE_KNN}),
+        version="2",
     ),
     ModelSpec(
         "slmrec",
@@ -85,14 +92,18 @@ MODELS: dict[str, ModelSpec] = _specs(
         "Tao et al., IEEE Trans. Multimedia 2022",
         needs=frozenset({_TEXT}),
         optional=frozenset({_IMAGE}),
+        version="2",
     ),
-    ModelSpec("bm3", "BM3", "Zhou et al., WWW 2023", needs=frozenset({_TEXT}), optional=frozenset({_IMAGE})),
+    ModelSpec(
+        "bm3", "BM3", "Zhou et al., WWW 2023", needs=frozenset({_TEXT}), optional=frozenset({_IMAGE}), version="2"
+    ),
     ModelSpec(
         "freedom",
         "FREEDOM",
         "Zhou and Shen, ACM Multimedia 2023",
         needs=frozenset({_TEXT, _TEXT_KNN}),
         optional=frozenset({_IMAGE, _IMAGE_KNN}),
+        version="2",
     ),
     ModelSpec(
         "mgcn",
@@ -103,11 +114,19 @@ MODELS: dict[str, ModelSpec] = _specs(
     ),
     ModelSpec("lgmrec", "LGMRec", "Guo et al., AAAI 2024", needs=frozenset({_TEXT}), optional=frozenset({_IMAGE})),
     ModelSpec(
+        "gume",
+        "GUME",
+        "Lin et al., CIKM 2024",
+        needs=frozenset({_TEXT, _TEXT_KNN}),
+        optional=frozenset({_IMAGE, _IMAGE_KNN}),
+    ),
+    ModelSpec(
         "blast",
         "BLAST",
         "Li et al., IJCAI 2025",
         needs=frozenset({_TEXT, _TEXT_KNN, "user_knn", "user_text_embeddings", "augmented_interactions"}),
         optional=frozenset({_IMAGE, _IMAGE_KNN}),
+        version="2",
     ),
     ModelSpec(
         "recgoat",
@@ -115,6 +134,21 @@ MODELS: dict[str, ModelSpec] = _specs(
         "arXiv 2602.00682, 2026",
         needs=frozenset({_TEXT, "user_text_embeddings"}),
         optional=frozenset({_IMAGE}),
+        version="2",
+    ),
+    ModelSpec(
+        "timemm",
+        "TimeMM",
+        "Yang et al., SIGIR 2026",
+        needs=frozenset({_TEXT, _TEXT_KNN}),
+        optional=frozenset({_IMAGE, _IMAGE_KNN}),
+    ),
+    ModelSpec(
+        "bridge",
+        "BRIDGE",
+        "Li et al., CIKM 2026",
+        needs=frozenset({_TEXT, _TEXT_KNN}),
+        optional=frozenset({_IMAGE, _IMAGE_KNN}),
     ),
 )
 """Every model, in the order of the tables."""
@@ -134,7 +168,7 @@ def model_spec(name: str) -> ModelSpec:
     return MODELS[name]
 
 
-def resolve_config(name: str, *overrides: Mapping[str, Any], dataset: str | None = None) -> ModelConfig:
+def resolve_config(name: str, *overrides: Mapping[str, Any], dataset: str | None = None) -> AnyConfig:
     """
     Return the configuration of a model: its defaults, then the published values of the data set, then the overrides.
 
@@ -160,7 +194,7 @@ def resolve_config(name: str, *overrides: Mapping[str, Any], dataset: str | None
     return validated(config_class, merged, f"configuration of {name}")
 
 
-def build_model(name: str, config: ModelConfig, data: "TrainingData", seed: int) -> "Model":
+def build_model(name: str, config: AnyConfig, data: "TrainingData", seed: int) -> "Model | ClosedFormModel":
     """
     Construct a model with parameters drawn from a generator with this seed, on its configured device.
 
@@ -176,7 +210,7 @@ def build_model(name: str, config: ModelConfig, data: "TrainingData", seed: int)
         raise InputError(
             f"configuration of {name}", expected=config_class.__qualname__, found=type(config).__qualname__
         )
-    model: Model = _class(name, "Model")(config, data, torch.Generator().manual_seed(seed))
+    model: Model | ClosedFormModel = _class(name, "Model")(config, data, torch.Generator().manual_seed(seed))
     return model.to(model.device)
 
 

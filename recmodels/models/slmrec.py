@@ -1,5 +1,7 @@
 """SLMRec: self-supervised contrast of ID and modality views, task FAC (Tao et al., IEEE Trans. Multimedia 2022)."""
 
+from typing import Literal
+
 import numpy as np
 import torch
 from pydantic import Field
@@ -16,7 +18,12 @@ from recmodels.training.data import TrainingData
 
 
 class Config(ModelConfig):
-    """Settings of SLMRec."""
+    """
+    Settings of SLMRec.
+
+    Deviation from the published program: users and items are scored with the embeddings of the present parameters; it
+    uses those of the last training batch, a step older.
+    """
 
     n_layers: int = Field(default=3, ge=1)
     """Layers of the convolution of each view."""
@@ -26,6 +33,11 @@ class Config(ModelConfig):
     """Temperature s of the contrast of views; the published grid is 0.1 to 1."""
     view_weight: float = Field(default=0.1, ge=0)
     """Weight a of the contrast of views; the published grid is 0.01 to 1."""
+    initialisation: Literal["xavier_uniform", "default"] = "xavier_uniform"
+    """
+    Law of the initial weights of the fusion and of the contrast's maps: ``xavier_uniform`` as in the published
+    programs, ``default`` is torch's, about half as wide.
+    """
     training: TrainingConfig = TrainingConfig(weight_decay=1e-4)
     """The training loop's settings; the published learning rates are 1e-4 to 1e-1."""
 
@@ -49,15 +61,16 @@ class Model(base.Model):
             }
         )
         n_views = 1 + len(features)
-        self.fuse_users = linear(n_views * width, width, generator)
-        self.fuse_items = linear(n_views * width, width, generator)
+        init = config.initialisation
+        self.fuse_users = linear(n_views * width, width, generator, init=init)
+        self.fuse_items = linear(n_views * width, width, generator, init=init)
         # Each modality is met in a space of its own; the ID view reaches the next one through the one before.
         self.steps, self.exits, self.heads = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for position in range(len(features)):
             space = width if position == 0 else width // 2
-            self.steps.append(linear(width, width, generator))
-            self.exits.append(linear(width, space, generator) if position else nn.Identity())
-            self.heads.append(linear(width, space, generator))
+            self.steps.append(linear(width, width, generator, init=init))
+            self.exits.append(linear(width, space, generator, init=init) if position else nn.Identity())
+            self.heads.append(linear(width, space, generator, init=init))
         graph = BipartiteGraph(*data.train_pairs, data.n_users, data.n_items, device=self.device)
         self.adjacency = graph.adjacency(epsilon=1e-8)
 
@@ -66,7 +79,9 @@ class Model(base.Model):
         users, items = self._views().split([self.n_users, self.n_items])
         return self.fuse_users(users), self.fuse_items(items)
 
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the contrast of users and items, and that of the items' views with each other."""
         user, item = rows(self._views(), torch.cat([users, positives + self.n_users])).chunk(2)
         parts = {"contrast": info_nce(self.fuse_users(user), self.fuse_items(item), self.temperature)}

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from recmodels.models import base
-from recmodels.models.blocks import Features, bpr_loss, frobenius_penalty, row_dot, rows, xavier_table
+from recmodels.models.blocks import Features, frobenius_penalty, rows, xavier_table
 from recmodels.models.config import ModelConfig
 from recmodels.training.data import TrainingData
 
@@ -30,16 +30,20 @@ class Model(base.Model):
         self.items = xavier_table(data.n_items, width, generator)
         joined = np.concatenate(list(features.values()), axis=1) if len(features) > 1 else next(iter(features.values()))
         self.features = Features(joined, width, generator, init="xavier_normal")
+        torch.nn.init.zeros_(self.features.projection.bias)
 
     def propagate(self) -> tuple[Tensor, Tensor]:
         """Return the users and the items' two halves side by side."""
         return self.users, torch.cat([self.items, self.features.all()], dim=1)
 
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the ranking loss and the penalty."""
         user, items = rows(self.users, users), torch.cat([positives, negatives])
-        positive, negative = torch.cat([rows(self.items, items), self.features(items)], dim=1).chunk(2)
+        sizes = [len(positives), len(negatives)]
+        positive, negative = torch.cat([rows(self.items, items), self.features(items)], dim=1).split(sizes)
         return {
-            "bpr": bpr_loss(row_dot(user, positive - negative)),
-            "penalty": self.regularisation * frobenius_penalty(user, positive, negative),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
+            "penalty": self.regularisation * frobenius_penalty(user, positive, negative, n_rows=len(users)),
         }

@@ -71,15 +71,20 @@ def training_progress(history: pl.DataFrame, best_epoch: int) -> pl.DataFrame:
     Parameters
     ----------
     history
-        Columns epoch, loss and valid_recall, one row an epoch.
+        As in `recmodels.training.trainer.FitResult`.
     best_epoch
         The epoch whose parameters were kept.
     """
+    if "loss" in history.columns:
+        shown = [pl.col("loss").map_elements("{:.4f}".format, pl.String)]
+    else:
+        settings = history.columns[1 : history.columns.index("valid_recall")]
+        shown = [pl.col(settings).map_elements("{:g}".format, pl.String)]
     step = max(1, history.height // EPOCHS_SHOWN)
     last = history["epoch"].max()
     return history.filter((pl.col("epoch") % step == 0) | pl.col("epoch").is_in([best_epoch, last])).select(
         "epoch",
-        pl.col("loss").map_elements("{:.4f}".format, pl.String),
+        *shown,
         pl.col("valid_recall").map_elements("{:.4f}".format, pl.String).alias("validation recall@20"),
         kept=pl.when(pl.col("epoch") == best_epoch).then(pl.lit("best")).otherwise(pl.lit("")),
     )

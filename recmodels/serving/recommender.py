@@ -12,7 +12,7 @@ from torch.nn import functional
 from recmodels.data.schemas import RECOMMENDATIONS
 from recmodels.errors import InputError
 from recmodels.evaluation.floors import popularity_embeddings
-from recmodels.evaluation.ranking import top_items
+from recmodels.evaluation.ranking import EmbeddingScorer, LinearScorer, Ranker
 from recmodels.graphs.matrices import interaction_matrix
 from recmodels.training.checkpoint import Checkpoint, load_checkpoint
 
@@ -36,8 +36,8 @@ class Recommender:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self._n_users = checkpoint.user_embeddings.shape[0]
-        self._n_items = checkpoint.item_embeddings.shape[0]
+        self._n_users = checkpoint.ranker.n_users
+        self._n_items = checkpoint.ranker.n_items
         seen = checkpoint.seen
         self._seen = interaction_matrix(
             seen["user_id"].cast(pl.Int64).to_numpy(),
@@ -47,8 +47,8 @@ class Recommender:
         )
         train = seen.filter(pl.col("split") == "train")
         self._train_items = train["item_id"].cast(pl.Int64).to_numpy()
-        self._warm = np.zeros(self._n_users, dtype=bool)
-        self._warm[train["user_id"].to_numpy()] = True
+        self._train = interaction_matrix(train["user_id"], self._train_items, self._n_users, self._n_items)
+        self._warm = np.diff(self._train.indptr) > 0
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -104,16 +104,15 @@ class Recommender:
         warm[known >= 0] = self._warm[known[known >= 0]]
         items = np.zeros((len(known), n), dtype=np.int64)
         scores = np.full((len(known), n), -np.inf, dtype=np.float32)
-        popularity = popularity_embeddings(self._train_items, self._n_users, self._n_items)
-        embeddings = (self.checkpoint.user_embeddings, self.checkpoint.item_embeddings)
-        for chosen, (user_table, item_table), excluded in (
-            (warm, embeddings, exclude_seen),
+        popularity = EmbeddingScorer(*popularity_embeddings(self._train_items, self._n_users, self._n_items))
+        for chosen, ranker, excluded in (
+            (warm, self.checkpoint.ranker, exclude_seen),
             (~warm & (known >= 0), popularity, exclude_seen),
             (known < 0, popularity, False),
         ):
             rows = np.flatnonzero(chosen)
             asked = torch.from_numpy(np.maximum(known[rows], 0))
-            best, values = top_items(user_table, item_table, asked, n, excluded=self._seen if excluded else None)
+            best, values = ranker.top_items(asked, n, excluded=self._seen if excluded else None)
             items[rows], scores[rows] = best.numpy(), values.numpy()
         frame = pl.DataFrame(
             {
@@ -131,6 +130,8 @@ class Recommender:
         """
         Return the items whose embeddings point the same way as those of the given ones, by cosine.
 
+        Where the model has no embeddings, they are the items with most training users in common, by cosine too.
+
         Returns
         -------
         pl.DataFrame
@@ -145,10 +146,9 @@ class Recommender:
         if asked.size and (asked.min() < 0 or asked.max() >= self._n_items):
             raise InputError("item_ids", expected=f"ids from 0 to {self._n_items - 1}", found=str(asked.tolist()))
         self._check_n(n, self._n_items - 1)
-        directions = functional.normalize(self.checkpoint.item_embeddings)
         known, asked_at = np.unique(asked, return_inverse=True)
         itself = interaction_matrix(known, known, self._n_items, self._n_items)
-        similar, scores = top_items(directions, directions, torch.from_numpy(known), n, excluded=itself)
+        similar, scores = self._directions().top_items(torch.from_numpy(known), n, excluded=itself)
         return pl.DataFrame(
             {
                 "item_id": np.repeat(asked, n),
@@ -158,6 +158,16 @@ class Recommender:
             },
             schema_overrides=SIMILAR_ITEMS,
         )
+
+    def _directions(self) -> Ranker:
+        """Return a ranking of items for items."""
+        vectors = self.checkpoint.ranker.item_vectors
+        if vectors is not None:
+            directions = functional.normalize(vectors)
+            return EmbeddingScorer(directions, directions)
+        users = self._train.copy()
+        users.data = 1 / np.sqrt(np.bincount(users.indices, minlength=self._n_items)[users.indices]).astype(np.float32)
+        return LinearScorer(users.T.tocsr(), users)
 
     def _check_n(self, n: int, most: int) -> None:
         if not 1 <= n <= most:

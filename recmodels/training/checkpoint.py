@@ -12,18 +12,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from recmodels.calibration.ranker import restored_ranker
 from recmodels.errors import MissingObject
-from recmodels.models.base import Model
-from recmodels.models.config import ModelConfig
+from recmodels.evaluation.ranking import EmbeddingScorer, Ranker
+from recmodels.models.base import AnyModel, ClosedFormModel, Model
+from recmodels.models.config import AnyConfig
 from recmodels.models.registry import build_model, resolve_config
 from recmodels.storage import MANIFEST, atomic_directory, file_digest
 from recmodels.training.data import TrainingData
 from recmodels.training.trainer import FitResult
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_RANKING = {1: "embeddings.safetensors", 2: "ranking.safetensors"}
+"""File of the ranking by format version. In the first format every ranking is by inner products."""
 _FILES = (
     "model.safetensors",
-    "embeddings.safetensors",
+    _RANKING[FORMAT_VERSION],
     "config.json",
     "history.parquet",
     "provenance.json",
@@ -31,6 +35,7 @@ _FILES = (
     "items.parquet",
     "seen.parquet",
 )
+_CALIBRATION = "calibration.parquet"
 _AGAIN = "Restore it, or train the model again."
 
 
@@ -48,9 +53,9 @@ class Checkpoint:
     seed
         Of initialisation and training.
     parameters
-        The trained parameters by name.
-    user_embeddings, item_embeddings
-        (n_users, d) and (n_items, d) float32; the score is their inner product.
+        The trained parameters by name; of a model in closed form, the chosen settings.
+    ranker
+        Its final ranking.
     history
         One row an epoch, see `FitResult`.
     provenance
@@ -59,26 +64,28 @@ class Checkpoint:
         The id maps: user_id, reviewer_id; item_id, asin.
     seen
         user_id, item_id, split of the training and validation pairs.
+    calibration
+        Every try of the search for a calibration of the ranking (`recmodels.calibration`), None without one.
     """
 
     model: str
-    config: ModelConfig
+    config: AnyConfig
     seed: int
     parameters: dict[str, Tensor]
-    user_embeddings: Tensor
-    item_embeddings: Tensor
+    ranker: Ranker
     history: pl.DataFrame
     provenance: dict[str, Any]
     users: pl.DataFrame
     items: pl.DataFrame
     seen: pl.DataFrame
+    calibration: pl.DataFrame | None = None
 
 
 def save_checkpoint(
     directory: Path,
     *,
     name: str,
-    model: Model,
+    model: AnyModel,
     result: FitResult,
     data: TrainingData,
     seed: int,
@@ -110,31 +117,58 @@ def save_checkpoint(
         ).with_columns(split=pl.lit(split))
         for split, pair in (("train", data.train_pairs), ("valid", (data.valid_users, data.valid_items)))
     )
-    config = {"model": name, "seed": seed, "config": model.config.model_dump(mode="json")}
+    summary = {
+        "best_epoch": result.best_epoch,
+        "best_valid_recall@20": result.best_valid_recall,
+        "stopped_early": result.stopped_early,
+    }
+    checkpoint = Checkpoint(
+        model=name,
+        config=model.config,
+        seed=seed,
+        parameters=model.state_dict(),
+        ranker=result.ranker,
+        history=result.history,
+        provenance=provenance | {"training": summary},
+        users=users.select("user_id", "reviewer_id"),
+        items=items.select("item_id", "asin"),
+        seen=seen,
+    )
+    write_checkpoint(directory, checkpoint)
+
+
+def write_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint to a new directory, whole or not at all."""
+    ranker = checkpoint.ranker
+    config = {
+        "model": checkpoint.model,
+        "seed": checkpoint.seed,
+        "config": checkpoint.config.model_dump(mode="json"),
+        "ranking": {"kind": ranker.kind, "settings": ranker.settings()},
+    }
+    files = list(_FILES)
     with atomic_directory(directory) as temporary:
-        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, temporary / _FILES[0])
-        save_file({"users": result.user_embeddings, "items": result.item_embeddings}, temporary / _FILES[1])
+        for file, tensors in ((_FILES[0], checkpoint.parameters), (_FILES[1], ranker.tensors())):
+            save_file({key: value.contiguous() for key, value in tensors.items()}, temporary / file)
         (temporary / "config.json").write_text(json.dumps(config, indent=2))
-        result.history.write_parquet(temporary / "history.parquet")
-        summary = {
-            "best_epoch": result.best_epoch,
-            "best_valid_recall@20": result.best_valid_recall,
-            "stopped_early": result.stopped_early,
-        }
-        (temporary / "provenance.json").write_text(json.dumps(provenance | {"training": summary}, indent=2))
-        users.select("user_id", "reviewer_id").write_parquet(temporary / "users.parquet")
-        items.select("item_id", "asin").write_parquet(temporary / "items.parquet")
-        seen.write_parquet(temporary / "seen.parquet")
+        checkpoint.history.write_parquet(temporary / "history.parquet")
+        (temporary / "provenance.json").write_text(json.dumps(checkpoint.provenance, indent=2))
+        checkpoint.users.write_parquet(temporary / "users.parquet")
+        checkpoint.items.write_parquet(temporary / "items.parquet")
+        checkpoint.seen.write_parquet(temporary / "seen.parquet")
+        if checkpoint.calibration is not None:
+            checkpoint.calibration.write_parquet(temporary / _CALIBRATION)
+            files.append(_CALIBRATION)
         manifest = {
             "format_version": FORMAT_VERSION,
-            "sha256": {file: file_digest(temporary / file) for file in _FILES},
+            "sha256": {file: file_digest(temporary / file) for file in files},
         }
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2))
 
 
 def load_checkpoint(directory: Path) -> Checkpoint:
     """
-    Read a checkpoint and verify each of its files.
+    Read a checkpoint and verify each of its files. Those of the first format are read too.
 
     Raises
     ------
@@ -142,21 +176,25 @@ def load_checkpoint(directory: Path) -> Checkpoint:
         If the directory or one of its files is absent, cut off or altered; the file is named.
     """
     with _readable(directory):
-        _require_intact(directory, _FILES)
+        manifest = _manifest(directory)
+        tables = _RANKING[manifest["format_version"]]
+        files = [tables if file == _RANKING[FORMAT_VERSION] else file for file in _FILES]
+        calibrated = _CALIBRATION in manifest["sha256"]
+        _require_intact(directory, manifest, [*files, _CALIBRATION] if calibrated else files)
         config = json.loads((directory / "config.json").read_text())
-        embeddings = load_file(directory / "embeddings.safetensors")
+        ranking = config.get("ranking", {"kind": EmbeddingScorer.kind, "settings": {}})
         return Checkpoint(
             model=config["model"],
             config=resolve_config(config["model"], config["config"]),
             seed=config["seed"],
             parameters=load_file(directory / "model.safetensors"),
-            user_embeddings=embeddings["users"],
-            item_embeddings=embeddings["items"],
+            ranker=restored_ranker(ranking["kind"], load_file(directory / tables), ranking["settings"]),
             history=pl.read_parquet(directory / "history.parquet"),
             provenance=json.loads((directory / "provenance.json").read_text()),
             users=pl.read_parquet(directory / "users.parquet"),
             items=pl.read_parquet(directory / "items.parquet"),
             seen=pl.read_parquet(directory / "seen.parquet"),
+            calibration=pl.read_parquet(directory / _CALIBRATION) if calibrated else None,
         )
 
 
@@ -170,7 +208,7 @@ def load_history(directory: Path) -> pl.DataFrame:
         As `load_checkpoint`.
     """
     with _readable(directory):
-        _require_intact(directory, ["history.parquet"])
+        _require_intact(directory, _manifest(directory), ["history.parquet"])
         return pl.read_parquet(directory / "history.parquet")
 
 
@@ -184,14 +222,18 @@ def _readable(directory: Path) -> Generator[None]:
         ) from error
 
 
-def _require_intact(directory: Path, files: Sequence[str]) -> None:
-    """Compare files with the digests that the manifest has of them."""
+def _manifest(directory: Path) -> dict[str, Any]:
     manifest = json.loads((directory / MANIFEST).read_text())
-    if manifest["format_version"] != FORMAT_VERSION:
+    if manifest["format_version"] not in _RANKING:
         raise MissingObject(
-            f"checkpoint {directory}: expected format version {FORMAT_VERSION}, found "
+            f"checkpoint {directory}: expected format version {' or '.join(map(str, _RANKING))}, found "
             f"{manifest['format_version']}. {_AGAIN}"
         )
+    return manifest
+
+
+def _require_intact(directory: Path, manifest: dict[str, Any], files: Sequence[str]) -> None:
+    """Compare files with the digests that the manifest has of them."""
     for file in files:
         expected, found = manifest["sha256"][file], file_digest(directory / file)
         if found != expected:
@@ -200,11 +242,11 @@ def _require_intact(directory: Path, files: Sequence[str]) -> None:
             )
 
 
-def restore_model(checkpoint: Checkpoint, data: TrainingData) -> Model:
+def restore_model(checkpoint: Checkpoint, data: TrainingData) -> Model | ClosedFormModel:
     """
     Rebuild the trained model from a checkpoint and the data it was trained on.
 
-    Serving needs only the checkpoint's embeddings; this is for further study of the model itself.
+    Serving needs only the checkpoint's ranker; this is for further study of the model itself.
     """
     model = build_model(checkpoint.model, checkpoint.config, data, checkpoint.seed)
     model.load_state_dict(checkpoint.parameters)

@@ -26,8 +26,22 @@ class TrainingConfig(BaseModel):
     """Most epochs to train."""
     patience: int = Field(default=20, ge=0)
     """Epochs without a better validation Recall@20 that are tolerated; training stops at the next one."""
+    loss: Literal["bpr", "sampled_softmax"] = "bpr"
+    """
+    The ranking loss of a positive: `bpr` sets it against one negative of its user, `sampled_softmax` against
+    `n_shared_negatives` that the batch has in common, less those that are no negatives of its user.
+    """
+    n_shared_negatives: int = Field(default=128, ge=1)
+    """Negatives of a batch under `sampled_softmax`, drawn uniformly with replacement."""
+    temperature: float = Field(default=1.0, gt=0)
+    """What scores are divided by under `sampled_softmax`."""
     restricted_negatives: bool = False
     """Bar likely-liked items from the negatives: those that are item-graph neighbours of the user's positives."""
+    restricted_neighbours: int | None = Field(default=10, ge=1)
+    """
+    Neighbours of an item, its self edge included, that `restricted_negatives` counts; null takes the whole table. The
+    paper has one set of likely-liked items, so this is to be the augmentation's `neighbours`.
+    """
     augmentation: bool = False
     """Train on the pairs that optimal transport added, beside the observed ones."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

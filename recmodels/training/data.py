@@ -31,6 +31,9 @@ class TrainingData:
         Neighbour tables (schema `KNN`), or None.
     added_users, added_items
         The positives that the augmentation added, disjoint from the training pairs, or None where it was not run.
+    train_times
+        When the training pairs happened, (n_train,) int64 seconds since the epoch, or None where that is not known of
+        every pair.
     """
 
     n_users: int
@@ -47,10 +50,17 @@ class TrainingData:
     user_knn: pl.DataFrame | None = None
     added_users: Ids | None = None
     added_items: Ids | None = None
+    train_times: Ids | None = None
 
     def __post_init__(self) -> None:
         if self.train_users.size == 0:
             raise InputError("training pairs", expected="at least one", found="none")
+        if self.train_times is not None and self.train_times.shape != self.train_users.shape:
+            raise InputError(
+                "train_times",
+                expected=f"one a training pair, {self.train_users.size}",
+                found=str(self.train_times.size),
+            )
         for name, users, items in (
             ("training pairs", self.train_users, self.train_items),
             ("validation pairs", self.valid_users, self.valid_items),
@@ -113,14 +123,18 @@ def training_data(
     Assemble the training data from stored tables; the keywords are their asset names.
 
     Test rows of `interactions` (schema `INTERACTIONS`) are left out here and reach no model. An embedding or neighbour
-    table without rows counts as an absent modality; an augmentation without rows is one that added nothing.
+    table without rows counts as an absent modality; an augmentation without rows is one that added nothing. Of a pair
+    with several rows the newest one's time counts; where a training row has none, or the table no such column, no pair
+    has.
 
     Raises
     ------
     InputError
         If ids are out of range, an embedding table does not hold every id in order, or a value is not finite.
     """
-    train = interactions.filter(pl.col("split") == "train").select("user_id", "item_id").unique()
+    if "timestamp" not in interactions.columns:
+        interactions = interactions.with_columns(timestamp=pl.lit(None, pl.Int64))
+    train = interactions.filter(pl.col("split") == "train").group_by("user_id", "item_id").agg(pl.max("timestamp"))
     train = train.sort("user_id", "item_id")
     valid = interactions.filter(pl.col("split") == "valid").select("user_id", "item_id").sort("user_id", "item_id")
     return TrainingData(
@@ -138,6 +152,7 @@ def training_data(
         user_knn=_rows(user_knn),
         added_users=None if augmented_interactions is None else _ids(augmented_interactions, "user_id"),
         added_items=None if augmented_interactions is None else _ids(augmented_interactions, "item_id"),
+        train_times=None if train["timestamp"].null_count() else _ids(train, "timestamp"),
     )
 
 

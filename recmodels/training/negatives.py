@@ -1,5 +1,6 @@
 """Negative sampling: uniform over the items that a user may be shown as a negative, exact and without rejection."""
 
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,40 @@ class NegativeSampler:
         target = (flat * self._stride + rank).to(self._keys.dtype)
         before = torch.searchsorted(self._keys, target, right=True) - self._starts[flat]
         return self._items[rank + before].reshape(users.shape)
+
+    def sample_shared(
+        self, users: torch.Tensor, n: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Draw items that a batch of users has in common, uniformly with replacement from those that occur in training.
+
+        Parameters
+        ----------
+        users
+            (batch,) int64 user ids, on the device of the sampler.
+        n
+            Number of items.
+        generator
+            Source of the draws, on any device.
+
+        Returns
+        -------
+        items
+            (n,) int64 item ids.
+        barred
+            (batch, n) bool: the item is no negative of the user.
+        """
+        drawn = torch.randint(len(self._items), (n,), generator=generator, device=generator.device).to(users.device)
+        wanted = (users[:, None] * self._stride + drawn).to(self._keys.dtype)
+        at = torch.searchsorted(self._forbidden, wanted).clamp_max(len(self._forbidden) - 1)
+        return self._items[drawn], self._forbidden[at] == wanted
+
+    @cached_property
+    def _forbidden(self) -> torch.Tensor:
+        """Numbers user * stride + item of the forbidden pairs, ascending."""
+        counts = torch.diff(self._starts, append=self._starts.new_tensor([len(self._keys)]))
+        place = torch.arange(len(self._keys), device=self._keys.device) - torch.repeat_interleave(self._starts, counts)
+        return (self._keys + place).to(self._keys.dtype)
 
 
 def _pattern(matrix: Any) -> sparse.csr_array:

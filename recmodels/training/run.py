@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from recmodels.models.config import ModelConfig
+from recmodels.models.config import AnyConfig
 from recmodels.models.registry import build_model
 from recmodels.training.checkpoint import save_checkpoint
 from recmodels.training.data import TrainingData
@@ -17,7 +17,7 @@ from recmodels.training.trainer import EpochRecord, FitResult, fit
 def train_checkpoint(
     directory: Path,
     name: str,
-    config: ModelConfig,
+    config: AnyConfig,
     data: TrainingData,
     *,
     seed: int,

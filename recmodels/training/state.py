@@ -49,9 +49,10 @@ class Progress:
 
 
 def fingerprint(model: Model, data: TrainingData, seed: int) -> str:
-    """Return the digest of what makes two trainings the same: model, settings, pairs and seed."""
+    """Return the digest of what makes two trainings the same: model, settings, pairs with their times, and seed."""
     settings = model.config.model_dump(mode="json", exclude={"training": {"epochs", "checkpoint_interval"}})
     pairs = [data.train_users, data.train_items, data.valid_users, data.valid_items]
+    pairs += [] if data.train_times is None else [data.train_times]
     return digest_of(
         type(model).__module__,
         json.dumps(settings),

@@ -1,4 +1,4 @@
-"""The training loop that every model shares: sampled epochs, early stopping, exact resumption."""
+"""How every model is trained: sampled epochs with early stopping and exact resumption, or solved in closed form."""
 
 import math
 import time
@@ -14,8 +14,9 @@ from torch import Tensor
 
 from recmodels.errors import InputError, PermanentFailure
 from recmodels.evaluation.evaluator import recall_at
+from recmodels.evaluation.ranking import Ranker
 from recmodels.graphs.matrices import interaction_matrix
-from recmodels.models.base import Model
+from recmodels.models.base import ClosedFormModel, Model
 from recmodels.training import state as training_state
 from recmodels.training.config import TrainingConfig
 from recmodels.training.data import TrainingData
@@ -29,14 +30,14 @@ VALIDATION_K = 20
 @dataclass(frozen=True)
 class EpochRecord:
     """
-    What happened in one epoch.
+    What happened in one epoch; for a model in closed form, with one choice of its settings.
 
     Attributes
     ----------
     epoch
         Counted from 0.
     loss
-        Mean over the batches; `parts` holds the weighted parts whose sum it is.
+        Mean over the batches; `parts` holds the weighted parts whose sum it is. NaN for a model in closed form.
     valid_recall
         Recall@20 on the validation pairs, after the epoch.
     best_epoch
@@ -66,24 +67,24 @@ class FitResult:
     ----------
     history
         One row an epoch: epoch, loss, ``loss_<part>`` columns, valid_recall, learning_rate, training_seconds, seconds.
+        Of a model in closed form, one row a choice that was tried: its settings in place of loss and learning rate.
     best_epoch, best_valid_recall
         The epoch whose parameters were kept, and its Recall@20 on the validation pairs.
     stopped_early
         Whether the patience ended before the epochs did.
-    user_embeddings, item_embeddings
-        (n_users, d) and (n_items, d) float32 on the CPU: the final embeddings of the best epoch.
+    ranker
+        The final ranking of the best epoch, on the CPU.
     """
 
     history: pl.DataFrame
     best_epoch: int
     best_valid_recall: float
     stopped_early: bool
-    user_embeddings: Tensor
-    item_embeddings: Tensor
+    ranker: Ranker
 
 
 def fit(
-    model: Model,
+    model: Model | ClosedFormModel,
     data: TrainingData,
     *,
     seed: int,
@@ -92,6 +93,8 @@ def fit(
 ) -> FitResult:
     """
     Train a model until its validation Recall@20 stops rising; it is left with the parameters of its best epoch.
+
+    A model in closed form is solved with each choice of its settings, and left with that of the best Recall@20.
 
     Parameters
     ----------
@@ -106,6 +109,7 @@ def fit(
     state_directory
         Where to keep what is needed to go on after a crash. If it holds a state of the same training, that training
         continues as if it had never stopped. The last state stays there; `recmodels.training.state.discard` removes it.
+        A model in closed form keeps none.
 
     Raises
     ------
@@ -116,12 +120,63 @@ def fit(
     """
     if data.valid_users.size == 0:
         raise InputError("validation pairs", expected="at least one, to stop training by", found="none")
+    if isinstance(model, ClosedFormModel):
+        return _solve(model, data, on_epoch)
+    return _train(model, data, seed, on_epoch, state_directory)
+
+
+def _solve(model: ClosedFormModel, data: TrainingData, on_epoch: Iterable[Callable[[EpochRecord], None]]) -> FitResult:
+    """Try each choice of the settings in turn; of equally good ones the first is kept."""
+    train_matrix, valid_matrix = _matrices(data)
+    callbacks = list(on_epoch)
+    history: list[dict[str, float | int]] = []
+    best_epoch, best_recall = 0, -math.inf
+    for epoch, values in enumerate(model.choices):
+        started = time.perf_counter()
+        model.choose(values)
+        ranker = model.ranker()
+        training_seconds = time.perf_counter() - started
+        valid_recall = recall_at(ranker, train_matrix, valid_matrix, VALIDATION_K)
+        # The next solution is made when this one is gone: it may be most of the memory.
+        del ranker
+        if valid_recall > best_recall:
+            best_epoch, best_recall = epoch, valid_recall
+        seconds = time.perf_counter() - started
+        history.append(
+            {
+                "epoch": epoch,
+                **dict(zip(model.settings, values, strict=True)),
+                "valid_recall": valid_recall,
+                "training_seconds": training_seconds,
+                "seconds": seconds,
+            }
+        )
+        record = EpochRecord(epoch, math.nan, {}, valid_recall, best_epoch, math.nan, training_seconds, seconds)
+        for callback in callbacks:
+            callback(record)
+    model.choose(model.choices[best_epoch])
+    return FitResult(
+        history=pl.DataFrame(history),
+        best_epoch=best_epoch,
+        best_valid_recall=best_recall,
+        stopped_early=False,
+        ranker=model.ranker(),
+    )
+
+
+def _train(
+    model: Model,
+    data: TrainingData,
+    seed: int,
+    on_epoch: Iterable[Callable[[EpochRecord], None]],
+    state_directory: Path | None,
+) -> FitResult:
+    """Train in gradient steps."""
     config = model.config.training
     device = model.device
     users, positives = _training_pairs(data, config, device)
     sampler = _sampler(model, data, config)
-    train_matrix = interaction_matrix(*data.train_pairs, data.n_users, data.n_items)
-    valid_matrix = interaction_matrix(data.valid_users, data.valid_items, data.n_users, data.n_items)
+    train_matrix, valid_matrix = _matrices(data)
     optimiser = torch.optim.Adam(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
@@ -137,7 +192,7 @@ def fit(
         started = time.perf_counter()
         learning_rate, parts = loop.run_epoch(epoch, users, positives, sampler)
         training_seconds = time.perf_counter() - started
-        valid_recall = recall_at(*final_embeddings(model), train_matrix, valid_matrix, VALIDATION_K)
+        valid_recall = recall_at(model.ranker(), train_matrix, valid_matrix, VALIDATION_K)
         progress.observe(valid_recall, model)
         record = EpochRecord(
             epoch=epoch,
@@ -156,23 +211,19 @@ def fit(
             callback(record)
 
     model.load_state_dict(progress.best_parameters)
-    user_embeddings, item_embeddings = final_embeddings(model)
     return FitResult(
         history=pl.DataFrame(progress.history),
         best_epoch=progress.best_epoch,
         best_valid_recall=progress.best_value,
         stopped_early=progress.stale > config.patience,
-        user_embeddings=user_embeddings.cpu().contiguous(),
-        item_embeddings=item_embeddings.cpu().contiguous(),
+        ranker=model.ranker().cpu(),
     )
 
 
-def final_embeddings(model: Model) -> tuple[Tensor, Tensor]:
-    """Return the user and item embeddings of a model in evaluation mode, float32, detached from its parameters."""
-    model.eval()
-    with torch.no_grad():
-        users, items = model.propagate()
-    return users.detach().float(), items.detach().float()
+def _matrices(data: TrainingData) -> tuple[Any, Any]:
+    """Return the training and the validation pairs as matrices."""
+    size = (data.n_users, data.n_items)
+    return interaction_matrix(*data.train_pairs, *size), interaction_matrix(data.valid_users, data.valid_items, *size)
 
 
 class _Loop:
@@ -203,17 +254,21 @@ class _Loop:
             group["lr"] = learning_rate
         self.model.train()
         self.model.on_epoch_start(epoch, self.generator)
-        negatives = users[:0] if sampler is None else sampler.sample(users, self.generator)
+        shared = config.loss == "sampled_softmax"
+        negatives = sampler.sample(users, self.generator) if sampler is not None and not shared else users[:0]
         order = torch.randperm(len(users), generator=self.generator, device=self.device)
         users, positives = users[order], positives[order]
-        negatives = negatives if sampler is None else negatives[order]
+        negatives = negatives[order] if len(negatives) else negatives
 
         totals: dict[str, float] = {}
         n_batches = math.ceil(len(users) / config.batch_size)
         for batch in range(n_batches):
             part = slice(batch * config.batch_size, (batch + 1) * config.batch_size)
             try:
-                values = self._step(users[part], positives[part], negatives[part])
+                drawn: tuple[Tensor, ...] = (negatives[part],)
+                if sampler is not None and shared:
+                    drawn = sampler.sample_shared(users[part], config.n_shared_negatives, self.generator)
+                values = self._step(users[part], positives[part], *drawn)
             except torch.OutOfMemoryError as error:
                 raise PermanentFailure(
                     f"training, epoch {epoch}, batch {batch} of {n_batches}: the device ran out of memory. Lower "
@@ -229,12 +284,17 @@ class _Loop:
                 totals[name] = totals.get(name, 0.0) + value
         return learning_rate, {name: total / n_batches for name, total in totals.items()}
 
-    def _step(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, float]:
+    def _step(self, *batch: Tensor) -> dict[str, float]:
         self.optimiser.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            parts = self.loss(users, positives, negatives)
+            parts = self.loss(*batch)
             total = torch.stack(list(parts.values())).sum()
         total.backward()
+        for parameter in self.model.parameters():
+            # What a batch does not read has a gradient of zero, not none: Adam's momentum goes on moving it, as in the
+            # published programs. Else what LATTICE reads once an epoch would hardly move.
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         self.optimiser.step()
         return dict(zip(parts, torch.stack([part.detach() for part in parts.values()]).tolist(), strict=True))
 
@@ -260,7 +320,7 @@ def _sampler(model: Model, data: TrainingData, config: TrainingConfig) -> Negati
     if config.augmentation and data.added_users is not None and data.added_items is not None:
         barred = interaction_matrix(data.added_users, data.added_items, *size)
     if config.restricted_negatives:
-        likely = false_negatives(*data.train_pairs, *size, data.item_knn)
+        likely = false_negatives(*data.train_pairs, *size, data.item_knn, k=config.restricted_neighbours)
         barred = likely if barred is None else barred + likely
     return NegativeSampler(positives, barred, device=model.device)
 

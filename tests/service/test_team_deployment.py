@@ -166,7 +166,7 @@ def test_two_trainings_of_one_partition_at_once_leave_two_whole_checkpoints(
     assert len({record["version"] for record in records}) == 1
     folder = root / "checkpoints" / "checkpoint" / "bpr" / "demo" / "4"
     one, other = (load_checkpoint(folder / run) for run in runs)
-    assert one.user_embeddings.equal(other.user_embeddings)
+    assert one.ranker.user_embeddings.equal(other.ranker.user_embeddings)
 
 
 def test_a_training_survives_a_restart_of_the_database_or_can_be_executed_again(

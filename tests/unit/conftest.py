@@ -35,12 +35,16 @@ class Checkerboard:
 @pytest.fixture(scope="session")
 def checkerboard() -> Checkerboard:
     rng = np.random.default_rng(0)
+    times = np.random.default_rng(1)
     rows = []
     for user in range(N_USERS):
         liked = rng.permutation(np.arange(user % 2, N_ITEMS, 2))
         # The liked items beyond these are in no split at all: a good list holds them, though nothing counts them.
         splits = ["valid"] * 4 + ["test"] * 4 + ["train"] * (len(liked) - N_UNSEEN)
-        rows += [(user, int(item), 5.0, 0, split) for item, split in zip(liked, splits, strict=False)]
+        rows += [
+            (user, int(item), 5.0, int(times.integers(10**8)), split)
+            for item, split in zip(liked, splits, strict=False)
+        ]
     interactions = pl.DataFrame(rows, schema=INTERACTIONS, orient="row").sort("user_id", "item_id")
 
     def embeddings(id_column: str, n: int, width: int) -> pl.DataFrame:

@@ -79,7 +79,7 @@ def test_a_table_that_does_not_fit_leaves_the_old_one(disk: Path, monkeypatch: p
     result = materialize()
     (failure,) = [event.step_failure_data for event in result.all_events if event.is_step_failure]
     assert failure.user_failure_data
-    assert re.match(rf"{disk}/tables/table\.parquet{ROOM_WANTED}", failure.user_failure_data.description or "")
+    assert re.match(rf"{disk}/tables/table{ROOM_WANTED}", failure.user_failure_data.description or "")
     assert not [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY]
     assert _files(disk) == before
     rows = 1000
@@ -126,7 +126,7 @@ def test_a_training_that_finds_no_room_goes_on_from_its_last_state(
     epochs: list[int] = []
     resumed = _train(checkerboard, folders["checkpoint"], folders["state"], lambda record: epochs.append(record.epoch))
     assert len(epochs) < 4
-    assert resumed.user_embeddings.equal(undisturbed.user_embeddings)
+    assert resumed.ranker.user_embeddings.equal(undisturbed.ranker.user_embeddings)
     figures = ["epoch", "loss", "valid_recall"]
     assert resumed.history.select(figures).equals(undisturbed.history.select(figures))
 

@@ -32,6 +32,7 @@ from recmodels.data.schemas import (
 )
 from recmodels.errors import InputError
 from recmodels.evaluation.evaluator import evaluate
+from recmodels.evaluation.ranking import EmbeddingScorer
 from recmodels.evaluation.metrics import METRICS
 from recmodels.graphs.knn import knn_table
 
@@ -57,7 +58,7 @@ def measured() -> tuple[pl.DataFrame, pl.DataFrame]:
     items = torch.randn(30, 4, generator=generator)
     users = torch.randn(N_USERS, 4, generator=generator)
     train, test = (np.array([0, 1, 2]), np.array([0, 1, 2])), (np.array([0, 2]), np.array([5, 6]))
-    result = evaluate(users, items, train, test)
+    result = evaluate(EmbeddingScorer(users, items), train, test)
     run = {
         "model": pl.lit("bpr"),
         "seed": pl.lit(0, pl.Int32),

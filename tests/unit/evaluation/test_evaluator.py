@@ -21,6 +21,7 @@ from recmodels.errors import InputError
 from recmodels.evaluation import ranking
 from recmodels.evaluation.evaluator import evaluate, recall_at
 from recmodels.evaluation.floors import popularity_embeddings, random_embeddings
+from recmodels.evaluation.ranking import EmbeddingScorer
 from recmodels.graphs.matrices import interaction_matrix
 
 N_USERS, N_ITEMS = 9, 14
@@ -74,7 +75,7 @@ def test_every_metric_equals_its_definition_whatever_the_block_size(seed: int, k
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranking, "_BLOCK_BYTES", block)
         patch.setattr(ranking, "_LEAST_ROWS", 1)
-        result = evaluate(users, items, pairs_of(train), pairs_of(held_out), ks=(k, 3))
+        result = evaluate(EmbeddingScorer(users, items), pairs_of(train), pairs_of(held_out), ks=(k, 3))
     for metric, expected in loop(users, items, train, held_out, k).items():
         assert result.value(metric, k) == pytest.approx(expected), metric
 
@@ -83,7 +84,7 @@ def test_the_metrics_agree_with_scikit_learn() -> None:
     users, items, train, held_out = problem(1)
     train[:] = False
     scores = (users @ items.T).numpy()
-    result = evaluate(users, items, pairs_of(train), pairs_of(held_out), ks=(4, N_ITEMS))
+    result = evaluate(EmbeddingScorer(users, items), pairs_of(train), pairs_of(held_out), ks=(4, N_ITEMS))
     judged = held_out.any(axis=1)
     relevance = held_out[judged].astype(int)
     assert result.value("ndcg", 4) == pytest.approx(ndcg_score(relevance, scores[judged], k=4))
@@ -98,7 +99,7 @@ def test_the_metrics_agree_with_scikit_learn() -> None:
     single[np.arange(len(single)), np.random.default_rng(0).integers(N_ITEMS, size=len(single))] = 1
     one_each = np.zeros_like(held_out)
     one_each[judged] = single
-    of_one = evaluate(users, items, pairs_of(train), pairs_of(one_each), ks=(4, N_ITEMS))
+    of_one = evaluate(EmbeddingScorer(users, items), pairs_of(train), pairs_of(one_each), ks=(4, N_ITEMS))
     assert of_one.value("mrr", N_ITEMS) == pytest.approx(label_ranking_average_precision_score(single, scores[judged]))
     accuracy = top_k_accuracy_score(single.argmax(axis=1), scores[judged], k=4, labels=np.arange(N_ITEMS))
     assert of_one.value("hit", 4) == pytest.approx(accuracy)
@@ -106,7 +107,7 @@ def test_the_metrics_agree_with_scikit_learn() -> None:
 
 def test_users_without_held_out_items_are_left_out() -> None:
     users, items, train, held_out = problem(2)
-    result = evaluate(users, items, pairs_of(train), pairs_of(held_out), ks=(3,))
+    result = evaluate(EmbeddingScorer(users, items), pairs_of(train), pairs_of(held_out), ks=(3,))
     assert result.per_user["user_id"].to_list() == np.flatnonzero(held_out.any(axis=1)).tolist()
     assert 1 not in result.per_user["user_id"]
     assert result.per_user["n_held_out"].to_list() == held_out.sum(axis=1)[held_out.any(axis=1)].tolist()
@@ -115,21 +116,21 @@ def test_users_without_held_out_items_are_left_out() -> None:
 def test_training_items_are_never_candidates_and_validation_items_only_if_masked() -> None:
     users, items = torch.ones(1, 1), torch.arange(6.0)[:, None]
     train, valid, test = (np.array([0]), np.array([5])), (np.array([0]), np.array([4])), (np.array([0]), np.array([3]))
-    assert evaluate(users, items, train, test, ks=(1, 2)).value("recall", 1) == 0
-    assert evaluate(users, items, train, test, ks=(1, 2)).value("recall", 2) == 1
-    assert evaluate(users, items, train, test, ks=(1,), masked=valid).value("recall", 1) == 1
+    assert evaluate(EmbeddingScorer(users, items), train, test, ks=(1, 2)).value("recall", 1) == 0
+    assert evaluate(EmbeddingScorer(users, items), train, test, ks=(1, 2)).value("recall", 2) == 1
+    assert evaluate(EmbeddingScorer(users, items), train, test, ks=(1,), masked=valid).value("recall", 1) == 1
 
 
 def test_a_masked_item_is_no_hit_even_where_nothing_else_is_left() -> None:
     users, items = torch.ones(1, 1), torch.ones(3, 1)
     train = (np.array([0, 0]), np.array([0, 1]))
-    result = evaluate(users, items, train, (np.array([0, 0]), np.array([1, 2])), ks=(3,))
+    result = evaluate(EmbeddingScorer(users, items), train, (np.array([0, 0]), np.array([1, 2])), ks=(3,))
     assert result.value("recall", 3) == 0.5
 
 
 def test_per_user_values_average_to_the_summary() -> None:
     users, items, train, held_out = problem(3)
-    result = evaluate(users, items, pairs_of(train), pairs_of(held_out), ks=(2, 5))
+    result = evaluate(EmbeddingScorer(users, items), pairs_of(train), pairs_of(held_out), ks=(2, 5))
     for metric in ("recall", "ndcg", "mrr", "hit", "precision", "map"):
         for k in (2, 5):
             assert result.per_user[f"{metric}@{k}"].mean() == pytest.approx(result.value(metric, k))
@@ -137,7 +138,7 @@ def test_per_user_values_average_to_the_summary() -> None:
 
 def test_groups_partition_the_users_and_the_held_out_items() -> None:
     users, items, train, held_out = problem(4)
-    result = evaluate(users, items, pairs_of(train), pairs_of(held_out), ks=(3,))
+    result = evaluate(EmbeddingScorer(users, items), pairs_of(train), pairs_of(held_out), ks=(3,))
     recalls = result.groups.filter((pl.col("metric") == "recall") & (pl.col("k") == 3))
     activity = recalls.filter(pl.col("grouping") == "user_activity")
     assert activity["n_users"].sum() == result.per_user.height
@@ -159,7 +160,7 @@ def test_groups_partition_the_users_and_the_held_out_items() -> None:
 def test_novelty_is_the_mean_self_information_of_what_is_shown() -> None:
     users, items = torch.ones(3, 1), torch.tensor([[3.0], [2.0], [1.0]])
     train = (np.array([0, 1, 2]), np.array([2, 2, 1]))
-    result = evaluate(users, items, train, (np.array([0]), np.array([0])), ks=(2,))
+    result = evaluate(EmbeddingScorer(users, items), train, (np.array([0]), np.array([0])), ks=(2,))
     # User 0 is shown items 0 and 1, which 0 and 1 of 3 users have in training; one fictive user has all.
     assert result.value("novelty", 2) == pytest.approx((math.log2(4 / 1) + math.log2(4 / 2)) / 2)
 
@@ -167,8 +168,8 @@ def test_novelty_is_the_mean_self_information_of_what_is_shown() -> None:
 def test_the_recall_that_training_watches_is_the_evaluators() -> None:
     users, items, train, held_out = problem(5)
     matrices = (interaction_matrix(*pairs_of(mask), N_USERS, N_ITEMS) for mask in (train, held_out))
-    expected = evaluate(users, items, pairs_of(train), pairs_of(held_out), ks=(4,)).value("recall", 4)
-    assert recall_at(users, items, *matrices, 4) == pytest.approx(expected)
+    expected = evaluate(EmbeddingScorer(users, items), pairs_of(train), pairs_of(held_out), ks=(4,)).value("recall", 4)
+    assert recall_at(EmbeddingScorer(users, items), *matrices, 4) == pytest.approx(expected)
 
 
 def test_popularity_ranks_by_training_counts_and_random_finds_what_chance_finds() -> None:
@@ -180,7 +181,7 @@ def test_popularity_ranks_by_training_counts_and_random_finds_what_chance_finds(
     everyone = np.arange(n_users)
     nobody = np.zeros(0, dtype=np.int64)
     held_out = (everyone, np.random.default_rng(0).integers(n_items, size=n_users))
-    result = evaluate(users, items, (nobody, nobody), held_out, ks=(10,))
+    result = evaluate(EmbeddingScorer(users, items), (nobody, nobody), held_out, ks=(10,))
     assert result.value("recall", 10) == pytest.approx(10 / n_items, abs=4 * math.sqrt(0.16 / n_users))
     assert torch.equal(random_embeddings(3, 3, seed=1)[0], random_embeddings(3, 3, seed=1)[0])
 
@@ -194,11 +195,11 @@ def test_what_cannot_be_evaluated_is_refused(change: dict, message: str) -> None
     nothing = np.zeros(0, dtype=np.int64)
     pairs = pairs_of(held_out) if "held_out" not in change else (nothing, nothing)
     with pytest.raises(InputError, match=message):
-        evaluate(users, items, pairs_of(train), pairs, ks=change.get("ks", (2,)))
+        evaluate(EmbeddingScorer(users, items), pairs_of(train), pairs, ks=change.get("ks", (2,)))
 
 
 def test_embeddings_that_are_not_finite_are_refused() -> None:
     users, items, train, held_out = problem(7)
     users[0, 0] = torch.nan
     with pytest.raises(InputError, match="finite"):
-        evaluate(users, items, pairs_of(train), pairs_of(held_out), ks=(3,))
+        evaluate(EmbeddingScorer(users, items), pairs_of(train), pairs_of(held_out), ks=(3,))

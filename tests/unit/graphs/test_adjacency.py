@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from scipy import stats
+from scipy import sparse, stats
 
 from recmodels.data.schemas import KNN
 from recmodels.errors import InputError
@@ -62,6 +62,13 @@ def test_k_cos_gives_nodes_without_weight_zero_not_infinity() -> None:
     assert matrix[0].tolist() == [pytest.approx(1 / 1.5), 0, 0]
 
 
+def test_k_cos_refuses_a_table_without_known_similarities(table: pl.DataFrame) -> None:
+    unknown = table.with_columns(similarity=pl.lit(None, pl.Float32))
+    with pytest.raises(InputError, match=f"cosines.*{table.height} unknown"):
+        k_cos(unknown, 40)
+    assert k_cos(KNN.to_frame(), 40, None).n_edges == 0
+
+
 def test_k_sym_holds_both_directions_once_and_loops_once(table: pl.DataFrame) -> None:
     expected = np.zeros((40, 40))
     best = table.filter((pl.col("src") != pl.col("dst")) & (pl.col("rank") <= 7))
@@ -106,8 +113,8 @@ def test_fuse_is_the_weighted_sum(table: pl.DataFrame) -> None:
 def test_fuse_gives_the_weight_of_a_missing_modality_to_the_others(table: pl.DataFrame) -> None:
     text = k_bin(table, 40)
     empty = k_bin(KNN.to_frame(), 40)
-    for missing in (None, empty):
-        fused = fuse({"text": text, "image": missing}, {"text": 0.9, "image": 0.1})
+    for graphs in ({"text": text}, {"text": text, "image": empty}):
+        fused = fuse(graphs, {"text": 0.9, "image": 0.1})
         assert_allclose(dense(fused), dense(text), rtol=1e-5)
 
 
@@ -116,7 +123,9 @@ def test_fuse_refuses_what_cannot_be_summed(table: pl.DataFrame) -> None:
     with pytest.raises(InputError, match="image"):
         fuse({"text": text, "image": text}, {"text": 1.0})
     with pytest.raises(InputError, match="at least one modality"):
-        fuse({"text": None}, {"text": 1.0})
+        fuse({"text": k_bin(KNN.to_frame(), 40)}, {"text": 1.0})
+    with pytest.raises(InputError, match=r"\['text'\], weights .*'text': 0"):
+        fuse({"text": text}, {"text": 0.0, "image": 1.0})
     with pytest.raises(InputError, match="at least 0"):
         fuse({"text": text}, {"text": -1.0})
     with pytest.raises(InputError, match="same nodes"):
@@ -165,6 +174,22 @@ def test_the_user_item_graph_equals_the_dense_formulas(pairs: tuple[np.ndarray, 
     assert_allclose(dense(graph.user_item(normalisation="none")), r)
     means = r / np.maximum(r.sum(axis=1, keepdims=True), 1)
     assert_allclose(dense(graph.user_item(normalisation="row", epsilon=0)), means, rtol=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(bipartite(), st.integers(0, 1000))
+def test_edges_between_items_and_weights_of_edges_equal_the_dense_formulas(
+    pairs: tuple[np.ndarray, np.ndarray, int, int], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    graph = BipartiteGraph(*pairs, dtype=torch.float64)
+    n_users, n_items = pairs[2:]
+    between = (rng.random((n_items, n_items)) < 0.3) * rng.random((n_items, n_items))
+    a = dense_adjacency(*pairs)
+    a[n_users:, n_users:] = (between > 0) & ~np.eye(n_items, dtype=bool)
+    adjacency, block = graph.with_item_edges(sparse.csr_array(between))
+    assert_allclose(dense(adjacency), dense_normalised(a, 0), rtol=1e-6)
+    assert_allclose(dense(block), dense_normalised(a, 0)[:n_users, n_users:], rtol=1e-6)
 
 
 @settings(max_examples=80, deadline=None)

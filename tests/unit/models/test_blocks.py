@@ -16,6 +16,7 @@ from recmodels.models.blocks import (
     node_table,
     row_differences,
     rows,
+    sampled_softmax,
     squared_penalty,
     xavier_table,
 )
@@ -34,6 +35,28 @@ def test_bpr_is_the_mean_negative_log_sigmoid_and_stays_finite_at_large_margins(
     assert bpr_loss(torch.tensor([1e4])).item() == 0
 
 
+def test_the_sampled_softmax_is_the_cross_entropy_over_the_allowed_items(generator: torch.Generator) -> None:
+    users, positives, negatives = (torch.randn(n, 3, generator=generator, dtype=torch.float64) for n in (5, 5, 7))
+    barred = torch.rand(5, 7, generator=generator) < 0.4
+    barred[2] = True
+    expected = []
+    for u, i, out in zip(users, positives, barred, strict=True):
+        powers = [math.exp(float(u @ item) / 0.5) for item in (i, *negatives[~out])]
+        expected.append(-math.log(powers[0] / sum(powers)))
+    found = sampled_softmax(users, positives, negatives, barred, 0.5)
+    assert found.tolist() == pytest.approx(expected, abs=1e-12)
+    assert found[2] == 0
+    # Its gradient against finite differences; where everything is barred there is none.
+    leaves = [x.requires_grad_() for x in (users, positives, negatives)]
+    assert torch.autograd.gradcheck(lambda *x: sampled_softmax(*x, barred, 0.5), leaves)
+
+
+def test_the_sampled_softmax_of_one_negative_is_bpr(generator: torch.Generator) -> None:
+    users, positives, negative = (torch.randn(n, 3, generator=generator) for n in (5, 5, 1))
+    margins = (users * (positives - negative)).sum(dim=1)
+    torch.testing.assert_close(sampled_softmax(users, positives, negative, None, 1.0).mean(), bpr_loss(margins))
+
+
 def test_info_nce_is_the_loop_over_the_batch(generator: torch.Generator) -> None:
     p, q = (torch.randn(5, 3, generator=generator) for _ in range(2))
     unit_p, unit_q = ((x / x.norm(dim=1, keepdim=True)).numpy() for x in (p, q))
@@ -44,8 +67,10 @@ def test_info_nce_is_the_loop_over_the_batch(generator: torch.Generator) -> None
     assert info_nce(p, q, 0.2).item() == pytest.approx(total / 5, rel=1e-5)
 
 
-def test_the_frobenius_penalty_is_not_squared_and_counts_the_last_matrix_rows() -> None:
-    assert frobenius_penalty(torch.full((4, 1), 3.0), torch.full((2, 2), 2.0)).item() == pytest.approx((6 + 4) / 2)
+def test_the_frobenius_penalty_is_not_squared_and_divides_by_the_rows() -> None:
+    assert frobenius_penalty(torch.full((4, 1), 3.0), torch.full((2, 2), 2.0), n_rows=2).item() == pytest.approx(
+        (6 + 4) / 2
+    )
 
 
 def test_the_squared_penalty_divides_by_the_configured_batch_on_a_short_one_too() -> None:
@@ -112,7 +137,9 @@ def test_initial_entries_have_the_stated_spread(generator: torch.Generator) -> N
     assert nodes[1000:].abs().max().item() == pytest.approx(math.sqrt(6 / 150), rel=1e-3)
     layer = linear(400, 50, generator)
     assert layer.weight.abs().max().item() == pytest.approx(1 / 20, rel=1e-3)
-    assert linear(400, 50, generator, init="xavier_uniform").bias.abs().max().item() == 0
+    published = linear(400, 50, generator, init="xavier_uniform")
+    assert published.weight.abs().max().item() == pytest.approx(math.sqrt(6 / 450), rel=1e-3)
+    assert published.bias.abs().max().item() == pytest.approx(1 / 20, rel=0.1)
 
 
 def test_nothing_is_drawn_from_the_global_generator(generator: torch.Generator) -> None:

@@ -1,39 +1,57 @@
 """What holds for every model of the registry."""
 
 import ast
+import importlib
 import inspect
 import itertools
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from recmodels.errors import InputError
 from recmodels.evaluation.evaluator import evaluate
-from recmodels.models.base import Model
+from recmodels.evaluation.ranking import Ranker
+from recmodels.models.base import AnyModel, Model
 from recmodels.models.registry import MODELS, build_model, resolve_config
 from recmodels.training.checkpoint import load_checkpoint, restore_model
 from recmodels.training.data import TrainingData
 from recmodels.training.run import train_checkpoint
-from recmodels.training.trainer import FitResult, final_embeddings, fit
+from recmodels.training.trainer import FitResult, fit
 
-SMALL = {"embedding_size": 16}
-GRAPHS = {"neighbours": 4}
+SMALL = {"embedding_size": 16, "neighbours": 4}
+STEPWISE = [name for name, spec in MODELS.items() if not spec.closed_form]
+CLOSED_FORM = [name for name, spec in MODELS.items() if spec.closed_form]
+
+
+def _model(name: str) -> type[Model]:
+    return importlib.import_module(MODELS[name].module).Model
+
+
+PAIRWISE = [name for name in STEPWISE if _model(name).uses_negatives and _model(name).pairwise]
 
 
 def overrides(name: str, **training: object) -> dict[str, object]:
     fields = type(resolve_config(name)).model_fields
-    small = {**SMALL, **{key: value for key, value in GRAPHS.items() if key in fields}}
-    return {**small, "training": {"batch_size": 64, "learning_rate": 0.02, "epochs": 20, **training}}
+    small = {key: value for key, value in SMALL.items() if key in fields}
+    defaults = {"batch_size": 64, "learning_rate": 0.02, "epochs": 20, "restricted_neighbours": 4}
+    return {**small, "training": {**defaults, **training}}
 
 
-def build(name: str, data: TrainingData, seed: int = 0, **training: object) -> Model:
+def build(name: str, data: TrainingData, seed: int = 0, **training: object) -> AnyModel:
     return build_model(name, resolve_config(name, overrides(name, **training)), data, seed)
 
 
-def train(name: str, data: TrainingData, seed: int = 0, **training: object) -> tuple[Model, FitResult]:
+def assert_same(first: Ranker, second: Ranker) -> None:
+    tensors, others = first.tensors(), second.tensors()
+    assert first.settings() == second.settings()
+    assert tensors.keys() == others.keys() != set()
+    assert all(torch.equal(tensor, others[key]) for key, tensor in tensors.items())
+
+
+def train(name: str, data: TrainingData, seed: int = 0, **training: object) -> tuple[AnyModel, FitResult]:
     model = build(name, data, seed, **training)
     return model, fit(model, data, seed=seed)
 
@@ -47,7 +65,7 @@ def data(checkerboard) -> TrainingData:
 def trained(data):
     results = {}
 
-    def of(name: str) -> tuple[Model, FitResult]:
+    def of(name: str) -> tuple[AnyModel, FitResult]:
         if name not in results:
             results[name] = train(name, data)
         return results[name]
@@ -69,25 +87,9 @@ def explained_fields(settings: type) -> set[str]:
 
 @pytest.mark.parametrize("name", MODELS)
 class TestEveryModel:
-    def test_the_gradient_reaches_every_parameter(self, name: str, data: TrainingData) -> None:
-        model = build(name, data)
-        model.train()
-        generator = torch.Generator().manual_seed(1)
-        model.on_epoch_start(0, generator)
-        users, positives = (torch.from_numpy(ids[::3].copy()) for ids in data.train_pairs)
-        negatives = torch.randint(data.n_items, positives.shape, generator=generator)
-        sum(model.loss(users, positives, negatives if model.uses_negatives else negatives[:0]).values()).backward()
-        untouched = [
-            key for key, value in model.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0
-        ]
-        assert untouched == []
-
-    def test_the_loss_falls_and_the_checkerboard_is_solved(self, name: str, checkerboard, data, trained) -> None:
+    def test_the_checkerboard_is_solved(self, name: str, checkerboard, data, trained) -> None:
         _, result = trained(name)
-        losses = result.history["loss"].to_list()
-        assert losses[-1] < losses[0]
-        users, items = result.user_embeddings, result.item_embeddings
-        test = evaluate(users, items, data.train_pairs, checkerboard.pairs("test"), ks=(18,))
+        test = evaluate(result.ranker, data.train_pairs, checkerboard.pairs("test"), ks=(18,))
         # 18 liked items are not of training. Who knows the parity shows just these; chance would show a third of them.
         assert test.value("recall", 18) > 0.9
 
@@ -105,10 +107,62 @@ class TestEveryModel:
         )
         stored = load_checkpoint(tmp_path / "checkpoint")
         assert stored.config == config
-        torch.testing.assert_close(stored.user_embeddings, result.user_embeddings, rtol=0, atol=0)
-        users, items = final_embeddings(restore_model(stored, data))
-        torch.testing.assert_close(users, result.user_embeddings, rtol=0, atol=0)
-        torch.testing.assert_close(items, result.item_embeddings, rtol=0, atol=0)
+        assert_same(stored.ranker, result.ranker)
+        assert_same(restore_model(stored, data).ranker(), result.ranker)
+
+    def test_a_missing_input_is_named_at_construction(self, name: str, checkerboard) -> None:
+        for need in MODELS[name].needs:
+            with pytest.raises(InputError) as raised:
+                build(name, checkerboard.data(need, need.replace("text", "image")))
+            assert need in str(raised.value)
+
+    def test_it_trains_without_its_optional_inputs(self, name: str, checkerboard) -> None:
+        _, result = train(name, checkerboard.data(*MODELS[name].optional), epochs=2)
+        assert result.ranker.is_finite()
+
+    def test_it_reads_nothing_but_the_inputs_it_names(self, name: str, checkerboard, data: TrainingData) -> None:
+        alone = checkerboard.data(*(checkerboard.tables.keys() - MODELS[name].inputs))
+        (first, fewer), (second, more) = (train(name, each, epochs=2) for each in (alone, data))
+        for values in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
+            assert torch.equal(*values)
+        assert_same(fewer.ranker, more.ranker)
+
+    def test_unknown_settings_are_refused_by_name(self, name: str) -> None:
+        with pytest.raises(InputError, match="embeding_size"):
+            resolve_config(name, {"embeding_size": 8})
+        with pytest.raises(InputError, match="learning_rate"):
+            resolve_config(name, {"training": {"lr": 0.1}})
+
+    def test_every_setting_is_explained(self, name: str) -> None:
+        for settings in (type(resolve_config(name)), type(resolve_config(name).training)):
+            assert settings.model_fields.keys() - explained_fields(settings) == set()
+
+    def test_ranking_twice_gives_the_same_and_leaves_the_parameters_alone(self, name: str, trained) -> None:
+        model, result = trained(name)
+        before = {key: value.clone() for key, value in model.state_dict().items()}
+        assert_same(model.ranker(), result.ranker)
+        assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", STEPWISE)
+class TestEveryModelTrainedInSteps:
+    def test_the_gradient_reaches_every_parameter(self, name: str, data: TrainingData) -> None:
+        model = build(name, data)
+        model.train()
+        generator = torch.Generator().manual_seed(1)
+        model.on_epoch_start(0, generator)
+        users, positives = (torch.from_numpy(ids[::3].copy()) for ids in data.train_pairs)
+        negatives = torch.randint(data.n_items, positives.shape, generator=generator)
+        sum(model.loss(users, positives, negatives if model.uses_negatives else negatives[:0]).values()).backward()
+        untouched = [
+            key for key, value in model.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0
+        ]
+        assert untouched == []
+
+    def test_the_loss_falls(self, name: str, trained) -> None:
+        _, result = trained(name)
+        losses = result.history["loss"].to_list()
+        assert losses[-1] < losses[0]
 
     def test_the_same_seed_gives_the_same_parameters_and_another_others(self, name: str, data: TrainingData) -> None:
         first, again, other = (train(name, data, seed, epochs=2)[0].state_dict() for seed in (5, 5, 6))
@@ -123,45 +177,41 @@ class TestEveryModel:
         parts = model.loss(one, torch.tensor([2]), torch.tensor([1]) if model.uses_negatives else one[:0])
         assert all(part.ndim == 0 and torch.isfinite(part) for part in parts.values())
 
-    def test_propagating_twice_gives_the_same_and_leaves_the_parameters_alone(self, name: str, trained) -> None:
-        model, result = trained(name)
-        before = {key: value.clone() for key, value in model.state_dict().items()}
-        users, items = final_embeddings(model)
-        torch.testing.assert_close(users, result.user_embeddings, rtol=0, atol=0)
-        torch.testing.assert_close(items, result.item_embeddings, rtol=0, atol=0)
-        assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
-    def test_a_missing_input_is_named_at_construction(self, name: str, checkerboard) -> None:
-        for need in MODELS[name].needs:
-            with pytest.raises(InputError) as raised:
-                build(name, checkerboard.data(need, need.replace("text", "image")))
-            assert need in str(raised.value)
+@pytest.mark.parametrize("name", CLOSED_FORM)
+class TestEveryModelInClosedForm:
+    def test_every_choice_is_tried_and_the_first_of_the_best_is_kept(self, name: str, data: TrainingData) -> None:
+        model, result = train(name, data)
+        tried = [row[1 : 1 + len(model.settings)] for row in result.history.rows()]
+        assert tried == list(model.choices)
+        recalls = result.history["valid_recall"].to_list()
+        assert result.best_epoch == recalls.index(max(recalls))
+        assert model.chosen.tolist() == list(model.choices[result.best_epoch])
 
-    def test_it_trains_without_its_optional_inputs(self, name: str, checkerboard) -> None:
-        _, result = train(name, checkerboard.data(*MODELS[name].optional), epochs=2)
-        assert np.isfinite(result.user_embeddings.numpy()).all()
+    def test_it_draws_nothing(self, name: str, data: TrainingData) -> None:
+        assert_same(train(name, data, 5)[1].ranker, train(name, data, 6)[1].ranker)
 
-    def test_it_reads_nothing_but_the_inputs_it_names(self, name: str, checkerboard, data: TrainingData) -> None:
-        alone = checkerboard.data(*(checkerboard.tables.keys() - MODELS[name].inputs))
-        for values in zip(
-            train(name, alone, epochs=2)[0].state_dict().values(),
-            train(name, data, epochs=2)[0].state_dict().values(),
-            strict=True,
-        ):
-            assert torch.equal(*values)
+    def test_what_needs_steps_is_refused(self, name: str, data: TrainingData) -> None:
+        with pytest.raises(InputError, match="closed form"):
+            build(name, data, augmentation=True)
+        with pytest.raises(InputError, match=r"training\.loss: expected bpr"):
+            build(name, data, loss="sampled_softmax")
 
-    def test_unknown_settings_are_refused_by_name(self, name: str) -> None:
-        with pytest.raises(InputError, match="embeding_size"):
-            resolve_config(name, {"embeding_size": 8})
-        with pytest.raises(InputError, match="learning_rate"):
-            resolve_config(name, {"training": {"lr": 0.1}})
-
-    def test_every_setting_is_explained(self, name: str) -> None:
-        for settings in (type(resolve_config(name)), type(resolve_config(name).training)):
-            assert settings.model_fields.keys() - explained_fields(settings) == set()
+    def test_held_out_rows_change_no_solution(self, name: str, data: TrainingData) -> None:
+        model, others = build(name, data), build(name, replace(data, valid_items=data.valid_items[::-1].copy()))
+        assert_same(model.solve(model.choices[0]), others.solve(others.choices[0]))
 
 
-@pytest.mark.parametrize("name", ["lattice", "bm3", "freedom", "mgcn", "blast"])
+@pytest.mark.parametrize("name", PAIRWISE)
+def test_the_sampled_softmax_solves_the_checkerboard_too(name: str, checkerboard, data: TrainingData) -> None:
+    _, result = train(name, data, loss="sampled_softmax", n_shared_negatives=20)
+    losses = result.history["loss_sampled_softmax"].to_list()
+    assert losses[-1] < losses[0]
+    test = evaluate(result.ranker, data.train_pairs, checkerboard.pairs("test"), ks=(18,))
+    assert test.value("recall", 18) > 0.9
+
+
+@pytest.mark.parametrize("name", ["lattice", "bm3", "freedom", "mgcn", "gume", "blast", "timemm", "bridge"])
 def test_features_are_trained_where_asked_for(name: str, data: TrainingData) -> None:
     config = resolve_config(name, {**overrides(name, epochs=2), "trainable_features": True})
     model = build_model(name, config, data, 0)

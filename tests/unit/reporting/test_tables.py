@@ -34,6 +34,13 @@ def test_a_training_is_shown_by_few_epochs_with_the_best_and_the_last() -> None:
     assert shown.filter(pl.col("kept") == "best")["epoch"].to_list() == [31]
 
 
+def test_a_model_in_closed_form_is_shown_by_the_settings_that_were_tried() -> None:
+    tried = {"epoch": [0, 1], "neighbours": [20, 100], "shrinkage": [0.0, 0.5], "valid_recall": [0.1, 0.2]}
+    shown = training_progress(pl.DataFrame(tried | {"training_seconds": [1.0, 1.0], "seconds": [1.0, 1.0]}), 1)
+    assert shown.rows() == [(0, "20", "0", "0.1000", ""), (1, "100", "0.5", "0.2000", "best")]
+    assert shown.columns == ["epoch", "neighbours", "shrinkage", "validation recall@20", "kept"]
+
+
 def test_a_model_with_one_seed_has_no_spread() -> None:
     rows = [
         (model, "p" * 32, seed, metric, k, value)

@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
+from sklearn.metrics.pairwise import cosine_similarity
 
 from recmodels.errors import InputError
-from recmodels.models.registry import resolve_config
+from recmodels.models.registry import MODELS, resolve_config
 from recmodels.serving.recommender import UNKNOWN_USER, Recommender
 from recmodels.training.data import training_data
 from recmodels.training.run import train_checkpoint
@@ -42,7 +44,7 @@ def recommender(checkerboard, tmp_path_factory) -> Recommender:
 
 def test_the_best_unseen_items_by_score(recommender: Recommender) -> None:
     stored = recommender.checkpoint
-    scores = (stored.user_embeddings @ stored.item_embeddings.T).numpy()
+    scores = (stored.ranker.user_embeddings @ stored.ranker.item_embeddings.T).numpy()
     seen = stored.seen.filter(pl.col("user_id") == 7)["item_id"].to_numpy()
     scores[7, seen] = -np.inf
     found = recommender.recommend([7], 10)
@@ -57,7 +59,7 @@ def test_the_best_unseen_items_by_score(recommender: Recommender) -> None:
 
 def test_seen_items_come_back_on_request(recommender: Recommender) -> None:
     stored = recommender.checkpoint
-    scores = (stored.user_embeddings @ stored.item_embeddings.T)[7]
+    scores = (stored.ranker.user_embeddings @ stored.ranker.item_embeddings.T)[7]
     found = recommender.recommend([7], 5, exclude_seen=False)
     assert found["item_id"].to_list() == scores.topk(5).indices.tolist()
 
@@ -89,7 +91,7 @@ def test_whoever_has_seen_nearly_everything_gets_what_is_left(recommender: Recom
 
 
 def test_similar_items_are_ranked_by_cosine_without_the_item_itself(recommender: Recommender) -> None:
-    vectors = recommender.checkpoint.item_embeddings.numpy()
+    vectors = recommender.checkpoint.ranker.item_embeddings.numpy()
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     found = recommender.similar_items([4, 9], 6)
     for item in (4, 9):
@@ -98,6 +100,37 @@ def test_similar_items_are_ranked_by_cosine_without_the_item_itself(recommender:
         rows = found.filter(pl.col("item_id") == item)
         assert rows["similar_item_id"].to_list() == np.argsort(-cosines)[:6].tolist()
         np.testing.assert_allclose(rows["similarity"], np.sort(cosines)[::-1][:6], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name, spec in MODELS.items() if spec.closed_form])
+def test_a_model_without_embeddings_recommends_and_compares_items_by_their_users(
+    name: str, checkerboard, tmp_path: Path
+) -> None:
+    data = checkerboard.data()
+    result = train_checkpoint(
+        tmp_path / "checkpoint",
+        name,
+        resolve_config(name),
+        data,
+        seed=0,
+        users=checkerboard.users,
+        items=checkerboard.items,
+        provenance={},
+    )
+    served = Recommender.load(tmp_path / "checkpoint")
+    found = served.recommend([3, 7], 5)
+    scores = result.ranker.scores(torch.tensor([3, 7])).numpy()
+    seen = served.checkpoint.seen
+    for row, user in enumerate((3, 7)):
+        scores[row, seen.filter(pl.col("user_id") == user)["item_id"].to_numpy()] = -np.inf
+    np.testing.assert_allclose(found["score"].to_numpy().reshape(2, 5), -np.sort(-scores, axis=1)[:, :5], rtol=1e-6)
+    taken = np.zeros((60, 80))
+    taken[data.train_pairs] = 1
+    cosines = cosine_similarity(taken.T)
+    cosines[4, 4] = -np.inf
+    similar = served.similar_items([4], 6)
+    np.testing.assert_allclose(similar["similarity"], np.sort(cosines[4])[::-1][:6], rtol=1e-5)
+    np.testing.assert_allclose(cosines[4, similar["similar_item_id"]], similar["similarity"], rtol=1e-5)
 
 
 def test_nobody_asked_nothing_answered(recommender: Recommender) -> None:

@@ -1,5 +1,7 @@
 """Checkpoints: complete, verified when read, and without anything that could run."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +15,7 @@ from recmodels.training.run import train_checkpoint
 
 FILES = {
     "model.safetensors",
-    "embeddings.safetensors",
+    "ranking.safetensors",
     "config.json",
     "history.parquet",
     "provenance.json",
@@ -62,7 +64,7 @@ def test_everything_comes_back(checkpoint: Path, checkerboard) -> None:
 def test_the_same_seed_writes_the_same_tensors_to_the_byte(checkerboard, tmp_path: Path) -> None:
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
         write(tmp_path / name, checkerboard, seed)
-    for file in ("model.safetensors", "embeddings.safetensors", "config.json", "seen.parquet"):
+    for file in ("model.safetensors", "ranking.safetensors", "config.json", "seen.parquet"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     assert (tmp_path / "a" / "model.safetensors").read_bytes() != (tmp_path / "c" / "model.safetensors").read_bytes()
 
@@ -98,8 +100,26 @@ def test_a_manifest_that_is_cut_off_or_of_another_version_is_refused(checkpoint:
     manifest.write_text(text[:20])
     with pytest.raises(MissingObject, match="checkpoint"):
         load_checkpoint(checkpoint)
-    manifest.write_text(text.replace('"format_version": 1', '"format_version": 99'))
-    with pytest.raises(MissingObject, match="format version 1, found 99"):
+    manifest.write_text(text.replace('"format_version": 2', '"format_version": 99'))
+    with pytest.raises(MissingObject, match="format version 1 or 2, found 99"):
+        load_checkpoint(checkpoint)
+
+
+def test_a_checkpoint_of_the_first_format_is_read(checkpoint: Path) -> None:
+    expected = load_checkpoint(checkpoint)
+    (checkpoint / "ranking.safetensors").rename(checkpoint / "embeddings.safetensors")
+    config = json.loads((checkpoint / "config.json").read_text())
+    del config["ranking"]
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    files = FILES - {"manifest.json", "ranking.safetensors"} | {"embeddings.safetensors"}
+    digests = {file: hashlib.sha256((checkpoint / file).read_bytes()).hexdigest() for file in files}
+    (checkpoint / "manifest.json").write_text(json.dumps({"format_version": 1, "sha256": digests}))
+    found = load_checkpoint(checkpoint)
+    assert torch.equal(found.ranker.user_embeddings, expected.ranker.user_embeddings)
+    assert torch.equal(found.ranker.item_embeddings, expected.ranker.item_embeddings)
+    assert load_history(checkpoint).equals(expected.history)
+    (checkpoint / "embeddings.safetensors").unlink()
+    with pytest.raises(MissingObject, match=r"embeddings\.safetensors"):
         load_checkpoint(checkpoint)
 
 

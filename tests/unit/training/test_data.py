@@ -1,6 +1,6 @@
 """What reaches a model, and what never does."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import polars as pl
@@ -59,6 +59,37 @@ def test_tables_that_do_not_fit_are_refused(checkerboard, table: str, change, me
     tables = checkerboard.tables | {table: change(checkerboard.tables[table])}
     with pytest.raises(InputError, match=message):
         training_data(checkerboard.interactions, n_users=60, n_items=80, **tables)
+
+
+def test_times_are_those_of_the_training_pairs_or_none_at_all(checkerboard) -> None:
+    data = checkerboard.data()
+    times = {
+        (user, item): time
+        for user, item, time, split in checkerboard.interactions.select(
+            "user_id", "item_id", "timestamp", "split"
+        ).iter_rows()
+        if split == "train"
+    }
+    pairs = zip(data.train_users.tolist(), data.train_items.tolist(), strict=True)
+    assert data.train_times.tolist() == [times[pair] for pair in pairs]
+    train = pl.col("split") == "train"
+    for rows, known in ((train & (train.cum_sum() == 1), False), (~train, True)):
+        some = checkerboard.interactions.with_columns(timestamp=pl.when(~rows).then("timestamp"))
+        found = training_data(some, n_users=60, n_items=80).train_times
+        assert (found is not None) == known
+
+
+def test_of_a_pair_with_several_rows_the_newest_time_counts(checkerboard) -> None:
+    older = checkerboard.interactions.with_columns(pl.col("timestamp") - 5)
+    both = pl.concat([checkerboard.interactions, older]).sample(fraction=1.0, shuffle=True, seed=2)
+    data = training_data(both, n_users=60, n_items=80, **checkerboard.tables)
+    assert data.train_times.tolist() == checkerboard.data().train_times.tolist()
+
+
+def test_times_that_do_not_fit_the_pairs_are_refused(checkerboard) -> None:
+    data = checkerboard.data()
+    with pytest.raises(InputError, match="train_times"):
+        replace(data, train_times=data.train_times[:-1])
 
 
 def test_features_that_are_not_finite_are_refused(checkerboard) -> None:

@@ -56,6 +56,24 @@ def test_allowed_items_are_equally_likely() -> None:
     assert stats.kstest(p_values, "uniform").pvalue > 1e-3
 
 
+def test_shared_items_are_drawn_evenly_and_barred_from_the_users_they_are_no_negatives_of() -> None:
+    rng = np.random.default_rng(4)
+    seen = interaction_matrix(rng.integers(0, 40, 500), rng.integers(0, 90, 500), 40, 100)
+    likely = interaction_matrix(rng.integers(0, 40, 900), rng.integers(0, 100, 900), 40, 100)
+    likely = sparse.csr_array(likely - likely.multiply(seen))
+    users = np.concatenate([np.arange(40), rng.integers(0, 40, 30)])
+    for barred in (None, likely):
+        items, mask = NegativeSampler(seen, barred).sample_shared(
+            torch.from_numpy(users), 20_000, torch.Generator().manual_seed(0)
+        )
+        forbidden = (seen if barred is None else seen + barred).toarray()
+        assert (mask.numpy() == (forbidden[users][:, items.numpy()] > 0)).all()
+        in_train = np.unique(seen.indices)
+        counts = np.bincount(items.numpy(), minlength=100)
+        assert set(np.flatnonzero(counts)) == set(in_train)
+        assert stats.chisquare(counts[in_train]).pvalue > 1e-3
+
+
 def test_never_draws_a_forbidden_pair_nor_an_item_without_training_row() -> None:
     rng = np.random.default_rng(1)
     seen = interaction_matrix(rng.integers(0, 200, 3000), rng.integers(0, 900, 3000), 200, 1000)

@@ -1,0 +1,60 @@
+"""Evidence for items: how much each item of a user speaks for another, from training rows and item graphs alone."""
+
+from collections.abc import Callable
+
+from scipy import sparse
+from torch import Tensor
+
+from recmodels.calibration.config import CalibrationConfig, EvidenceName
+from recmodels.errors import InputError
+from recmodels.graphs.co_occurrence import cosines_of_columns
+from recmodels.graphs.matrices import interaction_matrix, neighbour_matrix
+from recmodels.models.ease import ease_weights
+from recmodels.training.data import TrainingData
+
+Weights = sparse.csr_array | Tensor
+"""(n_items, n_items) float32, sparse or dense: entry (j, i) is how much item j speaks for item i."""
+
+
+def evidence_weights(data: TrainingData, config: CalibrationConfig) -> dict[str, Weights]:
+    """
+    Return the weights of each evidence that the configuration names.
+
+    ``co_users``: cosine of the items' sets of training users (as in BRIDGE, CIKM 2026, without its limit of 1000 a
+    row). ``ease``: the weights of EASE. ``text_graph``, ``image_graph``: cosines of a neighbour table.
+
+    Raises
+    ------
+    InputError
+        If a neighbour table is absent, or the weights of EASE do not fit in memory.
+    """
+    return {name: _BUILDERS[name](data, config) for name in config.evidence}
+
+
+def _co_users(data: TrainingData, config: CalibrationConfig) -> Weights:
+    return cosines_of_columns(_train(data), shrinkage=config.shrinkage)
+
+
+def _ease(data: TrainingData, config: CalibrationConfig) -> Weights:
+    return ease_weights(_train(data), config.ease_penalty)
+
+
+def _graph(modality: str) -> Callable[[TrainingData, CalibrationConfig], Weights]:
+    def weights(data: TrainingData, config: CalibrationConfig) -> Weights:
+        if modality not in data.item_knn:
+            raise InputError(f"evidence {modality}_graph", expected=f"item_{modality}_knn", found="none")
+        return neighbour_matrix(data.item_knn[modality], data.n_items, include_self=False, weights="similarity")
+
+    return weights
+
+
+def _train(data: TrainingData) -> sparse.csr_array:
+    return interaction_matrix(*data.train_pairs, data.n_users, data.n_items)
+
+
+_BUILDERS: dict[EvidenceName, Callable[[TrainingData, CalibrationConfig], Weights]] = {
+    "co_users": _co_users,
+    "ease": _ease,
+    "text_graph": _graph("text"),
+    "image_graph": _graph("image"),
+}
