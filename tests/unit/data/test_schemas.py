@@ -32,8 +32,8 @@ from recmodels.data.schemas import (
 )
 from recmodels.errors import InputError
 from recmodels.evaluation.evaluator import evaluate
-from recmodels.evaluation.ranking import EmbeddingScorer
 from recmodels.evaluation.metrics import METRICS
+from recmodels.evaluation.ranking import EmbeddingScorer
 from recmodels.graphs.knn import knn_table
 
 N_USERS, N_ITEMS = 3, 4
