@@ -35,7 +35,9 @@ __all__ = [
     "backfilling",
     "blocking_checks",
     "check_results",
+    "free_pool_slots",
     "input_versions",
+    "is_migrated",
     "newest_storage_ids",
     "started_process",
     "version_of_many",
@@ -127,6 +129,18 @@ def _last_executed(instance: dg.DagsterInstance, info: AssetCheckPartitionInfo) 
         seen = target.storage_id if target else None
         return _ENDED[record.status], info.latest_materialization_storage_id in (None, seen)
     return None, False
+
+
+def is_migrated(instance: dg.DagsterInstance) -> bool:
+    """Tell whether the tables of an instance are those of this version of Dagster."""
+    storages = (instance.run_storage, instance.event_log_storage, instance.schedule_storage)
+    found = [storage.alembic_version() for storage in storages if storage]
+    return all(version is None or version[0] == version[1] for version in found)
+
+
+def free_pool_slots(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Give back what a run that has ended holds in the pools."""
+    instance.event_log_storage.free_concurrency_slots_for_run(run_id)
 
 
 def started_process(event: dg.EventLogEntry) -> int | None:

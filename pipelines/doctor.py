@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 from safetensors import SafetensorError, safe_open
 
+from assets.dagster_internals import is_migrated
 from recmodels.data.catalogue import DatasetEntry
 from recmodels.errors import InputError, RecmodelsError
 from recmodels.profiles.backend import make_backend
@@ -303,8 +304,7 @@ def dagster_instance(home: Path) -> Finding:
         return Finding(subject, "ok", f"no instance yet; the first run makes one in {home}")
     try:
         with dg.DagsterInstance.from_config(str(home)) as instance:
-            storages = (instance.run_storage, instance.event_log_storage, instance.schedule_storage)
-            found = [storage.alembic_version() for storage in storages if storage]
+            migrated = is_migrated(instance)
             runs = instance.get_runs_count()
     except Exception as error:  # whatever a database, a driver or a broken file raises is the finding
         return Finding(
@@ -313,7 +313,7 @@ def dagster_instance(home: Path) -> Finding:
             f"the instance in {home} does not open: {str(error).strip().splitlines()[0] if str(error) else error!r}",
             "Check dagster.yaml and that its database runs; docs/operations.md says how to restore an instance.",
         )
-    if any(version and version[0] != version[1] for version in found):
+    if not migrated:
         return Finding(
             subject,
             "broken",

@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 import psutil
 
+from assets.dagster_internals import free_pool_slots
 from recmodels.errors import InputError
 from recmodels.processes import has_ended
 from recmodels.storage import atomic_file, data_root
@@ -82,7 +83,7 @@ def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
     lost = [run for run in unfinished if _is_lost(run.tags.get(PROCESS_TAG))]
     for run in lost:
         report_lost_run(instance, run, "The process that executed this run was killed.")
-        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+        free_pool_slots(instance, run.run_id)
     return [run.run_id for run in lost]
 
 

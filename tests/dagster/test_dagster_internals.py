@@ -1,7 +1,9 @@
 """What is relied on of Dagster although it does not promise it, one by one: a failing name says what has changed."""
 
 import os
+import re
 import time
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -169,3 +171,16 @@ def test_a_run_says_which_process_it_started_in(instance: dg.DagsterInstance) ->
     instance.report_engine_event("Something else", run, EngineEventData.in_process(os.getpid()))
     events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
     assert [internals.started_process(event) for event in events] == [os.getpid(), None]
+
+
+def test_a_new_instance_needs_no_migration(tmp_path: Path) -> None:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as persistent:
+        assert internals.is_migrated(persistent)
+
+
+def test_nothing_else_reaches_into_dagster() -> None:
+    repository = Path(internals.__file__).parent.parent
+    private = re.compile(r"(from|import) dagster\._|event_log_storage|\.run_storage|\.schedule_storage")
+    sources = [path for folder in ("assets", "pipelines", "recmodels") for path in (repository / folder).rglob("*.py")]
+    reaching = {path.name for path in sources if private.search(path.read_text())}
+    assert reaching == {Path(internals.__file__).name}
