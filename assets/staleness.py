@@ -103,6 +103,11 @@ class Partition:
             return Partition(key, key.keys_by_dimension["dataset"], int(key.keys_by_dimension["seed"]))
         return Partition(key, key, None)
 
+    def meets(self, other: "Partition") -> bool:
+        """Tell whether one of two assets, each with one of these partitions, would read the other."""
+        same_seed = self.seed is None or other.seed is None or self.seed == other.seed
+        return self.dataset == other.dataset and same_seed
+
 
 @dataclass(frozen=True)
 class AssetRecords:
@@ -241,6 +246,7 @@ def survey(instance: dg.DagsterInstance, graph: AssetGraph) -> Survey:
             )
             for partition in look.existing[key]
         }
+        look.running[key] = [status.partition for status in look.statuses[key].values() if status.state == "running"]
     return Survey(look.statuses)
 
 
@@ -250,6 +256,7 @@ class _Look:
     catalogue: Mapping[str, DatasetEntry]
     existing: Mapping[dg.AssetKey, AssetRecords]
     checks: Mapping[tuple[dg.AssetCheckKey, str | None], bool | None]
+    running: dict[dg.AssetKey, list[Partition]] = field(default_factory=dict[dg.AssetKey, list[Partition]])
     statuses: dict[dg.AssetKey, dict[str, PartitionStatus]] = field(
         default_factory=dict[dg.AssetKey, dict[str, PartitionStatus]]
     )
@@ -310,7 +317,8 @@ class _Look:
             due=due,
             held_back=running
             or bool(unchecked)
-            or any(status.is_stale or status.state == "running" for status in upstream),
+            or any(status.is_stale for status in upstream)
+            or any(partition.meets(other) for parent in parents for other in self.running[parent]),
         )
 
     def _passed(self, check: dg.AssetCheckKey, partition: Partition) -> bool | None:

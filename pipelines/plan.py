@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from assets.dagster_internals import AssetGraph
-from assets.staleness import Partition, PartitionStatus, Survey
+from assets.staleness import PartitionStatus, Survey
 
 Target = tuple[dg.AssetKey, str]
 """One partition of one asset."""
@@ -106,12 +106,8 @@ def _read(found: Survey, graph: AssetGraph, status: PartitionStatus) -> Iterator
     """Yield the partitions that a partition reads, whether they exist or not."""
     for parent in graph.get(status.key).parent_keys:
         for name, other in found.statuses.get(parent, {}).items():
-            if _belong_together(status.partition, other.partition):
+            if status.partition.meets(other.partition):
                 yield parent, name
-
-
-def _belong_together(one: Partition, other: Partition) -> bool:
-    return one.dataset == other.dataset and (one.seed is None or other.seed is None or one.seed == other.seed)
 
 
 def _made_together(graph: AssetGraph, step: Step, now: set[Target]) -> list[dg.AssetKey]:

@@ -291,3 +291,17 @@ def test_what_is_being_made_now_is_not_asked_for(world: World) -> None:
     world.during["tables"] = lambda: seen.append(world.tick())
     assert world.make("tables").success
     assert seen == [{}]
+
+
+def test_the_board_waits_for_a_seed_that_is_being_evaluated_for_the_first_time(world: World) -> None:
+    world.content = {"files": "2", "tables": "2"}
+    new = dg.MultiPartitionKey({"dataset": "demo", "seed": "2"})
+    assert world.make("model", new).success
+    assert world.tick() == {"scores": {"demo|2"}}
+    world.content = {"scores/demo|0": "2"}
+    assert world.make("scores", SEEDED).success
+    seen: list[Requests] = []
+    world.during["scores"] = lambda: seen.append(world.tick())
+    assert world.make("scores", new).success
+    assert seen == [{}]
+    assert world.tick() == {"board": {"demo"}}
