@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import dagster as dg
+import dataframely as dy
 import polars as pl
 import pytest
 from graph_runs import Run
@@ -18,6 +19,7 @@ from assets.io_managers import DirectoryIOManager, ParquetIOManager, recorded_pa
 from assets.resources import DataRoot
 from pipelines.definitions import build_definitions
 from pipelines.retention import retention
+from recmodels.data import schemas
 from recmodels.errors import InputError
 from recmodels.retention import (
     StoredVersion,
@@ -248,7 +250,15 @@ def test_a_senseless_number_of_days_is_refused(keep_days: float) -> None:
         superseded_versions([], recorded=[Path("a")], versions_in_use=(), now=NOW, keep_days=keep_days)
 
 
-def test_tables_that_no_record_names_any_more_are_collected(data_root: DataRoot, instance: dg.DagsterInstance) -> None:
+class Numbers(dy.Schema):
+    a = dy.Int64()
+
+
+def test_tables_that_no_record_names_any_more_are_collected(
+    data_root: DataRoot, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(schemas.TABLES, "table", schemas.Table(Numbers))
+
     def store(rows: int, *, age_days: float) -> Path:
         @dg.asset(partitions_def=DATASETS, io_manager_key="parquet_io")
         def table() -> dg.MaterializeResult[pl.DataFrame]:
