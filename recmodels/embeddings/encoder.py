@@ -93,9 +93,10 @@ class Encoder:
     def _by_length(self, texts: Sequence[str]) -> dict[int, list[int]]:
         """Return the rows of the texts by their number of tokens, in steps."""
         rows: dict[int, list[int]] = {}
-        for row, tokens in enumerate(self.model.tokenizer(list(texts))["input_ids"] if texts else []):
-            steps = -(-min(len(tokens), self.model.max_seq_length or len(tokens)) // _LENGTH_STEP)
-            rows.setdefault(steps, []).append(row)
+        if texts:
+            limit = {"truncation": True, "max_length": self.model.max_seq_length}
+            for row, tokens in enumerate(self.model.tokenizer(list(texts), **limit)["input_ids"]):
+                rows.setdefault(-(-len(tokens) // _LENGTH_STEP), []).append(row)
         return rows
 
 

@@ -17,7 +17,7 @@ from recmodels.training.checkpoint import load_checkpoint
 STAGES = (
     ("raw", "documents/raw_dumps/demo/", "before"),
     ("interactions", "tables/interactions/demo/", "after"),
-    ("profiles", "tables/user_profiles/demo/", "before"),
+    ("profiles", "tables/item_profiles/demo/", "before"),
     ("embeddings", "tables/item_text_embeddings/demo/", "after"),
     ("graphs", "tables/item_text_knn/demo/", "before"),
     ("transport", "tables/augmented_interactions/demo/", "after"),
@@ -26,6 +26,7 @@ STAGES = (
     ("recommendations", "tables/recommendations/bpr/demo/0/", "before"),
     ("report", "documents/report/demo/", "after"),
 )
+"""In the order in which they are made: a run makes what the one before it had finished no more."""
 OF_THE_INSTANCE = "tables/pipeline_status/"
 """Says when things were made, so no two runs write the same."""
 
