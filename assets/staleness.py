@@ -274,7 +274,10 @@ class _Look:
             if read
         }
         record = own.record(partition)
-        settings = _Settings.today(declaration(key), self.catalogue.get(partition.dataset), record)
+        complete = _complete(own, parents, found)
+        wanted = record is None and complete and _is_wanted(own, parents, found)
+        entry = self.catalogue.get(partition.dataset) if record or wanted else None
+        settings = _Settings.today(declaration(key), entry, record)
         changes: list[str] = []
         if record is not None:
             if record.code_version != node.code_version:
@@ -291,7 +294,7 @@ class _Look:
         ]
         running = queued or (attempt is not None and attempt.state == "running")
         due = None
-        if _complete(own, parents, found) and (_is_wanted(own, parents, found) if record is None else changes):
+        if wanted or (complete and changes):
             due = digest_of(
                 node.code_version or "", settings.digest, *(f"{name}={version}" for name, version in inputs.items())
             )

@@ -183,9 +183,11 @@ def fill(instance: Any, events: Sequence[Any]) -> int:
 
 def events_of_everything(definitions: Any) -> Iterator[Any]:
     import dagster as dg
-    from assets.records import is_followed
 
-    from assets.partitions import seed_keys
+    from assets.lineage import settings_metadata
+    from assets.partitions import entry_of, seed_keys
+    from assets.stage import declaration
+    from assets.staleness import is_followed
 
     graph = definitions.resolve_asset_graph()
     for key in filter(lambda key: is_followed(graph.get(key)), graph.toposorted_asset_keys):
@@ -197,7 +199,10 @@ def events_of_everything(definitions: Any) -> Iterator[Any]:
             read = VERSION * (len(seed_keys()) if over_seeds else 1)
             tags[f"dagster/input_data_version/{parent.to_user_string()}"] = sha256(read.encode()).hexdigest()
         for partition in node.partitions_def.get_partition_keys():
-            yield dg.AssetMaterialization(key, partition=partition, tags=tags)
+            settings = declaration(key).settings(entry_of(partition))
+            yield dg.AssetMaterialization(
+                key, partition=partition, tags=tags, metadata=settings_metadata(settings, settings)
+            )
             for check in graph.get_check_keys_for_assets({key}):
                 yield dg.AssetCheckEvaluation(key, check_name=check.name, passed=True, partition=partition)
 

@@ -48,7 +48,10 @@ class OutOfDate(dg.AutomationCondition[dg.AssetKey]):
         wanted = context.candidate_subset.compute_intersection_with_partition_keys(fresh)
         due = found.due(context.key)
         now_asked = {name: digest for name, digest in asked.items() if name in due}
-        now_asked |= {name: due[name] for name in wanted.expensively_compute_partition_keys()}
+        for name in sorted(wanted.expensively_compute_partition_keys()):
+            now_asked[name] = due[name]
+            why = "; ".join(found.statuses[context.key][name].changes) or "never made, and all that it reads is there"
+            context.log.info(f"{context.key.to_user_string()} of {name}: {why}")
         return dg.AutomationResult(context, wanted, cursor=json.dumps(now_asked, sort_keys=True))
 
 
