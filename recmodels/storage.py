@@ -251,7 +251,7 @@ class Content:
         )
 
 
-_DIGESTS: dict[tuple[int, int, int, int], str] = {}
+_DIGESTS: dict[tuple[int, ...], str] = {}
 _SETTLED_NS = 10**9
 
 
@@ -264,7 +264,8 @@ def file_digest(path: Path) -> str:
     """
     with path.open("rb") as handle:
         status = os.fstat(handle.fileno())
-        key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        # The time of the last change of any kind, which nobody can set: numbers of deleted files are used again.
+        key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         if key in _DIGESTS:
             return _DIGESTS[key]
         settled = time.time_ns() - status.st_mtime_ns > _SETTLED_NS
