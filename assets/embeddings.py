@@ -3,12 +3,12 @@
 import dagster as dg
 import polars as pl
 
-from assets.lineage import materialized
-from assets.partitions import entry_of
-from assets.resources import DataRoot
-from assets.stage import stage_asset
+from assets.support.lineage import materialized
+from assets.support.partitions import entry_of
+from assets.support.resources import DataRoot
+from assets.support.stage import stage_asset
 from recmodels.data.dump import read_image_embeddings, read_text_features
-from recmodels.data.raw import RawManifest
+from recmodels.raw.manifest import RawManifest
 from recmodels.settings import text_embedding_settings
 
 TEXT_VERSION = "2"

@@ -1,4 +1,4 @@
-"""Evaluation: each model and floor scored once on the test rows, and the leaderboard over seeds."""
+"""Evaluation: each model and baseline scored once on the test rows, and the leaderboard over seeds."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,14 +9,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from assets.lineage import SPLIT_DIGEST, inline_image, inline_table, materialized
-from assets.partitions import ALL_SEEDS, DATASET_SEEDS, seed_of
-from assets.stage import stage_asset, stage_multi_asset
+from assets.support.lineage import SPLIT_DIGEST, inline_image, inline_table, materialized
+from assets.support.partitions import ALL_SEEDS, DATASET_SEEDS, seed_of
+from assets.support.stage import stage_asset, stage_multi_asset
 from assets.training import PROVENANCE, checkpoint_key
-from recmodels.data.digest import digest_of, frame_digest
 from recmodels.data.split import split_digest
 from recmodels.errors import InputError
-from recmodels.models.registry import FLOORS, MODELS
+from recmodels.io.digest import digest_of, frame_digest
+from recmodels.models.registry import MODELS, NON_PERSONALISED
 from recmodels.reporting.tables import (
     HEADLINE,
     figure_name,
@@ -26,7 +26,7 @@ from recmodels.reporting.tables import (
 )
 
 if TYPE_CHECKING:
-    from recmodels.evaluation.ranking import Ranker
+    from recmodels.ranking.ranker import Ranker
 
 CODE_VERSION = "1"
 GROUP = "evaluation"
@@ -73,7 +73,7 @@ def metrics_assets(model: str) -> dg.AssetsDefinition:
     def evaluate_model(
         context: dg.AssetExecutionContext, checkpoint: Path, interactions: pl.DataFrame
     ) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
-        from recmodels.training.checkpoint import load_checkpoint
+        from recmodels.checkpoints.store import load_checkpoint
 
         stored = load_checkpoint(checkpoint)
         _require_same_split(stored.provenance[SPLIT_DIGEST], interactions, model)
@@ -82,28 +82,28 @@ def metrics_assets(model: str) -> dg.AssetsDefinition:
     return evaluate_model
 
 
-def floor_assets(floor: str) -> dg.AssetsDefinition:
+def baseline_assets(baseline: str) -> dg.AssetsDefinition:
     """Return the assets that evaluate a recommender that learns nothing about a user."""
     keys = [dg.AssetKey("interactions"), dg.AssetKey("users"), dg.AssetKey("item_ids")]
 
     @stage_multi_asset(
-        _specs(floor, floor, keys),
-        name=f"evaluate_{floor}",
+        _specs(baseline, baseline, keys),
+        name=f"evaluate_{baseline}",
         partitions_def=DATASET_SEEDS,
         ins={key.path[0]: dg.AssetIn(key) for key in keys},
     )
     def evaluate_floor(
         context: dg.AssetExecutionContext, interactions: pl.DataFrame, users: pl.DataFrame, item_ids: pl.DataFrame
     ) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
-        from recmodels.evaluation.floors import popularity_embeddings, random_embeddings
-        from recmodels.evaluation.ranking import EmbeddingScorer
+        from recmodels.evaluation.non_personalised import popularity_embeddings, random_embeddings
+        from recmodels.ranking.ranker import EmbeddingScorer
 
-        if floor == "popularity":
+        if baseline == "popularity":
             embeddings = popularity_embeddings(_pairs(interactions, "train")[1], users.height, item_ids.height)
         else:
             embeddings = random_embeddings(users.height, item_ids.height, seed=seed_of(context.partition_key))
         made_from = frame_digest(interactions.filter(pl.col("split") == "train"))
-        yield from _evaluated(context, floor, EmbeddingScorer(*embeddings), interactions, made_from=made_from)
+        yield from _evaluated(context, baseline, EmbeddingScorer(*embeddings), interactions, made_from=made_from)
 
     return evaluate_floor
 
@@ -175,12 +175,14 @@ def _same(*columns: str) -> dict[str, pl.Expr]:
 
 def _metrics_inputs() -> dict[str, dg.AssetIn]:
     return {
-        f"metrics_{model}": dg.AssetIn(metrics_key(model), partition_mapping=ALL_SEEDS) for model in [*MODELS, *FLOORS]
+        f"metrics_{model}": dg.AssetIn(metrics_key(model), partition_mapping=ALL_SEEDS)
+        for model in [*MODELS, *NON_PERSONALISED]
     }
 
 
 @stage_asset(
     group_name=GROUP,
+    job="evaluate",
     kinds={"polars", "parquet"},
     code_version=CODE_VERSION,
     ins={"interactions": dg.AssetIn("interactions"), **_metrics_inputs()},
@@ -230,4 +232,4 @@ def leaderboard(
     )
 
 
-evaluations = [metrics_assets(model) for model in MODELS] + [floor_assets(floor) for floor in FLOORS]
+evaluations = [metrics_assets(model) for model in MODELS] + [baseline_assets(name) for name in NON_PERSONALISED]

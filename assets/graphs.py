@@ -5,16 +5,17 @@ from collections.abc import Sequence
 import dagster as dg
 import polars as pl
 
-from assets.lineage import inline_image, inline_table, materialized
-from assets.partitions import entry_of
-from assets.resources import DataRoot
-from assets.stage import stage_asset
-from assets.titles import item_titles
-from recmodels.data.catalogue import Role
+from assets.support.checks import Verdict, recorded_check
+from assets.support.lineage import inline_image, inline_table, materialized
+from assets.support.partitions import entry_of
+from assets.support.resources import DataRoot
+from assets.support.stage import stage_asset
+from assets.support.titles import item_titles
+from recmodels.catalogue.entries import Role
 from recmodels.data.dump import read_imported_knn
-from recmodels.data.raw import RawManifest
-from recmodels.data.schemas import KNN
+from recmodels.raw.manifest import RawManifest
 from recmodels.reporting.tables import neighbour_examples
+from recmodels.schemas.tables import KNN
 from recmodels.settings import graph_settings
 
 CODE_VERSION = "1"
@@ -85,7 +86,8 @@ def _neighbours(
     titles: Sequence[str] = (),
 ) -> dg.MaterializeResult[pl.DataFrame]:
     from recmodels.graphs.knn import knn_recall, knn_table
-    from recmodels.graphs.quality import knn_histograms, knn_summary
+    from recmodels.graphs.quality import knn_summary
+    from recmodels.reporting.charts import knn_histograms
 
     came_with_data = False
     measured: dict[str, float] = {}
@@ -112,3 +114,28 @@ def _neighbours(
             **measured,
         },
     )
+
+
+MIN_RECALL = 0.99
+
+
+def _approximate(name: str) -> dg.AssetChecksDefinition:
+    @recorded_check(name, f"An approximate search found {MIN_RECALL:.0%} of the true neighbours.", blocking=True)
+    def sampled_recall(records: list[dg.AssetMaterialization]) -> Verdict:
+        entry = records[0].metadata.get(SAMPLED_RECALL)
+        if entry is None:
+            return Verdict({"search": "exact or imported"})
+        recall = float(str(entry.value))
+        if recall >= MIN_RECALL:
+            return Verdict({"recall": recall})
+        return Verdict(
+            {"recall": recall},
+            f"The search found {recall:.2%} of the true neighbours of a sample of rows, expected at least "
+            f"{MIN_RECALL:.0%}; of every 100 neighbours {100 * (1 - recall):.1f} are others. Set knn_index of the data "
+            "set to exact or hnsw in the catalogue.",
+        )
+
+    return sampled_recall
+
+
+CHECKS = [_approximate(name) for name in ("item_text_knn", "item_image_knn", "user_knn")]

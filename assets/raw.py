@@ -5,21 +5,23 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.io_managers import recorded_path
-from assets.lineage import materialized
-from assets.partitions import dataset_of, entry_of
-from assets.resources import DataRoot
-from assets.stage import stage_asset
-from recmodels.data.catalogue import DatasetEntry
-from recmodels.data.raw import RawManifest, prepare_raw_files, stat_fingerprint
-from recmodels.errors import MissingObject
+from assets.support.checks import Verdict
+from assets.support.failures import as_dagster_failures
+from assets.support.io_managers import recorded_path
+from assets.support.lineage import materialized
+from assets.support.partitions import DATASETS, dataset_of, entry_of
+from assets.support.resources import DataRoot
+from assets.support.stage import stage_asset
+from recmodels.catalogue.entries import DatasetEntry
+from recmodels.errors import InputError, MissingObject
+from recmodels.raw.manifest import RawFile, RawManifest, as_hashed, prepare_raw_files, stat_fingerprint
 from recmodels.settings import raw_settings
 
 MANIFEST_SUFFIX = ".json"
 FOLDER = "folder"
 """Metadata entry with the folder of the raw files."""
 FINGERPRINT = "fingerprint"
-"""Metadata entry with names, sizes and dates of the raw files in one digest (`recmodels.data.raw.stat_fingerprint`)."""
+"""Metadata entry with names, sizes and dates of the raw files in one digest (see `stat_fingerprint`)."""
 
 
 class RawDumpsConfig(dg.Config):
@@ -114,3 +116,36 @@ def usual_folder(data_root: DataRoot, dataset: str, previous: RawManifest | None
         if folder.is_dir():
             return folder
     return data_root.raw(dataset)
+
+
+@dg.asset_check(
+    asset="raw_dumps",
+    description="Every raw file is still the one that was hashed.",
+    blocking=True,
+    partitions_def=DATASETS,
+)
+def raw_files_unchanged(context: dg.AssetCheckExecutionContext, data_root: DataRoot) -> dg.AssetCheckResult:
+    """Compare the files with the manifest; those of another date are hashed again."""
+    with as_dagster_failures():
+        path = recorded_path(context.instance, data_root, dg.AssetKey("raw_dumps"), context.partition_key)
+        files = list(RawManifest.load(path).files.values())
+        changed = [file.path for file in files if _has_changed(file)]
+    measured = {"changed": ", ".join(path.name for path in changed) or "nothing"}
+    problem = (
+        f"{len(changed)} of {len(files)} raw files are not those that were hashed, expected none; the first is "
+        f"{changed[0]}. Restore it, or materialise raw_dumps again to take it as it is."
+        if changed
+        else ""
+    )
+    return Verdict(measured, problem).result(blocking=True)
+
+
+def _has_changed(file: RawFile) -> bool:
+    try:
+        with as_hashed(file):
+            return False
+    except InputError:
+        return True
+
+
+CHECKS = [raw_files_unchanged]

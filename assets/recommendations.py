@@ -5,16 +5,16 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from assets.lineage import inline_table, materialized
-from assets.partitions import DATASET_SEEDS
-from assets.resources import DataRoot
-from assets.stage import stage_asset
-from assets.titles import item_titles
+from assets.support.lineage import inline_table, materialized
+from assets.support.partitions import DATASET_SEEDS
+from assets.support.resources import DataRoot
+from assets.support.stage import stage_asset
+from assets.support.titles import item_titles
 from assets.training import checkpoint_key
-from recmodels.data.schemas import TOP_N
 from recmodels.models.registry import MODELS, ModelSpec
 from recmodels.reporting.examples import example_users
 from recmodels.reporting.tables import recommended_and_had
+from recmodels.schemas.tables import TOP_N
 
 
 def recommendations_key(model: str) -> dg.AssetKey:

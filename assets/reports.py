@@ -7,15 +7,18 @@ import dagster as dg
 import polars as pl
 
 from assets.evaluation import metrics_key
-from assets.io_managers import LAZY
-from assets.lineage import latest_materialization, materialized, records_read, settings_held
-from assets.partitions import ALL_SEEDS, entry_of
 from assets.recommendations import recommendations_key
-from assets.stage import stage_asset
+from assets.support.checks import Verdict, table_check
+from assets.support.failures import as_dagster_failures
+from assets.support.io_managers import LAZY, recorded_path
+from assets.support.lineage import latest_materialization, materialized, records_read, settings_held
+from assets.support.partitions import ALL_SEEDS, DATASETS, entry_of
+from assets.support.resources import DataRoot
+from assets.support.stage import stage_asset
 from assets.training import checkpoint_key
-from recmodels.data.digest import digest_of
 from recmodels.data.split import split_digest
-from recmodels.models.registry import FLOORS, MODELS
+from recmodels.io.digest import digest_of
+from recmodels.models.registry import MODELS, NON_PERSONALISED
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.write import explain_item, explain_user
 from recmodels.reporting.examples import example_items, example_users
@@ -37,6 +40,7 @@ LISTED = (
 
 @stage_asset(
     group_name="report",
+    job="evaluate",
     settings=report_settings,
     kinds={"html"},
     code_version=CODE_VERSION,
@@ -54,7 +58,7 @@ LISTED = (
     },
     deps=[
         *LISTED,
-        *(dg.AssetDep(metrics_key(name), partition_mapping=ALL_SEEDS) for name in [*MODELS, *FLOORS]),
+        *(dg.AssetDep(metrics_key(name), partition_mapping=ALL_SEEDS) for name in [*MODELS, *NON_PERSONALISED]),
     ],
 )
 def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeResult[str]:
@@ -64,8 +68,8 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
     Training curves, statistics, profiles beside their sources, users with their history and recommendations, and the
     data version of every asset.
     """
+    from recmodels.checkpoints.store import load_history
     from recmodels.reporting.build import ReportInputs, build_report
-    from recmodels.training.checkpoint import load_history
 
     dataset = context.partition_key
     tables: dict[str, pl.DataFrame] = {name: inputs[name] for name in TABLES}
@@ -174,3 +178,48 @@ def _lineage(records: Sequence[dg.AssetMaterialization]) -> "list[LineageRow]":
             )
         )
     return rows
+
+
+@table_check("leaderboard", "Every model was measured with the same metrics at the same list lengths.")
+def comparable_models(board: pl.DataFrame) -> Verdict:
+    """Compare what was measured for each model."""
+    models, figures = board.select("model").unique(), board.select("metric", "k").unique()
+    missing = models.join(figures, how="cross").join(board, on=["model", "metric", "k"], how="anti")
+    measured = {"models": models.height, "figures": figures.height}
+    if missing.is_empty():
+        return Verdict(measured)
+    model, metric, k = missing.sort("model", "metric", "k").row(0)
+    return Verdict(
+        measured,
+        f"{missing.height} of {models.height} x {figures.height} figures are missing, expected none; the first is "
+        f"{metric}@{k} of {model}. Materialise metrics/{model} again for every seed, then leaderboard.",
+    )
+
+
+@dg.asset_check(
+    asset="report",
+    description="The report is one complete document that loads nothing from outside and runs no script.",
+    partitions_def=DATASETS,
+)
+def self_contained(context: dg.AssetCheckExecutionContext, data_root: DataRoot) -> dg.AssetCheckResult:
+    """Look for references to other places."""
+    with as_dagster_failures():
+        path = recorded_path(context.instance, data_root, dg.AssetKey("report"), context.partition_key)
+    return _verdict(path.read_text(encoding="utf-8")).result(blocking=False)
+
+
+def _verdict(html: str) -> Verdict:
+    foreign = [mark for mark in ("<script", 'src="http', 'href="http', "@import") if mark in html]
+    measured = {"foreign": ", ".join(foreign) or "nothing"}
+    if foreign:
+        found = f"{len(foreign)} kinds of scripts or references to outside, expected none; the first is {foreign[0]}"
+    elif not html.rstrip().endswith("</html>"):
+        found = f"0 closing tags are at its end, expected 1; it ends with {html[-20:]!r}"
+    else:
+        return Verdict(measured)
+    return Verdict(
+        measured, f"{found}. Correct the template recmodels/reporting/report.html.j2 and materialise report."
+    )
+
+
+CHECKS = [comparable_models, self_contained]

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
-from assets.io_managers import staging_directory
-from assets.lineage import (
+from assets.support.checks import Verdict
+from assets.support.failures import as_dagster_failures
+from assets.support.io_managers import recorded_path, staging_directory
+from assets.support.lineage import (
     SPLIT_DIGEST,
     inline_image,
     inline_table,
@@ -17,15 +19,16 @@ from assets.lineage import (
     records_read,
     versions_read,
 )
-from assets.partitions import DATASET_SEEDS, dataset_of, entry_of, seed_of
-from assets.resources import DataRoot
-from assets.stage import stage_asset
-from recmodels.data.digest import digest_of, frame_digest
+from assets.support.partitions import DATASET_SEEDS, dataset_of, entry_of, seed_of
+from assets.support.resources import DataRoot
+from assets.support.stage import stage_asset
 from recmodels.data.split import split_digest
+from recmodels.errors import MissingObject
+from recmodels.io.digest import digest_of, frame_digest
+from recmodels.io.files import safe_join
 from recmodels.models.registry import MODELS, ModelSpec
 from recmodels.reporting.tables import training_progress
 from recmodels.settings import training_config, training_settings
-from recmodels.storage import safe_join
 
 if TYPE_CHECKING:
     from recmodels.training.trainer import EpochRecord
@@ -76,8 +79,8 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
     def checkpoint(
         context: dg.AssetExecutionContext, config: TrainingRunConfig, data_root: DataRoot, **tables: pl.DataFrame
     ) -> dg.MaterializeResult[Path]:
+        from recmodels.models.inputs import training_data
         from recmodels.reporting.charts import training_curves
-        from recmodels.training.data import training_data
         from recmodels.training.run import train_checkpoint
 
         dataset, seed = dataset_of(context.partition_key), seed_of(context.partition_key)
@@ -158,3 +161,27 @@ def _logged(context: dg.AssetExecutionContext) -> Callable[["EpochRecord"], None
 
 
 checkpoints = [checkpoint_asset(spec) for spec in MODELS.values()]
+
+
+def _checkpoint(model: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=checkpoint_key(model),
+        description="Every file of the checkpoint is there and has the digest that was recorded with it.",
+        blocking=True,
+        partitions_def=DATASET_SEEDS,
+    )
+    def intact(context: dg.AssetCheckExecutionContext, data_root: DataRoot) -> dg.AssetCheckResult:
+        from recmodels.checkpoints.store import load_checkpoint
+
+        with as_dagster_failures():
+            try:
+                path = recorded_path(context.instance, data_root, checkpoint_key(model), context.partition_key)
+                verdict = Verdict({"parameters": len(load_checkpoint(path).parameters)})
+            except MissingObject as error:
+                verdict = Verdict({}, f"1 checkpoint is not what was recorded, expected none: {error}")
+        return verdict.result(blocking=True)
+
+    return intact
+
+
+CHECKS = [_checkpoint(model) for model in MODELS]

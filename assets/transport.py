@@ -3,11 +3,12 @@
 import dagster as dg
 import polars as pl
 
-from assets.lineage import inline_image, inline_table, materialized
-from assets.partitions import entry_of
-from assets.resources import DataRoot
-from assets.stage import stage_asset
-from assets.titles import item_titles
+from assets.support.checks import Verdict, recorded_check
+from assets.support.lineage import inline_image, inline_table, materialized
+from assets.support.partitions import entry_of
+from assets.support.resources import DataRoot
+from assets.support.stage import stage_asset
+from assets.support.titles import item_titles
 from recmodels.reporting.examples import example_users
 from recmodels.reporting.tables import added_and_had
 from recmodels.settings import transport_config, transport_settings
@@ -33,8 +34,8 @@ def augmented_interactions(
 
     They come from training rows and item graphs alone. `mass` is the plan's entry.
     """
+    from recmodels.reporting.charts import activity_histograms
     from recmodels.transport.augment import augment
-    from recmodels.transport.quality import activity_histograms
 
     train = interactions.filter(pl.col("split") == "train").select("user_id", "item_id")
     result = augment(
@@ -52,3 +53,22 @@ def augmented_interactions(
         result.added,
         metadata={"examples": inline_table(examples), "before_and_after": picture, **result.diagnostics},
     )
+
+
+@recorded_check("augmented_interactions", "The plan's marginals were met within the tolerance.", blocking=False)
+def converged_plan(records: list[dg.AssetMaterialization]) -> Verdict:
+    """Look at how the solver ended."""
+    found = {
+        name: records[0].metadata[name].value for name in ("status", "marginal_error") if name in records[0].metadata
+    }
+    measured = {"status": str(found.get("status", "")), "marginal_error": found.get("marginal_error", 0.0)}
+    if measured["status"] != "not converged":
+        return Verdict(measured)
+    return Verdict(
+        measured,
+        f"The marginals of the plan are off by {measured['marginal_error']}, expected no more than the tolerance of "
+        "the transport settings. Raise max_iterations or epsilon there, in the catalogue.",
+    )
+
+
+CHECKS = [converged_plan]

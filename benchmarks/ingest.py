@@ -20,12 +20,12 @@ import numpy as np
 import polars as pl
 
 from benchmarks.harness import Report, parse_arguments, time_in_turns
-from recmodels.data.catalogue import DatasetEntry, Role, Source
+from recmodels.catalogue.entries import DatasetEntry, Role, Source
 from recmodels.data.dump import load_dump
 from recmodels.data.kcore import k_core_mask
-from recmodels.data.raw import RawManifest, prepare_raw_files
-from recmodels.data.read_image_features import RECORD_BYTES, WIDTH, read_image_features
 from recmodels.data.split import split_interactions
+from recmodels.raw.formats.image_features import RECORD_BYTES, WIDTH, read_image_features
+from recmodels.raw.manifest import RawManifest, prepare_raw_files
 
 ENTRY = DatasetEntry(
     key="generated",

@@ -79,7 +79,7 @@ def start(module: str) -> None:
 
 def write_catalogue(root: Path, n_datasets: int) -> Path:
     """Add data sets to the packaged ones, each with files of its own."""
-    from recmodels.data.catalogue import load_catalogue
+    from recmodels.catalogue.entries import load_catalogue
 
     names = [f"made_up_{i}" for i in range(n_datasets - len(load_catalogue()))]
     for name in names:
@@ -99,7 +99,7 @@ def catalogue_entry(name: str) -> str:
 def measure_sensors(report: Report, root: Path, rounds: int) -> None:
     import dagster as dg
 
-    from assets.resources import DataRoot
+    from assets.support.resources import DataRoot
     from pipelines.definitions import build_definitions
     from pipelines.sensors import (
         TICK_SECONDS,
@@ -184,10 +184,10 @@ def fill(instance: Any, events: Sequence[Any]) -> int:
 def events_of_everything(definitions: Any) -> Iterator[Any]:
     import dagster as dg
 
-    from assets.lineage import settings_metadata
-    from assets.partitions import entry_of, seed_keys
-    from assets.stage import declaration
-    from assets.staleness import is_followed
+    from assets.support.lineage import settings_metadata
+    from assets.support.partitions import entry_of, seed_keys
+    from assets.support.stage import declaration
+    from assets.support.staleness import is_followed
 
     graph = definitions.resolve_asset_graph()
     for key in filter(lambda key: is_followed(graph.get(key)), graph.toposorted_asset_keys):
@@ -212,7 +212,7 @@ def page_events(definitions: Any, n: int) -> list[Any]:
     import dagster as dg
     import polars as pl
 
-    from assets.lineage import table_metadata
+    from assets.support.lineage import table_metadata
 
     node = definitions.resolve_asset_graph().get(dg.AssetKey(PAGE_ASSET))
     partitions = node.partitions_def.get_partition_keys()
@@ -324,10 +324,10 @@ def time_bodies() -> list[float]:
 
     Must be called before the modules of the assets are imported. Time in which a generator waits is not its own.
     """
-    from assets import stage
+    from assets.support import stage
 
     seconds: list[float] = []
-    original = stage._with_clear_failures
+    original = stage._failing_as_dagster_does
 
     def timed(compute: Callable[..., Any]) -> Callable[..., Any]:
         if inspect.isgeneratorfunction(compute):
@@ -351,7 +351,7 @@ def time_bodies() -> list[float]:
 
         return original(run)
 
-    stage._with_clear_failures = timed
+    stage._failing_as_dagster_does = timed
     return seconds
 
 
@@ -366,10 +366,10 @@ def measure_run(report: Report, root: Path, bodies: list[float]) -> None:
     """Run the jobs of `make run` for a tiny demo, one model and one seed, as it does: in this process, on SQLite."""
     import dagster as dg
 
-    from assets.resources import DataRoot
+    from assets.support.resources import DataRoot
     from pipelines.definitions import build_definitions
     from pipelines.jobs import assets_of_models
-    from recmodels.data.demo import write_demo_dump
+    from recmodels.raw.demo import write_demo_dump
 
     data_root = DataRoot(path=str(root))
     write_demo_dump(data_root.raw("demo"), n_users=60, n_items=40)

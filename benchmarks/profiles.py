@@ -16,14 +16,14 @@ from statistics import median
 import polars as pl
 
 from benchmarks.harness import Report, parse_arguments
-from recmodels.data.schemas import INTERACTIONS, ITEMS, REVIEWS
-from recmodels.profiles.backend import Reply, make_backend
-from recmodels.profiles.cache import CallCache, ModelIdentity, key_function
+from recmodels.llm.backend import Reply, make_backend
+from recmodels.llm.cache import CallCache, ModelIdentity, key_function
+from recmodels.llm.runner import run_blocking
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.inputs import ItemSource
 from recmodels.profiles.prompts import item_prompt
-from recmodels.profiles.runner import run_blocking
 from recmodels.profiles.write import ProfileResult, write_item_profiles
+from recmodels.schemas.tables import INTERACTIONS, ITEMS, REVIEWS
 
 LATENCY = 0.05
 IN_FLIGHT = 64

@@ -24,21 +24,21 @@ import torch
 from rich.console import Console
 
 from benchmarks.harness import shared_data
-from recmodels.data.catalogue import load_catalogue
+from recmodels.catalogue.entries import load_catalogue
 from recmodels.data.dump import load_dump, read_imported_knn
-from recmodels.data.raw import prepare_raw_files
 from recmodels.embeddings.config import EncoderConfig
 from recmodels.embeddings.encode import embed_table
 from recmodels.evaluation.evaluator import EvaluationResult, evaluate
-from recmodels.evaluation.floors import popularity_embeddings
 from recmodels.evaluation.leaderboard import paired_test
-from recmodels.evaluation.ranking import EmbeddingScorer
+from recmodels.evaluation.non_personalised import popularity_embeddings
 from recmodels.graphs.knn import knn_table
+from recmodels.io.files import atomic_file, data_root
+from recmodels.models.inputs import TrainingData, training_data
 from recmodels.models.registry import build_model, resolve_config
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.write import write_item_profiles, write_user_profiles
-from recmodels.storage import atomic_file, data_root
-from recmodels.training.data import TrainingData, training_data
+from recmodels.ranking.ranker import EmbeddingScorer
+from recmodels.raw.manifest import prepare_raw_files
 from recmodels.training.progress import ProgressBar
 from recmodels.training.state import discard
 from recmodels.training.trainer import fit
@@ -65,7 +65,7 @@ class Row:
     title
         What the table calls it.
     model
-        Its name in the registry; empty for the popularity floor.
+        Its name in the registry; empty for popularity.
     settings
         Overrides of the model's defaults.
     item_text

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recmodels.graphs.adjacency import fuse, k_bin
-from recmodels.training.data import TrainingData
+from recmodels.models.inputs import TrainingData
 
 WIDTH = 64
 BATCH_SIZE = 2048

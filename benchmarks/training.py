@@ -15,13 +15,13 @@ from benchmarks import textbook_training as textbook
 from benchmarks.harness import Report, parse_arguments, peak_megabytes, shared_data, time_in_turns
 from recmodels.calibration.calibrate import calibrate
 from recmodels.calibration.config import CalibrationConfig
-from recmodels.data.schemas import KNN
 from recmodels.evaluation.evaluator import evaluate
-from recmodels.evaluation.ranking import EmbeddingScorer
 from recmodels.graphs.matrices import interaction_matrix
-from recmodels.models.dimension_transport import column_cost
+from recmodels.models.inputs import TrainingData
+from recmodels.models.layers.dimension_transport import column_cost
 from recmodels.models.registry import MODELS, build_model, resolve_config
-from recmodels.training.data import TrainingData
+from recmodels.ranking.ranker import EmbeddingScorer
+from recmodels.schemas.tables import KNN
 from recmodels.training.negatives import NegativeSampler
 from recmodels.training.trainer import fit
 from recmodels.transport.false_negatives import false_negatives

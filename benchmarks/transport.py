@@ -16,8 +16,8 @@ import torch
 from scipy import sparse
 
 from benchmarks.harness import Report, parse_arguments, peak_megabytes, shared_data, time_in_turns
-from recmodels.data.schemas import KNN
 from recmodels.graphs.matrices import interaction_matrix
+from recmodels.schemas.tables import KNN
 from recmodels.training.negatives import NegativeSampler
 from recmodels.transport.augment import Augmentation, augment
 from recmodels.transport.config import TransportConfig

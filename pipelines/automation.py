@@ -1,8 +1,8 @@
 """
 When an asset is made again by itself: as soon as something it was made from is different.
 
-Each tick asks `assets.staleness` how everything stands, so that no event has to be caught at the right moment and none
-is lost; and what is up to date asks for nothing.
+Each tick asks `assets.support.staleness` how everything stands, so that no event has to be caught at the right moment
+and none is lost; and what is up to date asks for nothing.
 """
 
 import json
@@ -12,8 +12,8 @@ from weakref import WeakKeyDictionary
 
 import dagster as dg
 
-from assets.dagster_internals import AssetGraphView
-from assets.staleness import Survey, survey
+from assets.support.dagster_internals import AssetGraphView
+from assets.support.staleness import Survey, survey
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,11 @@ FOLLOW_INPUTS = OutOfDate()
 
 
 def follow_inputs(assets: Iterable[object]) -> list[dg.AssetsDefinition]:
-    """Return the asset definitions among loaded objects, with `FOLLOW_INPUTS` attached to every asset."""
+    """Return the asset definitions among loaded objects; those with partitions follow their inputs."""
     return [
-        definition.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=FOLLOW_INPUTS))
+        definition.map_asset_specs(
+            lambda spec: spec.replace_attributes(automation_condition=FOLLOW_INPUTS) if spec.partitions_def else spec
+        )
         for definition in assets
         if isinstance(definition, dg.AssetsDefinition)
     ]

@@ -5,30 +5,10 @@ from typing import Any
 
 import dagster as dg
 
-from assets import (
-    embeddings,
-    evaluation,
-    graphs,
-    interactions,
-    profiles,
-    raw,
-    recommendations,
-    reports,
-    status,
-    training,
-    transport,
-)
-from assets.checks import graphs as graph_checks
-from assets.checks import interactions as interaction_checks
-from assets.checks import models as model_checks
-from assets.checks import profiles as profile_checks
-from assets.checks import raw as raw_checks
-from assets.checks import reports as report_checks
-from assets.checks import status as status_checks
-from assets.checks import transport as transport_checks
-from assets.checks.tables import schema_checks
-from assets.io_managers import DirectoryIOManager, DocumentIOManager, ParquetIOManager
-from assets.resources import DataRoot
+import assets
+from assets.support.io_managers import DirectoryIOManager, DocumentIOManager, ParquetIOManager
+from assets.support.resources import DataRoot
+from assets.support.schema_checks import schema_checks
 from pipelines.automation import follow_inputs
 from pipelines.jobs import ALL_JOBS
 from pipelines.logs import console_logger
@@ -37,14 +17,6 @@ from pipelines.progress import progress_logger
 from pipelines.retention import retention, weekly_retention
 from pipelines.schedules import ALL_SCHEDULES
 from pipelines.sensors import ALL_SENSORS
-
-STAGES = (
-    raw, interactions, profiles, embeddings, graphs, transport, training, evaluation, recommendations, reports
-)  # fmt: skip
-CHECKED_STAGES = (
-    raw_checks, interaction_checks, profile_checks, graph_checks, transport_checks, model_checks, report_checks,
-    status_checks,
-)  # fmt: skip
 
 
 def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -63,13 +35,10 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definiti
         "directory_io": DirectoryIOManager(data_root=data_root),
         "document_io": DocumentIOManager(data_root=data_root),
     }
-    stages = [
-        *follow_inputs(dg.load_assets_from_modules(STAGES)),
-        status.pipeline_status_asset(lambda: definitions.resolve_asset_graph()),
-    ]
-    definitions = dg.Definitions(
+    stages = follow_inputs(dg.load_assets_from_package_module(assets))
+    return dg.Definitions(
         assets=stages,
-        asset_checks=[*(check for stage in CHECKED_STAGES for check in stage.CHECKS), *schema_checks(stages)],
+        asset_checks=[*dg.load_asset_checks_from_package_module(assets), *schema_checks(stages)],
         jobs=[*ALL_JOBS, retention],
         schedules=[*ALL_SCHEDULES, weekly_retention],
         sensors=[*ALL_SENSORS, lost_runs],
@@ -77,7 +46,6 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definiti
         resources=resources | dict(overrides or {}),
         executor=dg.in_process_executor,
     )
-    return definitions
 
 
 defs = build_definitions()

@@ -9,10 +9,10 @@ from pathlib import Path
 import dagster as dg
 import psutil
 
-from assets.dagster_internals import free_pool_slots
+from assets.support.dagster_internals import free_pool_slots
 from recmodels.errors import InputError
-from recmodels.processes import has_ended
-from recmodels.storage import atomic_file, data_root
+from recmodels.io.files import atomic_file, data_root
+from recmodels.io.processes import has_ended
 
 PROCESS_TAG = "recmodels/process"
 UNFINISHED = (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)

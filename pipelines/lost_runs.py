@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from assets.dagster_internals import GRPC_INFO_TAG, started_process
+from assets.support.dagster_internals import GRPC_INFO_TAG, started_process
 from pipelines.instance import UNFINISHED, report_lost_run
-from recmodels.processes import has_ended
+from recmodels.io.processes import has_ended
 
 PROCESS_GONE = (
     "The process of this run is gone: it was killed together with its code server. Re-execute the run from failure."

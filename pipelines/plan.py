@@ -11,8 +11,8 @@ from typing import Any
 
 import dagster as dg
 
-from assets.dagster_internals import AssetGraph
-from assets.staleness import PartitionStatus, Survey
+from assets.support.dagster_internals import AssetGraph
+from assets.support.staleness import PartitionStatus, Survey
 
 Target = tuple[dg.AssetKey, str]
 """One partition of one asset."""

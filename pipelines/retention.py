@@ -7,12 +7,12 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from assets.dagster_internals import DATA_VERSION_TAG
-from assets.io_managers import STORED_AT
-from assets.lineage import latest_materialization, latest_materializations, recorded_json
-from assets.resources import DataRoot
-from recmodels.retention import finish_removals, remove_version, stored_versions, superseded_versions
-from recmodels.storage import safe_join
+from assets.support.dagster_internals import DATA_VERSION_TAG
+from assets.support.io_managers import STORED_AT
+from assets.support.lineage import latest_materialization, latest_materializations, recorded_json
+from assets.support.resources import DataRoot
+from recmodels.io.files import safe_join
+from recmodels.io.retention import finish_removals, remove_version, stored_versions, superseded_versions
 
 RECORDS_READ = 1000
 """Newest records of a partition that tell the order of what it has stored."""

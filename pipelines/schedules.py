@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.dagster_internals import AssetJob
 from assets.evaluation import leaderboard
-from assets.partitions import DATASETS
-from assets.staleness import survey
-from pipelines.jobs import PREPARE_GROUPS, evaluate, prepare, status, train
-from pipelines.sensors import CHEAP_ASSETS, MODEL_ASSETS, PROFILE_ASSETS
+from assets.support.dagster_internals import AssetJob
+from assets.support.partitions import DATASETS
+from assets.support.staleness import survey
+from pipelines.jobs import evaluate, prepare, status, train
+from pipelines.sensors import MODEL_ASSETS, PROFILE_ASSETS, REPORT_ASSETS, TABLE_ASSETS
 
 WEEKLY = "0 5 * * 1"
 NIGHTLY = "0 3 * * *"
@@ -70,8 +70,8 @@ hourly_status = dg.ScheduleDefinition(
 ALL_SCHEDULES = (
     weekly_evaluation,
     hourly_status,
-    _reconciliation(prepare, CHEAP_ASSETS & dg.AssetSelection.groups(*PREPARE_GROUPS), "tables", on=True),
+    _reconciliation(prepare, TABLE_ASSETS, "tables", on=True),
     _reconciliation(prepare, PROFILE_ASSETS, "profiles", on=False),
     _reconciliation(train, MODEL_ASSETS, "models", on=False),
-    _reconciliation(evaluate, dg.AssetSelection.assets("leaderboard", "report"), "reports", on=True),
+    _reconciliation(evaluate, REPORT_ASSETS, "reports", on=True),
 )

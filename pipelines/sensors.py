@@ -4,20 +4,17 @@ import json
 
 import dagster as dg
 
-from assets.partitions import DATASETS
 from assets.raw import last_manifest, raw_dumps, usual_folder
-from assets.resources import DataRoot
-from recmodels.data.catalogue import load_catalogue
-from recmodels.data.raw import stat_fingerprint
+from assets.support.partitions import DATASETS
+from assets.support.resources import DataRoot
+from assets.support.stage import JOB, POOL
+from recmodels.catalogue.entries import load_catalogue
+from recmodels.raw.manifest import stat_fingerprint
 
-CHEAP_GROUPS = ("raw", "interactions", "embeddings", "graphs", "transport", "report")
-PROFILE_GROUPS = ("profiles",)
-MODEL_GROUPS = ("training", "evaluation", "serving")
-LEADERBOARD = dg.AssetSelection.assets("leaderboard")
-
-CHEAP_ASSETS = dg.AssetSelection.groups(*CHEAP_GROUPS) | LEADERBOARD
-PROFILE_ASSETS = dg.AssetSelection.groups(*PROFILE_GROUPS)
-MODEL_ASSETS = dg.AssetSelection.groups(*MODEL_GROUPS) - LEADERBOARD
+PROFILE_ASSETS = dg.AssetSelection.tag(POOL, "llm")
+TABLE_ASSETS = dg.AssetSelection.tag(JOB, "prepare") - PROFILE_ASSETS
+REPORT_ASSETS = dg.AssetSelection.tag(JOB, "evaluate")
+MODEL_ASSETS = dg.AssetSelection.tag(JOB, "train")
 
 TICK_SECONDS = 30
 
@@ -72,7 +69,7 @@ def _automation(
 
 cheap_automation = _automation(
     "automate_preparation",
-    CHEAP_ASSETS,
+    TABLE_ASSETS | REPORT_ASSETS,
     "Keeps tables, embeddings, graphs, the augmented training set, the leaderboard and the report up to date.",
     on=True,
 )

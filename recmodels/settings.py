@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from recmodels.data.catalogue import DatasetEntry
-from recmodels.data.digest import digest_of
+from recmodels.catalogue.entries import DatasetEntry
+from recmodels.io.digest import digest_of
 from recmodels.models.config import AnyConfig
 from recmodels.models.registry import resolve_config
 from recmodels.profiles.config import ProfileConfig, resolve_profile_config

@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from assets.io_managers import recorded_path
-from assets.resources import DataRoot
+from assets.support.io_managers import recorded_path
+from assets.support.resources import DataRoot
 from pipelines.definitions import build_definitions
 
 Run = Callable[..., dg.ExecuteInProcessResult]

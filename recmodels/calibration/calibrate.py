@@ -10,12 +10,12 @@ from torch import Tensor
 
 from recmodels.calibration.config import CalibrationConfig
 from recmodels.calibration.evidence import evidence_weights
-from recmodels.calibration.ranker import CalibratedRanker, Evidence, reordered, shortlist_support, standardised
 from recmodels.errors import InputError
 from recmodels.evaluation.metrics import METRICS
-from recmodels.evaluation.ranking import Ranker
 from recmodels.graphs.matrices import entry_keys, interaction_matrix, occurs_in
-from recmodels.training.data import TrainingData
+from recmodels.models.inputs import TrainingData
+from recmodels.ranking.calibrated import CalibratedRanker, Evidence, reordered, shortlist_support, standardised
+from recmodels.ranking.ranker import Ranker
 
 VALIDATION_K = 20
 """The choice is by Recall at this list length."""

@@ -4,8 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 
+from recmodels.ranking.config import Normalisation
+
 EvidenceName = Literal["co_users", "ease", "text_graph", "image_graph"]
-Normalisation = Literal["shortlist", "row"]
 
 
 class CalibrationConfig(BaseModel):

@@ -9,8 +9,8 @@ from recmodels.calibration.config import CalibrationConfig, EvidenceName
 from recmodels.errors import InputError
 from recmodels.graphs.co_occurrence import cosines_of_columns
 from recmodels.graphs.matrices import interaction_matrix, neighbour_matrix
-from recmodels.models.ease import ease_weights
-from recmodels.training.data import TrainingData
+from recmodels.models.inputs import TrainingData
+from recmodels.models.zoo.ease import ease_weights
 
 Weights = sparse.csr_array | Tensor
 """(n_items, n_items) float32, sparse or dense: entry (j, i) is how much item j speaks for item i."""

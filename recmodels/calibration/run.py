@@ -8,9 +8,9 @@ import polars as pl
 
 from recmodels.calibration.calibrate import Calibration, calibrate
 from recmodels.calibration.config import CalibrationConfig
-from recmodels.calibration.ranker import CalibratedRanker
-from recmodels.training.checkpoint import load_checkpoint, write_checkpoint
-from recmodels.training.data import training_data
+from recmodels.checkpoints.store import load_checkpoint, write_checkpoint
+from recmodels.models.inputs import training_data
+from recmodels.ranking.calibrated import CalibratedRanker
 
 
 def calibrate_checkpoint(

@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from recmodels.data.catalogue import PublishedCounts
-from recmodels.data.schemas import SPLITS
+from recmodels.catalogue.entries import PublishedCounts
+from recmodels.schemas.tables import SPLITS
 
 _REJECTS = "_rejects"
 

@@ -5,15 +5,15 @@ from typing import Literal
 
 import polars as pl
 
-from recmodels.data.catalogue import DatasetEntry, Role, Source
+from recmodels.catalogue.entries import DatasetEntry, Role, Source
 from recmodels.data.kcore import k_core_mask
-from recmodels.data.raw import RawManifest, as_hashed
-from recmodels.data.read_image_features import read_image_features
-from recmodels.data.read_metadata import RAW_ITEMS, read_metadata
-from recmodels.data.read_mmrec import read_feature_array, read_interactions, read_items, read_neighbours
-from recmodels.data.read_reviews import ReviewFormat, read_reviews
-from recmodels.data.schemas import INTERACTIONS, ITEMS, KNN, REJECTS, REVIEWS, USERS, Split, embedding_schema
 from recmodels.errors import InputError
+from recmodels.raw.formats.image_features import read_image_features
+from recmodels.raw.formats.metadata import RAW_ITEMS, read_metadata
+from recmodels.raw.formats.mmrec import read_feature_array, read_interactions, read_items, read_neighbours
+from recmodels.raw.formats.reviews import ReviewFormat, read_reviews
+from recmodels.raw.manifest import RawManifest, as_hashed
+from recmodels.schemas.tables import INTERACTIONS, ITEMS, KNN, REJECTS, REVIEWS, USERS, Split, embedding_schema
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from recmodels.data.catalogue import SplitStrategy
-from recmodels.data.digest import frame_digest
-from recmodels.data.schemas import INTERACTIONS, SPLITS, Split
+from recmodels.catalogue.entries import SplitStrategy
 from recmodels.errors import InputError
+from recmodels.io.digest import frame_digest
+from recmodels.schemas.tables import INTERACTIONS, SPLITS, Split
 
 TRAIN, VALID, TEST = range(3)
 FEWEST_TO_SPLIT = 3

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from recmodels.data.schemas import embedding_schema
 from recmodels.embeddings.config import EncoderConfig
 from recmodels.embeddings.encoder import load_encoder
 from recmodels.embeddings.store import VectorStore
+from recmodels.schemas.tables import embedding_schema
 
 
 @dataclass(frozen=True)

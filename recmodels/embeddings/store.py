@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from recmodels.sqlite_file import SqliteFile, key_blocks
+from recmodels.io.sqlite import SqliteFile, key_blocks
 
 _TABLES = "CREATE TABLE IF NOT EXISTS vectors (encoder TEXT, text BLOB, vector BLOB, PRIMARY KEY (encoder, text));"
 

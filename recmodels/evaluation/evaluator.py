@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recmodels.data.schemas import GROUPS, LIST_LENGTHS, SUMMARY
 from recmodels.errors import InputError
 from recmodels.evaluation.metrics import METRICS
-from recmodels.evaluation.ranking import Ranker
 from recmodels.graphs.matrices import entry_keys, interaction_matrix, occurs_in
+from recmodels.ranking.ranker import Ranker
+from recmodels.schemas.tables import GROUPS, LIST_LENGTHS, SUMMARY
 
 ACTIVITY_BORDERS = (5, 10, 20)
 """Users are grouped by their training pairs: below 5, 5 to 9, 10 to 19, 20 and more."""

@@ -6,8 +6,8 @@ from typing import Any
 import polars as pl
 from scipy import stats
 
-from recmodels.data.schemas import LEADERBOARD
 from recmodels.errors import InputError
+from recmodels.schemas.tables import LEADERBOARD
 
 PROVENANCE_DIGITS = 6
 

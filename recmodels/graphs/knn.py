@@ -12,9 +12,9 @@ import faiss
 import numpy as np
 import polars as pl
 
-from recmodels.data.schemas import KNN
 from recmodels.errors import InputError
 from recmodels.graphs.matrices import checked_pairs
+from recmodels.schemas.tables import KNN
 
 Index = Literal["exact", "ivf", "hnsw"]
 
@@ -68,7 +68,7 @@ def knn_table(
     Returns
     -------
     pl.DataFrame
-        Schema `recmodels.data.schemas.KNN`, by src and rank. Neighbours fall in similarity; of equal similarities
+        Schema `recmodels.schemas.tables.KNN`, by src and rank. Neighbours fall in similarity; of equal similarities
         (as float32) the smaller dst comes first. A row of zeros has similarity 0 to every other row.
 
     Raises
@@ -130,7 +130,7 @@ def knn_recall(knn: pl.DataFrame, vectors: np.ndarray, *, n_sample: int = 1000, 
     Parameters
     ----------
     knn
-        Neighbour table of `vectors`, schema `recmodels.data.schemas.KNN`.
+        Neighbour table of `vectors`, schema `recmodels.schemas.tables.KNN`.
     vectors
         Shape (n, d), what the table was built from.
     n_sample

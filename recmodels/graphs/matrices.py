@@ -100,7 +100,7 @@ def neighbour_matrix(
     Parameters
     ----------
     knn
-        Table of schema `recmodels.data.schemas.KNN`. Zero rows give an empty matrix. Repeated edges count once, with
+        Table of schema `recmodels.schemas.tables.KNN`. Zero rows give an empty matrix. Repeated edges count once, with
         their best similarity.
     n
         Number of nodes.

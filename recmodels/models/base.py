@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recmodels.errors import InputError
-from recmodels.evaluation.ranking import EmbeddingScorer, Ranker
 from recmodels.graphs.matrices import interaction_matrix
-from recmodels.models.blocks import row_dot, sampled_softmax
 from recmodels.models.config import AnyConfig, ClosedFormConfig, ModelConfig
-from recmodels.training.data import Features, TrainingData
+from recmodels.models.inputs import Features, TrainingData
+from recmodels.models.layers.blocks import row_dot, sampled_softmax
+from recmodels.ranking.ranker import EmbeddingScorer, Ranker
 
 
 class AnyModel(nn.Module, ABC):

@@ -11,10 +11,10 @@ from recmodels.validation import validated
 
 if TYPE_CHECKING:
     from recmodels.models.base import ClosedFormModel, Model
-    from recmodels.training.data import TrainingData
+    from recmodels.models.inputs import TrainingData
 
-FLOORS = ("popularity", "random")
-"""Recommenders that learn nothing about a user (`recmodels.evaluation.floors`): what every model has to beat."""
+NON_PERSONALISED = ("popularity", "random")
+"""What every model has to beat: recommenders that learn nothing about a user (`recmodels.evaluation`)."""
 DEFAULT_MODELS = ("bpr", "lightgcn", "freedom", "blast")
 """What is trained where nobody asks for more."""
 
@@ -58,7 +58,7 @@ class ModelSpec:
     @property
     def module(self) -> str:
         """Dotted name of the module that defines the classes `Model` and `Config`."""
-        return f"recmodels.models.{self.name}"
+        return f"recmodels.models.zoo.{self.name}"
 
     @property
     def inputs(self) -> frozenset[str]:

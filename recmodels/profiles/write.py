@@ -7,15 +7,15 @@ from pathlib import Path
 
 import polars as pl
 
-from recmodels.data.schemas import ITEM_PROFILES, USER_PROFILES
 from recmodels.errors import TransientFailure
-from recmodels.profiles.backend import Backend, make_backend
-from recmodels.profiles.cache import CallCache, ModelIdentity, key_function
+from recmodels.llm.backend import Backend, make_backend
+from recmodels.llm.cache import CallCache, ModelIdentity, key_function
+from recmodels.llm.runner import Outcome, ProfileRun, ProgressCallback, RunStopped, run_blocking
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.extractive import extract_item_profile, extract_user_profile
 from recmodels.profiles.inputs import ItemInputs, ItemSource, UserInputs, UserSource
 from recmodels.profiles.prompts import TEMPLATE_VERSION, Prompt, item_prompt, user_prompt
-from recmodels.profiles.runner import Outcome, ProfileRun, ProgressCallback, RunStopped, run_blocking
+from recmodels.schemas.tables import ITEM_PROFILES, USER_PROFILES
 
 NO_INPUT = "none"
 """`source` of a row whose item or user has no text at all: the profile is empty and nobody was asked."""

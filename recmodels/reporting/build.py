@@ -37,9 +37,9 @@ class ReportInputs:
     notes
         Sentences a reader must not miss, such as who wrote the profiles.
     leaderboard
-        Schema `recmodels.data.schemas.LEADERBOARD`.
+        Schema `recmodels.schemas.tables.LEADERBOARD`.
     interactions, items, users, item_profiles, user_profiles
-        Tables of `recmodels.data.schemas`.
+        Tables of `recmodels.schemas.tables`.
     histories
         Per model the training histories of its seeds, with columns epoch and valid_recall.
     recommendations

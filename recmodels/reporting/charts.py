@@ -1,15 +1,26 @@
 """Small charts as PNG bytes. Nothing here touches matplotlib's global state, so threads and notebooks are safe."""
 
+import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
-from recmodels.graphs.quality import side_by_side_histograms
-from recmodels.pictures import png_bytes
+COLOURS = 48
+"""Charts have few colours; a palette makes them three times smaller than true colour."""
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """Return a figure as a PNG image; equal figures give equal bytes."""
+    drawn, image = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=110, metadata={"Software": None})
+    Image.open(drawn).convert("RGB").quantize(COLOURS).save(image, format="png", optimize=True)
+    return image.getvalue()
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
@@ -96,3 +107,100 @@ def recall_by_group(metrics: pl.DataFrame) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("test Recall@20")
     return png_bytes(figure)
+
+
+def knn_histograms(knn: pl.DataFrame, n: int) -> bytes:
+    """
+    Draw how often nodes are chosen as neighbours and how similar neighbours are.
+
+    Parameters
+    ----------
+    knn
+        Table of schema `recmodels.schemas.tables.KNN`; edges from a node to itself are left out.
+    n
+        Number of nodes.
+
+    Returns
+    -------
+    bytes
+        A PNG image of two histograms with logarithmic counts.
+    """
+    others = knn.filter(pl.col("src") != pl.col("dst"))
+    in_degrees = np.bincount(others["dst"].to_numpy(), minlength=n)
+    return side_by_side_histograms(
+        {
+            "in-degree": {"nodes": in_degrees.astype(np.float64)},
+            "cosine similarity": {"edges": others["similarity"].drop_nulls().to_numpy().astype(np.float64)},
+        }
+    )
+
+
+def activity_histograms(interactions: pl.DataFrame, added: pl.DataFrame, n_users: int, n_items: int) -> bytes:
+    """
+    Draw the activity of users and the popularity of items before and after the augmentation.
+
+    Parameters
+    ----------
+    interactions
+        Training pairs, columns user_id and item_id.
+    added
+        Added pairs, the same columns.
+    n_users, n_items
+        Numbers of users and items.
+
+    Returns
+    -------
+    bytes
+        A PNG image of two panels, users and items, with logarithmic counts.
+    """
+    panels: dict[str, dict[str, np.ndarray]] = {}
+    for label, column, n in (("items of a user", "user_id", n_users), ("users of an item", "item_id", n_items)):
+        before = np.bincount(interactions[column].to_numpy(), minlength=n)
+        after = before + np.bincount(added[column].to_numpy(), minlength=n)
+        panels[label] = {"before": before.astype(np.float64), "after": after.astype(np.float64)}
+    return side_by_side_histograms(panels)
+
+
+def side_by_side_histograms(panels: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
+    """
+    Draw one histogram a panel.
+
+    Parameters
+    ----------
+    panels
+        Label of the horizontal axis to the series drawn over it: name to values. A panel with a single series names
+        its vertical axis after it; with several, a legend does.
+
+    Returns
+    -------
+    bytes
+        A PNG image; counts are on a logarithmic axis.
+    """
+    figure = Figure(figsize=(4.2 * len(panels), 2.8), layout="constrained")
+    all_axes: Any = figure.subplots(1, len(panels), squeeze=False)
+    for axes, (label, series) in zip(all_axes[0], panels.items(), strict=True):
+        values = np.concatenate(list(series.values()))
+        bins = _bins(values)
+        for name, data in series.items():
+            axes.hist(data, bins=bins, histtype="step" if len(series) > 1 else "stepfilled", label=name)
+        if values.size:
+            axes.set_yscale("log")
+        axes.set_xlabel(label)
+        axes.spines[["top", "right"]].set_visible(False)
+        if len(series) > 1:
+            axes.set_ylabel("count")
+            axes.legend(frameon=False)
+        else:
+            axes.set_ylabel(next(iter(series)))
+    return png_bytes(figure)
+
+
+def _bins(values: np.ndarray) -> np.ndarray:
+    """Return about 40 bins; over whole numbers each covers the same number of them, so that none stays empty."""
+    if not values.size:
+        return np.array([0.0, 1.0])
+    low, high = float(values.min()), float(values.max())
+    if np.all(values == np.rint(values)):
+        step = max(1, int(np.ceil((high - low + 1) / 40)))
+        return np.arange(low - 0.5, high + 0.5 + step, step)
+    return np.linspace(low, high if high > low else low + 1, 41)

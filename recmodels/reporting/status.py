@@ -1,10 +1,10 @@
-"""How a table of schema `recmodels.data.schemas.PIPELINE_STATUS` reads as a text."""
+"""How a table of schema `recmodels.schemas.tables.PIPELINE_STATUS` reads as a text."""
 
 import html
 
 import polars as pl
 
-from recmodels.data.schemas import STATES
+from recmodels.schemas.tables import STATES
 
 NAMES_SHOWN = 8
 """Assets named in one line; the table has them all."""

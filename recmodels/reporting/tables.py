@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from recmodels.data.schemas import SPLITS
+from recmodels.schemas.tables import SPLITS
 
 HEADLINE = (("recall", 10), ("recall", 20), ("ndcg", 10), ("ndcg", 20))
 """The metrics that are shown first, with k."""
@@ -38,7 +38,7 @@ def split_sizes(interactions: pl.DataFrame) -> pl.DataFrame:
     Parameters
     ----------
     interactions
-        Schema `recmodels.data.schemas.INTERACTIONS`, at least one row.
+        Schema `recmodels.schemas.tables.INTERACTIONS`, at least one row.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def leaderboard_figures(board: pl.DataFrame) -> pl.DataFrame:
     Parameters
     ----------
     board
-        Schema `recmodels.data.schemas.LEADERBOARD`.
+        Schema `recmodels.schemas.tables.LEADERBOARD`.
     """
     named = board.with_columns(
         figure=pl.format("{}@{}", "metric", "k"),
@@ -164,7 +164,7 @@ def added_and_had(
     Parameters
     ----------
     added
-        Schema `recmodels.data.schemas.AUGMENTED`.
+        Schema `recmodels.schemas.tables.AUGMENTED`.
     train
         Columns user_id and item_id of the training pairs.
     users
@@ -182,7 +182,7 @@ def neighbour_examples(knn: pl.DataFrame, titles: Sequence[str]) -> pl.DataFrame
     Parameters
     ----------
     knn
-        Schema `recmodels.data.schemas.KNN`.
+        Schema `recmodels.schemas.tables.KNN`.
     titles
         Title of each item, by id.
     """

@@ -9,12 +9,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch.nn import functional
 
-from recmodels.data.schemas import RECOMMENDATIONS
+from recmodels.checkpoints.store import Checkpoint, load_checkpoint
 from recmodels.errors import InputError
-from recmodels.evaluation.floors import popularity_embeddings
-from recmodels.evaluation.ranking import EmbeddingScorer, LinearScorer, Ranker
+from recmodels.evaluation.non_personalised import popularity_embeddings
 from recmodels.graphs.matrices import interaction_matrix
-from recmodels.training.checkpoint import Checkpoint, load_checkpoint
+from recmodels.ranking.ranker import EmbeddingScorer, LinearScorer, Ranker
+from recmodels.schemas.tables import RECOMMENDATIONS
 
 SIMILAR_ITEMS = pl.Schema(
     {"item_id": pl.Int32, "rank": pl.Int32, "similar_item_id": pl.Int32, "similarity": pl.Float32}
@@ -86,7 +86,7 @@ class Recommender:
         Returns
         -------
         pl.DataFrame
-            Schema `recmodels.data.schemas.RECOMMENDATIONS`, users in the order asked, best item first.
+            Schema `recmodels.schemas.tables.RECOMMENDATIONS`, users in the order asked, best item first.
 
         Raises
         ------

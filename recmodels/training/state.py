@@ -11,11 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recmodels.data.digest import digest_of
 from recmodels.errors import InputError
+from recmodels.io.digest import digest_of
+from recmodels.io.files import atomic_directory
 from recmodels.models.base import Model
-from recmodels.storage import atomic_directory
-from recmodels.training.data import TrainingData
+from recmodels.models.inputs import TrainingData
 
 _TENSORS = "state.safetensors"
 _RECORD = "state.json"

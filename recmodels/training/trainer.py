@@ -14,12 +14,12 @@ from torch import Tensor
 
 from recmodels.errors import InputError, PermanentFailure
 from recmodels.evaluation.evaluator import recall_at
-from recmodels.evaluation.ranking import Ranker
 from recmodels.graphs.matrices import interaction_matrix
 from recmodels.models.base import ClosedFormModel, Model
+from recmodels.models.config import TrainingConfig
+from recmodels.models.inputs import TrainingData
+from recmodels.ranking.ranker import Ranker
 from recmodels.training import state as training_state
-from recmodels.training.config import TrainingConfig
-from recmodels.training.data import TrainingData
 from recmodels.training.negatives import NegativeSampler
 from recmodels.transport.false_negatives import false_negatives
 

@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
-from recmodels.data.schemas import AUGMENTED
 from recmodels.errors import InputError
 from recmodels.graphs.matrices import interaction_matrix
+from recmodels.schemas.tables import AUGMENTED
 from recmodels.transport.config import TransportConfig
 from recmodels.transport.false_negatives import false_negatives
 from recmodels.transport.sinkhorn import sinkhorn
@@ -32,7 +32,7 @@ class Augmentation:
     interactions
         The distinct training pairs and the added ones (user_id, item_id: Int32; added: Boolean), by user and item.
     added
-        The added pairs with their mass, schema `recmodels.data.schemas.AUGMENTED`; disjoint from the training pairs.
+        The added pairs with their mass, schema `recmodels.schemas.tables.AUGMENTED`; disjoint from the training pairs.
     false_negatives
         The false negatives F, shape (n_users, n_items), values 1: what `NegativeSampler` must not draw.
     diagnostics
@@ -62,7 +62,7 @@ def augment(
         Training pairs with integer columns user_id and item_id; further columns are ignored, repeated pairs count once.
         Only training rows belong here: nothing else may shape the training set.
     item_graphs
-        Modality (``text``, ``image``, ...) to neighbour table, schema `recmodels.data.schemas.KNN`. A table without
+        Modality (``text``, ``image``, ...) to neighbour table, schema `recmodels.schemas.tables.KNN`. A table without
         rows is a missing modality.
     config
         Settings; None takes the paper's.

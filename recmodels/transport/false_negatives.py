@@ -45,7 +45,7 @@ def false_negatives(
     n_users, n_items
         Shape of the result.
     item_graphs
-        Modality to neighbour table (schema `recmodels.data.schemas.KNN`). A table without rows is a missing modality.
+        Modality to neighbour table (schema `recmodels.schemas.tables.KNN`). A table without rows is a missing modality.
         Repeated edges count once.
     evidence
         The stored values. ``binary``: 1. ``count``: number of the user's positives that point to the item, over all

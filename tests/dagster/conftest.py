@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 from graph_runs import Run, failure_texts, runner
 
-from assets.resources import DataRoot
+from assets.support.resources import DataRoot
 
 SMALL_CATALOGUE = """
 [demo.models.bpr.training]

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from assets.partitions import ALL_SEEDS, DATASET_SEEDS, DATASETS
+from assets.support.partitions import ALL_SEEDS, DATASET_SEEDS, DATASETS
 from pipelines.automation import follow_inputs
 
 ROOT = "files"

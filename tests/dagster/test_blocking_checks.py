@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 import dagster as dg
 import pytest
 
-from assets.lineage import settings_metadata
-from assets.partitions import entry_of
-from assets.stage import declaration
+from assets.support.lineage import settings_metadata
+from assets.support.partitions import entry_of
+from assets.support.stage import declaration
 from pipelines.definitions import build_definitions
 from pipelines.jobs import evaluate, prepare, train
 from recmodels.settings import Settings

@@ -8,20 +8,20 @@ import polars as pl
 import pytest
 from graph_runs import failure_texts
 
-from assets.checks import graphs, interactions, models, profiles, raw, reports, status, transport
-from assets.io_managers import STORED_AT, DocumentIOManager, ParquetIOManager
-from assets.partitions import DATASETS
-from assets.resources import DataRoot
+from assets import graphs, interactions, profiles, raw, reports, status, training, transport
+from assets.support.io_managers import STORED_AT, DocumentIOManager, ParquetIOManager
+from assets.support.partitions import DATASETS
+from assets.support.resources import DataRoot
 from assets.training import checkpoint_key
 from pipelines.definitions import build_definitions
-from recmodels.data.catalogue import load_catalogue
-from recmodels.data.demo import write_demo_dump
-from recmodels.data.raw import prepare_raw_files
-from recmodels.data.schemas import ITEM_PROFILES, LEADERBOARD, PIPELINE_STATUS
+from recmodels.catalogue.entries import load_catalogue
+from recmodels.raw.demo import write_demo_dump
+from recmodels.raw.manifest import prepare_raw_files
+from recmodels.schemas.tables import ITEM_PROFILES, LEADERBOARD, PIPELINE_STATUS
 
 CHECKS = {
     (check.check_key.asset_key.to_user_string(), check.check_key.name): check
-    for stage in (raw, interactions, profiles, graphs, transport, models, reports, status)
+    for stage in (raw, interactions, profiles, graphs, transport, training, reports, status)
     for check in stage.CHECKS
 }
 SEEDED = dg.MultiPartitionKey({"dataset": "demo", "seed": "0"})

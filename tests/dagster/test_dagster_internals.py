@@ -11,8 +11,8 @@ from dagster._core.events import EngineEventData
 from dagster._core.execution.backfill import PartitionBackfill
 from dagster._core.test_utils import create_run_for_test
 
-from assets import dagster_internals as internals
-from assets.partitions import ALL_SEEDS, DATASET_SEEDS, DATASETS
+from assets.support import dagster_internals as internals
+from assets.support.partitions import ALL_SEEDS, DATASET_SEEDS, DATASETS
 
 SEEDS = ("0", "1")
 

@@ -21,14 +21,14 @@ import polars as pl
 import pytest
 from graph_runs import failure_texts, runner
 
-from assets.io_managers import recorded_path
-from assets.resources import DataRoot
+from assets.support.io_managers import recorded_path
+from assets.support.resources import DataRoot
 from pipelines.definitions import build_definitions
 from pipelines.jobs import assets_of_models
-from recmodels.data.demo import write_demo_dump
-from recmodels.data.digest import digest_of, frame_digest
+from recmodels.checkpoints.store import load_checkpoint
+from recmodels.io.digest import digest_of, frame_digest
 from recmodels.models.registry import MODELS
-from recmodels.training.checkpoint import load_checkpoint
+from recmodels.raw.demo import write_demo_dump
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ from multiprocessing.synchronize import Barrier
 import dagster as dg
 
 from pipelines.instance import open_instance
-from recmodels.storage import DATA_ROOT_VARIABLE
+from recmodels.io.files import DATA_ROOT_VARIABLE
 
 
 def open_it(barrier: Barrier) -> None:

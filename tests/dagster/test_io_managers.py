@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from graph_runs import failure_texts
 
-from assets.io_managers import (
+from assets.support.io_managers import (
     DirectoryIOManager,
     DocumentIOManager,
     ParquetIOManager,
@@ -21,10 +21,10 @@ from assets.io_managers import (
     staging_directory,
     stored_folder,
 )
-from assets.resources import DataRoot
-from recmodels.data import schemas
+from assets.support.resources import DataRoot
 from recmodels.errors import InputError
-from recmodels.storage import MANIFEST, file_digest
+from recmodels.io.files import MANIFEST, file_digest
+from recmodels.schemas import tables as schemas
 
 PARTITIONS = dg.StaticPartitionsDefinition(["one", "two"])
 SEEDED = dg.MultiPartitionsDefinition({"dataset": PARTITIONS, "seed": dg.StaticPartitionsDefinition(["0", "1"])})

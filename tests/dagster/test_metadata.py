@@ -13,7 +13,7 @@ import pytest
 from dagster._serdes import serialize_value
 from graph_runs import failure_texts, runner
 
-from assets.resources import DataRoot
+from assets.support.resources import DataRoot
 from pipelines.jobs import assets_of_models
 
 SEEDS = ("0", "1")

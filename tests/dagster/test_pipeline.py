@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 from graph_runs import Run, data_versions, failure_texts, stored_table
 
-from assets.io_managers import ParquetIOManager, recorded_path
-from assets.partitions import DATASETS
-from assets.resources import DataRoot
+from assets.support.io_managers import ParquetIOManager, recorded_path
+from assets.support.partitions import DATASETS
+from assets.support.resources import DataRoot
 from pipelines.definitions import build_definitions
 from pipelines.jobs import assets_of_models
 

@@ -8,16 +8,16 @@ import pytest
 from graph_runs import Run, failure_texts, stored_table
 from markupsafe import escape
 
-from assets.io_managers import recorded_path
-from assets.lineage import latest_materialization
-from assets.partitions import entry_of
-from assets.resources import DataRoot
+from assets.support.io_managers import recorded_path
+from assets.support.lineage import latest_materialization
+from assets.support.partitions import entry_of
+from assets.support.resources import DataRoot
 from pipelines.jobs import assets_of_models
+from recmodels.checkpoints.store import load_checkpoint
 from recmodels.data.split import split_digest
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.write import explain_item
 from recmodels.reporting.examples import evidence, example_items
-from recmodels.training.checkpoint import load_checkpoint
 
 READ = ("items", "item_ids", "users", "reviews", "rejects", "interactions")
 SEEDED = {"dataset": "demo", "seed": "0"}

@@ -4,9 +4,9 @@ import dagster as dg
 import pytest
 from graph_runs import Run
 
-from assets.resources import DataRoot
+from assets.support.resources import DataRoot
 from pipelines.definitions import build_definitions
-from recmodels.data.demo import write_demo_dump
+from recmodels.raw.demo import write_demo_dump
 
 READ = ("interactions", "item_ids", "items", "rejects", "reviews", "users")
 

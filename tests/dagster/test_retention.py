@@ -15,18 +15,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from assets.io_managers import DirectoryIOManager, ParquetIOManager, recorded_path, staging_directory, stored_folder
-from assets.resources import DataRoot
+from assets.support.io_managers import (
+    DirectoryIOManager,
+    ParquetIOManager,
+    recorded_path,
+    staging_directory,
+    stored_folder,
+)
+from assets.support.resources import DataRoot
 from pipelines.definitions import build_definitions
 from pipelines.retention import retention
-from recmodels.data import schemas
 from recmodels.errors import InputError
-from recmodels.retention import (
+from recmodels.io.retention import (
     StoredVersion,
     finish_removals,
     stored_versions,
     superseded_versions,
 )
+from recmodels.schemas import tables as schemas
 
 DATASETS = dg.StaticPartitionsDefinition(["one", "two"])
 SEEDED = dg.MultiPartitionsDefinition({"dataset": DATASETS, "seed": dg.StaticPartitionsDefinition(["0", "1"])})

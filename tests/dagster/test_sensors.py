@@ -8,11 +8,11 @@ import dagster as dg
 import pytest
 from graph_runs import Run
 
-from assets.resources import DataRoot
 from assets.status import KEY as STATUS
+from assets.support.resources import DataRoot
 from pipelines.definitions import build_definitions
 from pipelines.sensors import failure_line, raw_files
-from recmodels.data.demo import write_demo_dump
+from recmodels.raw.demo import write_demo_dump
 
 DEFINITIONS = build_definitions()
 GRAPH = DEFINITIONS.resolve_asset_graph()

@@ -17,12 +17,12 @@ from graph_runs import failure_texts, runner
 from loopback_llm import LoopbackLLM
 from tiny_bert import write_tiny_bert
 
-from assets.resources import DataRoot
-from assets.staleness import Survey, survey
+from assets.support.resources import DataRoot
+from assets.support.staleness import Survey, survey
 from pipelines.definitions import build_definitions
 from pipelines.jobs import assets_of_models
 from pipelines.sensors import raw_files
-from recmodels.data.demo import write_demo_dump
+from recmodels.raw.demo import write_demo_dump
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ PROFILES = {"item_profiles", "user_profiles"}
 TEXT_EMBEDDINGS = {"item_text_embeddings", "user_text_embeddings"}
 NEIGHBOURS = {"item_text_knn", "item_image_knn", "user_knn"}
 END = {"leaderboard", "report"}
-FLOORS = {f"{kind}/{name}" for kind in ("metrics", "user_metrics") for name in ("popularity", "random")}
+NON_PERSONALISED = {f"{kind}/{name}" for kind in ("metrics", "user_metrics") for name in ("popularity", "random")}
 
 
 def trained(*models: str) -> set[str]:
@@ -50,7 +50,9 @@ def trained(*models: str) -> set[str]:
 
 SCORED = ("metrics", "user_metrics", "recommendations")
 AFTER_PROFILES = TEXT_EMBEDDINGS | {"item_text_knn", "user_knn", "augmented_interactions"} | trained("blast") | END
-EVERYTHING = READ | PROFILES | NEIGHBOURS | AFTER_PROFILES | {"item_image_embeddings"} | FLOORS | trained("bpr")
+EVERYTHING = (
+    READ | PROFILES | NEIGHBOURS | AFTER_PROFILES | {"item_image_embeddings"} | NON_PERSONALISED | trained("bpr")
+)
 
 
 def each(assets: set[str], reason: str) -> dict[str, str]:

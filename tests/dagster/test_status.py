@@ -5,12 +5,14 @@ import polars as pl
 import pytest
 from graph_runs import Run, failure_texts, stored_table
 
-from assets.resources import DataRoot
+from assets.support.resources import DataRoot
 from pipelines.definitions import build_definitions
-from pipelines.jobs import PREPARE_GROUPS
-from recmodels.data.demo import write_demo_dump
+from recmodels.raw.demo import write_demo_dump
 
 READ = [dg.AssetKey(name) for name in ("raw_dumps", "items", "item_ids", "users", "reviews", "rejects", "interactions")]
+
+
+LATER = ("training", "evaluation", "serving", "report")
 
 
 def status(data_root: DataRoot, instance: dg.DagsterInstance) -> tuple[pl.DataFrame, str]:
@@ -23,7 +25,7 @@ def status(data_root: DataRoot, instance: dg.DagsterInstance) -> tuple[pl.DataFr
 
 
 def states(table: pl.DataFrame) -> dict[str, str]:
-    rows = table.filter((pl.col("dataset") == "demo") & pl.col("stage").is_in(PREPARE_GROUPS))
+    rows = table.filter((pl.col("dataset") == "demo") & ~pl.col("stage").is_in(LATER))
     return dict(rows.select("asset", "state").iter_rows())
 
 

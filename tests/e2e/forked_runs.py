@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 IMPORTED_ONCE = (
-    "pipelines.commands",
+    "pipelines.cli.commands",
     "pipelines.definitions",
     "recmodels.serving.recommender",
     "sentence_transformers",
@@ -49,7 +49,7 @@ def run(order: dict[str, Any]) -> int:
     if "path" in order:
         for name in ("replace", "rename"):
             setattr(Path, name, killed_while_moving(order["path"], order["moment"], getattr(Path, name)))
-    from pipelines.run import main
+    from pipelines.cli.main import main
 
     return main(order["arguments"])
 

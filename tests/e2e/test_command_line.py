@@ -11,7 +11,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from recmodels.data.demo import write_demo_dump
+from recmodels.raw.demo import write_demo_dump
 
 SHORT = "".join(f"[{dataset}.models.lightgcn.training]\nepochs = 5\n" for dataset in ("demo", "gift_cards"))
 
@@ -23,7 +23,7 @@ def _start(data_root: Path, *arguments: str, catalogue: str = "") -> subprocess.
         path = data_root.parent / "catalogue.toml"
         path.write_text(catalogue)
         environment["RECMODELS_CATALOGUE"] = str(path)
-    command = [sys.executable, "-m", "pipelines.run", *arguments]
+    command = [sys.executable, "-m", "pipelines.cli.main", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 

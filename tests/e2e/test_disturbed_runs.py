@@ -11,8 +11,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from recmodels.data.demo import write_demo_dump
-from recmodels.training.checkpoint import load_checkpoint
+from recmodels.checkpoints.store import load_checkpoint
+from recmodels.raw.demo import write_demo_dump
 
 STAGES = (
     ("raw", "documents/raw_dumps/demo/", "before"),

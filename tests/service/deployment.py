@@ -20,7 +20,7 @@ import psutil
 import pytest
 import yaml
 
-from recmodels.data.demo import IMAGE_FEATURES_NAME, METADATA_NAME, REVIEWS_NAME, write_demo_dump
+from recmodels.raw.demo import IMAGE_FEATURES_NAME, METADATA_NAME, REVIEWS_NAME, write_demo_dump
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

@@ -19,7 +19,7 @@ from browser import (
 from deployment import PATIENCE, Deployment, local_deployment
 from playwright.sync_api import Browser, Page, expect
 
-from recmodels.data.demo import METADATA_NAME, REVIEWS_NAME
+from recmodels.raw.demo import METADATA_NAME, REVIEWS_NAME
 
 TABLES = ("raw_dumps", "items", "item_ids", "users", "reviews", "interactions", "rejects")
 READING = 'group:"raw" or group:"interactions"'

@@ -11,9 +11,9 @@ import yaml
 from deployment import REPOSITORY, Deployment, free_port, overlaps, with_quick_intervals
 from postgres import Postgres, running_postgres
 
-from recmodels.data.demo import write_demo_dump
-from recmodels.data.digest import frame_digest
-from recmodels.training.checkpoint import load_checkpoint
+from recmodels.checkpoints.store import load_checkpoint
+from recmodels.io.digest import frame_digest
+from recmodels.raw.demo import write_demo_dump
 
 DOCKER = REPOSITORY / "docker"
 TABLES = ("items", "item_ids", "users", "reviews", "interactions", "rejects")

@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recmodels.data.schemas import INTERACTIONS
 from recmodels.graphs.knn import knn_table
-from recmodels.training.data import TrainingData, training_data
+from recmodels.models.inputs import TrainingData, training_data
+from recmodels.schemas.tables import INTERACTIONS
 
 N_USERS = 60
 N_ITEMS = 80

@@ -12,18 +12,18 @@ import torch
 from recmodels.calibration.calibrate import calibrate
 from recmodels.calibration.config import CalibrationConfig
 from recmodels.calibration.evidence import evidence_weights
-from recmodels.calibration.ranker import CalibratedRanker, Evidence
 from recmodels.calibration.run import calibrate_checkpoint
+from recmodels.checkpoints.store import load_checkpoint
 from recmodels.errors import InputError, MissingObject
 from recmodels.evaluation.evaluator import evaluate, recall_at
-from recmodels.evaluation.ranking import EmbeddingScorer
 from recmodels.graphs.matrices import interaction_matrix
-from recmodels.models import bpr
+from recmodels.models.inputs import TrainingData, training_data
 from recmodels.models.registry import resolve_config
+from recmodels.models.zoo import bpr
+from recmodels.ranking.calibrated import CalibratedRanker, Evidence
+from recmodels.ranking.ranker import EmbeddingScorer
 from recmodels.serving.recommender import Recommender
-from recmodels.training.checkpoint import load_checkpoint, save_checkpoint
-from recmodels.training.data import TrainingData, training_data
-from recmodels.training.run import train_checkpoint
+from recmodels.training.run import save_checkpoint, train_checkpoint
 from recmodels.training.trainer import fit
 from recmodels.validation import validated
 

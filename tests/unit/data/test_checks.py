@@ -2,9 +2,9 @@
 
 import polars as pl
 
-from recmodels.data.catalogue import PublishedCounts
+from recmodels.catalogue.entries import PublishedCounts
 from recmodels.data.checks import differences, fewest_interactions, first_rejects, rejected_shares, sizes
-from recmodels.data.schemas import REJECTS, Split
+from recmodels.schemas.tables import REJECTS, Split
 
 TABLE = pl.DataFrame(
     {

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from recmodels.data.catalogue import DatasetEntry, Role, Source, load_catalogue
+from recmodels.catalogue.entries import DatasetEntry, Role, Source, load_catalogue
 from recmodels.data.checks import differences, fewest_interactions, sizes
 from recmodels.data.dump import Dump, load_dump, read_image_embeddings, read_imported_knn, read_text_features
-from recmodels.data.raw import prepare_raw_files
-from recmodels.data.schemas import KNN, problem_of
 from recmodels.data.split import split_interactions, without_training
 from recmodels.errors import InputError
+from recmodels.raw.manifest import prepare_raw_files
+from recmodels.schemas.tables import KNN, problem_of
 
 TABLES = ("items", "users", "reviews", "interactions")
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from recmodels.data.catalogue import SplitStrategy
-from recmodels.data.schemas import INTERACTIONS, Split
+from recmodels.catalogue.entries import SplitStrategy
 from recmodels.data.split import split_digest, split_interactions, without_training
 from recmodels.errors import InputError
+from recmodels.schemas.tables import INTERACTIONS, Split
 
 STRATEGIES: list[SplitStrategy] = ["random", "temporal", "leave_last_out"]
 

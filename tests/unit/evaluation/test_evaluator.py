@@ -18,11 +18,11 @@ from sklearn.metrics import (
 )
 
 from recmodels.errors import InputError
-from recmodels.evaluation import ranking
 from recmodels.evaluation.evaluator import evaluate, recall_at
-from recmodels.evaluation.floors import popularity_embeddings, random_embeddings
-from recmodels.evaluation.ranking import EmbeddingScorer
+from recmodels.evaluation.non_personalised import popularity_embeddings, random_embeddings
 from recmodels.graphs.matrices import interaction_matrix
+from recmodels.ranking import ranker as ranking
+from recmodels.ranking.ranker import EmbeddingScorer
 
 N_USERS, N_ITEMS = 9, 14
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy import sparse, stats
 
-from recmodels.data.schemas import KNN
 from recmodels.errors import InputError
 from recmodels.graphs.adjacency import Adjacency, BipartiteGraph, fuse, k_bin, k_cos, k_sym
 from recmodels.graphs.knn import knn_table
 from recmodels.graphs.matrices import interaction_matrix, neighbour_matrix
+from recmodels.schemas.tables import KNN
 
 
 def dense(adjacency: Adjacency) -> np.ndarray:

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose
 
-from recmodels.data.schemas import KNN
 from recmodels.errors import InputError
 from recmodels.graphs import knn as module
 from recmodels.graphs.knn import knn_recall, knn_table
+from recmodels.schemas.tables import KNN
 
 
 def by_sorting(x: np.ndarray, k: int, include_self: bool) -> list[list[int]]:

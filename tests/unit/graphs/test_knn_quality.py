@@ -4,9 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recmodels.data.schemas import KNN
 from recmodels.graphs.knn import knn_table
-from recmodels.graphs.quality import knn_histograms, knn_summary
+from recmodels.graphs.quality import knn_summary
+from recmodels.reporting.charts import knn_histograms
+from recmodels.schemas.tables import KNN
 
 PNG = b"\x89PNG\r\n"
 

@@ -7,7 +7,7 @@ from scipy import sparse
 from torch.nn import functional
 
 from recmodels.graphs.adjacency import Adjacency
-from recmodels.models.attention import GraphAttention
+from recmodels.models.layers.attention import GraphAttention
 
 
 def dense_attention(layer: GraphAttention, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

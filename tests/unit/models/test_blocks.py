@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from recmodels.models.blocks import (
+from recmodels.models.layers.blocks import (
     Features,
     bpr_loss,
     dropout,

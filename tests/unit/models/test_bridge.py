@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from recmodels.calibration.ranker import restored_ranker
-from recmodels.evaluation.ranking import EmbeddingScorer
 from recmodels.graphs.matrices import interaction_matrix
-from recmodels.models.bridge import CoUserSupport, Model, spectral_bands
+from recmodels.models.inputs import TrainingData
 from recmodels.models.registry import build_model, resolve_config
-from recmodels.training.data import TrainingData
+from recmodels.models.zoo.bridge import CoUserSupport, Model, spectral_bands
+from recmodels.ranking.calibrated import restored_ranker
+from recmodels.ranking.ranker import EmbeddingScorer
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from scipy import sparse
 from sklearn.linear_model import Ridge
 
 from recmodels.errors import InputError
-from recmodels.models import ease
 from recmodels.models.base import ClosedFormModel
-from recmodels.models.ease import ease_weights
+from recmodels.models.inputs import TrainingData
 from recmodels.models.registry import build_model, resolve_config
-from recmodels.training.data import TrainingData
+from recmodels.models.zoo import ease
+from recmodels.models.zoo.ease import ease_weights
 
 N_USERS, N_ITEMS = 14, 10
 

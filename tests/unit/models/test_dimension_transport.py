@@ -5,8 +5,8 @@ import ot
 import pytest
 import torch
 
-from recmodels.models import dimension_transport
-from recmodels.models.dimension_transport import COST_SCALE, EPSILON, TOLERANCE, column_cost, transport_plan
+from recmodels.models.layers import dimension_transport
+from recmodels.models.layers.dimension_transport import COST_SCALE, EPSILON, TOLERANCE, column_cost, transport_plan
 from recmodels.transport.sinkhorn import NotConverged
 
 

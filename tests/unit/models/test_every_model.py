@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from recmodels.checkpoints.store import load_checkpoint, restore_model
 from recmodels.errors import InputError
 from recmodels.evaluation.evaluator import evaluate
-from recmodels.evaluation.ranking import Ranker
 from recmodels.models.base import AnyModel, Model
+from recmodels.models.inputs import TrainingData
 from recmodels.models.registry import MODELS, build_model, resolve_config
-from recmodels.training.checkpoint import load_checkpoint, restore_model
-from recmodels.training.data import TrainingData
+from recmodels.ranking.ranker import Ranker
 from recmodels.training.run import train_checkpoint
 from recmodels.training.trainer import FitResult, fit
 

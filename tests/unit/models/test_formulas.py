@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from recmodels.models import dimension_transport
 from recmodels.models.base import Model
+from recmodels.models.inputs import TrainingData
+from recmodels.models.layers import dimension_transport
 from recmodels.models.registry import MODELS, build_model, resolve_config
-from recmodels.training.data import TrainingData
 
 WIDTH = 8
 UNIFORM = np.full(WIDTH, 1 / WIDTH)

@@ -10,10 +10,17 @@ import torch
 
 from recmodels.errors import InputError
 from recmodels.graphs.adjacency import BipartiteGraph
-from recmodels.models.recency import ages, item_states, kernel_weights, routing_states, shuffled_within, user_states
+from recmodels.models.inputs import TrainingData, training_data
+from recmodels.models.layers.recency import (
+    ages,
+    item_states,
+    kernel_weights,
+    routing_states,
+    shuffled_within,
+    user_states,
+)
 from recmodels.models.registry import build_model, resolve_config
-from recmodels.models.timemm import Model, _diversity
-from recmodels.training.data import TrainingData, training_data
+from recmodels.models.zoo.timemm import Model, _diversity
 from recmodels.training.trainer import fit
 
 DAY = 86_400

@@ -6,9 +6,9 @@ from pathlib import Path
 import polars as pl
 from loopback_llm import MODEL, LoopbackLLM
 
-from recmodels.data.schemas import INTERACTIONS, ITEMS, REVIEWS
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.write import ProfileResult, write_item_profiles, write_user_profiles
+from recmodels.schemas.tables import INTERACTIONS, ITEMS, REVIEWS
 
 DOMAIN = "garden tools"
 

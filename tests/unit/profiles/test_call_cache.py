@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recmodels.profiles import cache as cache_module
-from recmodels.profiles.backend import Reply
-from recmodels.profiles.cache import CallCache, ModelIdentity, Usage, key_function
+from recmodels.llm import cache as cache_module
+from recmodels.llm.backend import Reply
+from recmodels.llm.cache import CallCache, ModelIdentity, Usage, key_function
 from recmodels.profiles.prompts import Prompt
 
 MODEL = ModelIdentity("ollama", "llama", "http://a", "digest")
@@ -72,7 +72,7 @@ def test_a_run_on_another_machine_lives_by_its_heartbeat(
     with CallCache(path) as far, CallCache(path) as near, near.run(MODEL):
         now = time.time()
         with monkeypatch.context() as patch:
-            patch.setattr("recmodels.processes.host", lambda: "elsewhere")
+            patch.setattr("recmodels.io.processes.host", lambda: "elsewhere")
             patch.setattr(cache_module.time, "time", lambda: now - silent_for)
             run = far.run(MODEL)
             run.__enter__()

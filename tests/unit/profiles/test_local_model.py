@@ -10,10 +10,10 @@ import pytest
 from profile_shop import Shop, make_shop
 
 from recmodels.errors import InputError
+from recmodels.llm.local import LocalModel, locate_model
+from recmodels.llm.runner import run_blocking
 from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.local_model import LocalModel, locate_model
 from recmodels.profiles.prompts import Prompt
-from recmodels.profiles.runner import run_blocking
 
 CHAT = (
     "{% for message in messages %}<s>{{ message['role'] }}: {{ message['content'] }}</s>{% endfor %}"
@@ -121,8 +121,8 @@ def test_a_model_without_chat_template_is_refused(weights: Path, shop: Shop, tmp
 
 
 def test_no_heavy_library_is_loaded_before_it_is_needed() -> None:
-    modules = ("write", "ollama_server", "openai_server", "local_model")
-    code = f"import sys; {'; '.join(f'import recmodels.profiles.{name}' for name in modules)}; print(*sys.modules)"
+    modules = ("profiles.write", "llm.ollama", "llm.openai", "llm.local")
+    code = f"import sys; {'; '.join(f'import recmodels.{name}' for name in modules)}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "transformers", "sentence_transformers", "faiss"} & set(loaded)
 

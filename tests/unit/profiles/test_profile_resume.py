@@ -16,15 +16,15 @@ import pytest
 from loopback_llm import DIGEST, MODEL, LoopbackLLM
 from profile_shop import make_shop, ollama_config
 
+from recmodels.llm.cache import ModelIdentity, key_function
+from recmodels.llm.ollama import OllamaServer
 from recmodels.profiles.answers import ProfileAnswer, parse_answer
-from recmodels.profiles.cache import ModelIdentity, key_function
 from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.ollama_server import OllamaServer
 from recmodels.profiles.prompts import Prompt
 
 # Children are forked from a clean process that has the modules loaded: starting twenty of them takes a second or two.
 _PROCESSES = get_context("forkserver")
-_PROCESSES.set_forkserver_preload(["profile_shop", "recmodels.profiles.ollama_server"])
+_PROCESSES.set_forkserver_preload(["profile_shop", "recmodels.llm.ollama"])
 
 
 def write(n_items: int, config: ProfileConfig, cache: Path, output: Path) -> None:

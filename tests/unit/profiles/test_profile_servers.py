@@ -13,8 +13,8 @@ from loopback_llm import DIGEST, Behaviour, Call, LoopbackLLM, echo, profile_jso
 from profile_shop import DOMAIN, Shop, make_shop, ollama_config, openai_config
 
 from recmodels.errors import InputError, PermanentFailure, TransientFailure
+from recmodels.llm.runner import BudgetReached, Progress
 from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.runner import BudgetReached, Progress
 from recmodels.profiles.write import ProfileResult, explain_item, explain_user, write_item_profiles
 
 CONFIGS = pytest.mark.parametrize("configure", [ollama_config, openai_config], ids=["ollama", "openai"])

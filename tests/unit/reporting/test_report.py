@@ -9,12 +9,12 @@ from html.parser import HTMLParser
 import polars as pl
 import pytest
 
-from recmodels.data.schemas import INTERACTIONS, ITEM_PROFILES, ITEMS, LEADERBOARD, REVIEWS, USER_PROFILES, USERS
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.write import explain_item, explain_user
 from recmodels.reporting.build import ReportInputs, build_report
 from recmodels.reporting.examples import example_items, example_users
 from recmodels.reporting.report import LineageRow
+from recmodels.schemas.tables import INTERACTIONS, ITEM_PROFILES, ITEMS, LEADERBOARD, REVIEWS, USER_PROFILES, USERS
 
 HOSTILE = '<script>alert("x")</script>'
 

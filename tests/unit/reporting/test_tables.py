@@ -3,7 +3,6 @@
 import polars as pl
 import pytest
 
-from recmodels.data.schemas import INTERACTIONS, KNN
 from recmodels.evaluation.leaderboard import leaderboard
 from recmodels.reporting.examples import named_items
 from recmodels.reporting.tables import (
@@ -15,6 +14,7 @@ from recmodels.reporting.tables import (
     split_sizes,
     training_progress,
 )
+from recmodels.schemas.tables import INTERACTIONS, KNN
 
 
 def test_a_split_without_rows_is_shown_as_empty() -> None:

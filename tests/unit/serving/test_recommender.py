@@ -9,9 +9,9 @@ import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
 from recmodels.errors import InputError
+from recmodels.models.inputs import training_data
 from recmodels.models.registry import MODELS, resolve_config
 from recmodels.serving.recommender import UNKNOWN_USER, Recommender
-from recmodels.training.data import training_data
 from recmodels.training.run import train_checkpoint
 
 COLD = 60

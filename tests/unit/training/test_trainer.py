@@ -14,9 +14,9 @@ import torch
 
 from recmodels.errors import InputError, PermanentFailure
 from recmodels.models.base import Model
+from recmodels.models.inputs import TrainingData
 from recmodels.models.registry import MODELS, build_model, resolve_config
 from recmodels.training import trainer
-from recmodels.training.data import TrainingData
 from recmodels.training.trainer import EpochRecord, FitResult, fit
 
 
@@ -325,7 +325,7 @@ import sys, time
 from pathlib import Path
 import json, numpy as np, torch
 from recmodels.models.registry import MODELS, build_model, resolve_config
-from recmodels.training.data import TrainingData
+from recmodels.models.inputs import TrainingData
 from recmodels.training.trainer import fit
 folder = Path(sys.argv[1])
 pairs = np.load(folder / "pairs.npz", allow_pickle=False)

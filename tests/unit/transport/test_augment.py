@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from recmodels.data.schemas import AUGMENTED, KNN
 from recmodels.errors import InputError
+from recmodels.schemas.tables import AUGMENTED, KNN
 from recmodels.transport.augment import Augmentation, augment
 from recmodels.transport.config import TransportConfig
 from recmodels.transport.sinkhorn import NotConverged

@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from recmodels.data.schemas import AUGMENTED
-from recmodels.transport.quality import activity_histograms
+from recmodels.reporting.charts import activity_histograms
+from recmodels.schemas.tables import AUGMENTED
 
 TRAIN = pl.DataFrame({"user_id": [0, 1, 1], "item_id": [0, 0, 2]})
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from recmodels.data.schemas import KNN
 from recmodels.errors import InputError
+from recmodels.schemas.tables import KNN
 from recmodels.transport import false_negatives as module
 from recmodels.transport.false_negatives import Evidence, false_negatives
 

@@ -1,1 +1,0 @@
-"""Asset checks, one module a stage. They read what is stored and say what they measured."""

@@ -1,0 +1,137 @@
+"""How a check is declared: it reads what is stored, so that it can also be run on its own, long after the asset."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from assets.support.failures import as_dagster_failures
+from assets.support.io_managers import read_table
+from assets.support.lineage import latest_materializations
+from assets.support.partitions import DATASETS, dataset_of
+from assets.support.resources import DataRoot
+from recmodels.errors import MissingObject
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """
+    What a check found.
+
+    Attributes
+    ----------
+    measured
+        What the user interface shows beside the result, by name.
+    problem
+        Empty if the check holds. Else one line: what was counted, the limit, an example and what to do.
+    """
+
+    measured: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    problem: str = ""
+
+    def result(self, *, blocking: bool) -> dg.AssetCheckResult:
+        """Return it as Dagster records it; what does not block is a warning."""
+        return dg.AssetCheckResult(
+            passed=not self.problem,
+            description=self.problem or None,
+            metadata=self.measured,
+            severity=dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN,
+        )
+
+
+def recorded_check(
+    asset: str, description: str, *, blocking: bool, of: str = "", n_records: int = 1
+) -> Callable[[Callable[[list[dg.AssetMaterialization]], Verdict]], dg.AssetChecksDefinition]:
+    """
+    Declare a check of what the latest materialisations of an asset recorded about themselves.
+
+    Parameters
+    ----------
+    asset
+        What the check hangs on.
+    description
+        What holds if the check passes.
+    blocking
+        Whether assets downstream wait for the check, and do not run if it fails.
+    of
+        The asset whose records are looked at, if it is another one.
+    n_records
+        The decorated function gets up to so many of them, at least one, the newest first.
+    """
+    recorded = of or asset
+
+    def decorate(verdict: Callable[[list[dg.AssetMaterialization]], Verdict]) -> dg.AssetChecksDefinition:
+        @dg.asset_check(
+            asset=asset,
+            name=verdict.__name__,
+            description=description,
+            blocking=blocking,
+            partitions_def=DATASETS,
+            additional_deps=[of] if of else [],
+        )
+        def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+            with as_dagster_failures():
+                partition_key = context.partition_key
+                records = latest_materializations(context.instance, dg.AssetKey(recorded), partition_key, n_records)
+                if not records:
+                    raise MissingObject(f"{recorded} of {partition_key} was never materialised: materialise it first.")
+                return verdict(records).result(blocking=blocking)
+
+        return check
+
+    return decorate
+
+
+def recorded_json(record: dg.AssetMaterialization, entry: str) -> dict[str, Any]:
+    """Return a JSON entry of a record's metadata."""
+    value: Any = record.metadata[entry].value
+    return dict(value)
+
+
+def table_check(
+    asset: dg.AssetKey | str,
+    description: str,
+    *,
+    also: Sequence[str] = (),
+    blocking: bool = True,
+    partitions_def: dg.PartitionsDefinition[str] | None = DATASETS,
+) -> Callable[[Callable[..., Verdict]], dg.AssetChecksDefinition]:
+    """
+    Declare a check of a stored table.
+
+    Parameters
+    ----------
+    asset
+        What is checked; the decorated function gets its table first.
+    description
+        What holds if the check passes.
+    also
+        Further tables of the same data set that the function gets, in this order.
+    blocking
+        Whether assets downstream wait for the check, and do not run if it fails.
+    partitions_def
+        Of the asset; None for one without partitions.
+    """
+
+    def decorate(verdict: Callable[..., Verdict]) -> dg.AssetChecksDefinition:
+        @dg.asset_check(
+            asset=asset,
+            name=verdict.__name__,
+            description=description,
+            blocking=blocking,
+            partitions_def=partitions_def,
+            additional_deps=list(also),
+        )
+        def check(context: dg.AssetCheckExecutionContext, data_root: DataRoot) -> dg.AssetCheckResult:
+            with as_dagster_failures():
+                partition_key = context.partition_key if partitions_def else None
+                frames = [read_table(context.instance, data_root, asset, partition_key)]
+                frames += [
+                    read_table(context.instance, data_root, name, dataset_of(partition_key or "")) for name in also
+                ]
+                return verdict(*frames).result(blocking=blocking)
+
+        return check
+
+    return decorate

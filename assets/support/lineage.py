@@ -1,0 +1,180 @@
+"""
+What every materialisation records: rows, columns, a preview, its data version, and what it was made from.
+
+That is the versions of what it read, the settings that held, and the digest of the split.
+"""
+
+import base64
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from assets.support.partitions import dataset_of, entry_of
+from assets.support.stage import declaration
+from recmodels.catalogue.entries import DatasetEntry
+from recmodels.io.digest import frame_digest
+from recmodels.reporting.tables import shortened
+from recmodels.settings import Settings
+
+PREVIEW_ROWS = 5
+PREVIEW_CHARACTERS = 120
+SPLIT_DIGEST = "split_digest"
+SETTINGS = "settings"
+"""Metadata entry with the settings that the catalogue gave, resolved, by dotted name."""
+OVERRIDES = "overrides"
+"""Metadata entry with the settings that the run had in place of the catalogue's."""
+SETTINGS_DIGEST = "settings_digest"
+"""Metadata entry with the digest of the settings that held."""
+
+
+def materialized(
+    context: dg.AssetExecutionContext,
+    value: Any,
+    *,
+    data_version: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    key: dg.AssetKey | None = None,
+    split: str | None = None,
+    entry: DatasetEntry | None = None,
+    used: Settings | None = None,
+) -> dg.MaterializeResult[Any]:
+    """
+    Return the result of an asset with the metadata that all assets share.
+
+    Parameters
+    ----------
+    value
+        What the IO manager stores.
+    data_version
+        Digest of the content; worked out here if `value` is a table.
+    metadata
+        What this asset has to say beyond the shared entries, and before them.
+    key
+        Which asset of a multi-asset this is.
+    split
+        Digest of the split that this was made from; of an asset that does not look at it, what its inputs recorded.
+    entry
+        The catalogue's entry as it was read; the data set's by default.
+    used
+        The settings of this run, where it may differ from the catalogue.
+    """
+    entries: dict[str, Any] = {}
+    if isinstance(value, pl.DataFrame):
+        data_version = data_version or frame_digest(value)
+        entries |= table_metadata(value)
+    if data_version is None:
+        raise ValueError("a data version must be given for anything that is not a table")
+    inputs = records_read(context)
+    entries["data_version"] = data_version
+    entries["read"] = dg.MetadataValue.json(versions_read(context, inputs))
+    if split := split or split_of(inputs):
+        entries[SPLIT_DIGEST] = split
+    if asset := declaration(key or context.asset_key):
+        declared = asset.settings(entry or entry_of(context.partition_key))
+        entries |= settings_metadata(declared, used or declared)
+    return dg.MaterializeResult(
+        asset_key=key, value=value, data_version=dg.DataVersion(data_version), metadata={**(metadata or {}), **entries}
+    )
+
+
+def settings_metadata(declared: Settings, used: Settings) -> dict[str, Any]:
+    """Return the entries about settings: the catalogue's, those a run had in their place, and a digest of what held."""
+    entries: dict[str, Any] = {
+        SETTINGS: dg.MetadataValue.json(dict(declared.values)),
+        SETTINGS_DIGEST: used.digest,
+    }
+    if overrides := used.overrides(declared):
+        entries[OVERRIDES] = dg.MetadataValue.json(overrides)
+    return entries
+
+
+def recorded_json(record: dg.AssetMaterialization | None, entry: str) -> dict[str, Any]:
+    """Return a JSON entry of a record's metadata; nothing where the record has none."""
+    value: Any = record.metadata[entry].value if record and entry in record.metadata else {}
+    return dict(value)
+
+
+def settings_held(record: dg.AssetMaterialization | None) -> dict[str, Any]:
+    """Return the settings by name that something was made with, those of the run included."""
+    return recorded_json(record, SETTINGS) | recorded_json(record, OVERRIDES)
+
+
+def table_metadata(frame: pl.DataFrame) -> dict[str, Any]:
+    """Return row count, column schema and a short preview; embedding columns are left out of the preview."""
+    columns = [dg.TableColumn(name, str(dtype)) for name, dtype in frame.schema.items()]
+    shown = [name for name, dtype in frame.schema.items() if not isinstance(dtype, pl.Array)]
+    entries: dict[str, Any] = {
+        "dagster/row_count": dg.MetadataValue.int(frame.height),
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+    }
+    if frame.height:
+        entries["preview"] = inline_table(frame.select(shown).head(PREVIEW_ROWS))
+    return entries
+
+
+def inline_table(frame: pl.DataFrame, characters: int = PREVIEW_CHARACTERS) -> dg.TableMetadataValue:
+    """Return a small table that the user interface shows in place, as plain text; longer cells are cut."""
+    return dg.MetadataValue.table(
+        records=[
+            dg.TableRecord({name: _short(value, characters) for name, value in row.items()})
+            for row in frame.iter_rows(named=True)
+        ],
+        schema=dg.TableSchema(columns=[dg.TableColumn(name, "string") for name in frame.columns]),
+    )
+
+
+def _short(value: object, characters: int) -> str:
+    return shortened(", ".join(map(str, value)) if isinstance(value, list) else str(value), characters)
+
+
+def inline_image(png: bytes) -> dg.MarkdownMetadataValue:
+    """Return a small picture that the user interface shows in place."""
+    return dg.MetadataValue.md(f"![](data:image/png;base64,{base64.b64encode(png).decode('ascii')})")
+
+
+def records_read(context: dg.AssetExecutionContext) -> list[dg.AssetMaterialization]:
+    """Return the newest record of every partition of everything that the running asset depends on."""
+    return [
+        record
+        for input_name, key in sorted(context.assets_def.keys_by_input_name.items())
+        for partition_key in sorted(context.asset_partition_keys_for_input(input_name))
+        if (record := latest_materialization(context.instance, key, partition_key))
+    ]
+
+
+def versions_read(context: dg.AssetExecutionContext, records: Iterable[dg.AssetMaterialization]) -> dict[str, str]:
+    """Return the data versions of records read, by ``asset``, or ``asset[partition]`` where there is a choice."""
+    own = context.partition_key
+    versions: dict[str, str] = {}
+    for record in records:
+        name = record.asset_key.to_user_string()
+        implied = record.partition in (own, dataset_of(own))
+        versions[name if implied else f"{name}[{record.partition}]"] = (record.tags or {})["dagster/data_version"]
+    return versions
+
+
+def split_of(records: Iterable[dg.AssetMaterialization]) -> str | None:
+    """Return the digest of the split that records tell of; None where they tell of none, or of several."""
+    found = {str(record.metadata[SPLIT_DIGEST].value) for record in records if SPLIT_DIGEST in record.metadata}
+    return found.pop() if len(found) == 1 else None
+
+
+def latest_materialization(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partition_key: str | None
+) -> dg.AssetMaterialization | None:
+    """Return the newest record of one partition of an asset, or of an asset without partitions; None without any."""
+    records = latest_materializations(instance, key, partition_key, 1)
+    return records[0] if records else None
+
+
+def latest_materializations(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partition_key: str | None, limit: int
+) -> list[dg.AssetMaterialization]:
+    """Return the newest records of one partition of an asset, the newest first."""
+    found = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=key, asset_partitions=None if partition_key is None else [partition_key]),
+        limit=limit,
+    )
+    return [record.asset_materialization for record in found.records if record.asset_materialization]

@@ -1,0 +1,1 @@
+"""Files, digests, processes and SQLite: what touches the machine and knows nothing of recommendation."""

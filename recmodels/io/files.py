@@ -1,0 +1,292 @@
+"""Files under one data root: paths that cannot leave it, writes that are whole or absent, reads of what was written."""
+
+import contextlib
+import glob
+import hashlib
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from recmodels.errors import InputError, MissingObject
+from recmodels.io.processes import has_ended, host
+
+DATA_ROOT_VARIABLE = "RECMODELS_DATA"
+MANIFEST = "manifest.json"
+"""Name of the file of a stored directory that has the digests of the others."""
+_DISK_IS_FULL = ("No space left on device", "Disk quota exceeded", "database or disk is full")
+_TEMPORARY = ".tmp"
+_ABANDONED_SECONDS = 24 * 3600
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def data_root() -> Path:
+    """
+    Return the absolute directory that holds everything the product writes.
+
+    It is named by the environment variable ``RECMODELS_DATA``; the default is ``./data``.
+    """
+    return Path(os.environ.get(DATA_ROOT_VARIABLE) or "data").resolve()
+
+
+def safe_join(root: Path, *parts: str) -> Path:
+    """
+    Join names below a root.
+
+    Raises
+    ------
+    InputError
+        If a part is not a plain name (letters, digits, ``.``, ``_``, ``-``, not starting with a dot), so that no
+        partition key or asset name can reach outside the root.
+    """
+    for part in parts:
+        if not _SAFE_NAME.fullmatch(part):
+            raise InputError(
+                f"path part {part!r}",
+                expected="a plain name of letters, digits, '.', '_' and '-' that does not start with a dot",
+                found=repr(part),
+            )
+    return root.joinpath(*parts)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Generator[Path]:
+    """
+    Yield a temporary path in the folder of `path`; move it over `path` if the block succeeds, delete it if not.
+
+    The content is flushed to disk before the move, so that a crash leaves the old file or the new one, never a part.
+    What a killed writer left is deleted by the next one of the same file.
+
+    Raises
+    ------
+    InputError
+        If the disk is full.
+    """
+    with _written_beside(path) as temporary:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(path)
+
+
+def store_by_content(folder: Path, suffix: str, write: Callable[[Path], object]) -> tuple[Path, "Content"]:
+    """
+    Have a file written and give it the name of its content, so that it is never replaced by another one.
+
+    Parameters
+    ----------
+    folder
+        Where the file goes, as ``<first 32 digits of its sha256><suffix>``; made if missing.
+    suffix
+        Such as ``.parquet``.
+    write
+        Called with the path to write to.
+
+    Returns
+    -------
+    tuple of Path and Content
+        The file and what it holds. Nothing is left in the folder if `write` fails.
+
+    Raises
+    ------
+    InputError
+        If the disk is full.
+    """
+    with _written_beside(folder / f"new{suffix}", told=folder) as temporary:
+        write(temporary)
+        _flush(temporary)
+        content = Content.of(temporary)
+        path = folder / f"{content.sha256[:32]}{suffix}"
+        temporary.replace(path)
+    return path, content
+
+
+@contextlib.contextmanager
+def _written_beside(path: Path, *, told: Path | None = None) -> Generator[Path]:
+    """Yield a temporary path beside `path` that is gone in the end; errors tell of `told`, or else of `path`."""
+    temporary = _temporary(path)
+    try:
+        yield temporary
+    except Exception as error:
+        raise_if_disk_is_full(told or path, error)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+@contextlib.contextmanager
+def atomic_directory(path: Path) -> Generator[Path]:
+    """
+    Yield a temporary directory beside `path`; rename it to `path` if the block succeeds, delete it if not.
+
+    Raises
+    ------
+    InputError
+        If the disk is full.
+    """
+    temporary = _temporary(path)
+    try:
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        temporary.rename(path)
+    except Exception as error:
+        raise_if_disk_is_full(path, error)
+        raise
+    finally:
+        if temporary.exists():
+            shutil.rmtree(temporary)
+
+
+def raise_if_disk_is_full(path: Path, error: BaseException) -> None:
+    """
+    Say in one line that there is no room for a file, if that is what an error means.
+
+    Polars, safetensors and SQLite raise errors of their own that tell so by their text alone.
+
+    Raises
+    ------
+    InputError
+        If that is what it means.
+    """
+    if any(text in str(error) for text in _DISK_IS_FULL):
+        raise InputError(
+            str(path),
+            expected="room on its disk to write it",
+            found=f"{shutil.disk_usage(path.parent).free:,} bytes free",
+            action="Make room (docs/operations.md, Disk) and run it again: what was stored before is intact.",
+        ) from error
+
+
+def _temporary(path: Path) -> Path:
+    """Return a hidden path beside `path` that says who writes it; delete what dead writers of the same path left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{_TEMPORARY}"):
+        if _is_abandoned(left):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{uuid.uuid4().hex}{_TEMPORARY}")
+
+
+def _is_abandoned(temporary: Path) -> bool:
+    """Tell whether the process that wrote a temporary path has ended; of another machine's, whether a day went by."""
+    writer = temporary.name.removesuffix(_TEMPORARY).rpartition(".")[2].split("-")
+    try:
+        written = temporary.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    if len(writer) == 3 and writer[0] == _host():
+        return has_ended(int(writer[1]), written)
+    return time.time() - written > _ABANDONED_SECONDS
+
+
+def _host() -> str:
+    return hashlib.sha256(host().encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class Content:
+    """
+    What a file holds.
+
+    Attributes
+    ----------
+    size
+        Bytes.
+    sha256
+        Digest of the bytes.
+    """
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "Content":
+        """Return the content of a file."""
+        return cls(path.stat().st_size, file_digest(path))
+
+    def require(self, path: Path, action: str) -> None:
+        """
+        Make sure that a file holds this content.
+
+        Parameters
+        ----------
+        path
+            The file.
+        action
+            What the reader of the error can do.
+
+        Raises
+        ------
+        MissingObject
+            If it is gone or holds anything else.
+        """
+        try:
+            size = path.stat().st_size
+            found = f"{size:,} bytes"
+            if size == self.size:
+                digest = file_digest(path)
+                if digest == self.sha256:
+                    return
+                found = f"other bytes, with sha256 {digest}"
+        except OSError as error:
+            found = error.strerror or str(error)
+        raise MissingObject(
+            f"{path}: expected the {self.size:,} bytes with sha256 {self.sha256} that were written, found {found}. "
+            f"{action}"
+        )
+
+
+_DIGESTS: dict[tuple[int, ...], str] = {}
+_SETTLED_NS = 10**9
+
+
+def file_digest(path: Path) -> str:
+    """
+    Return the sha256 of a file's bytes.
+
+    A process reads a file once (a gigabyte takes it 0.7 s) and again only when its size or time of change is another;
+    what changed within the last second is always read, as a second change would not show in the time.
+    """
+    with path.open("rb") as handle:
+        status = os.fstat(handle.fileno())
+        # The time of the last change of any kind, which nobody can set: numbers of deleted files are used again.
+        key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if key in _DIGESTS:
+            return _DIGESTS[key]
+        settled = time.time_ns() - status.st_mtime_ns > _SETTLED_NS
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    if settled:
+        _DIGESTS[key] = digest
+    return digest
+
+
+def read_parquet(path: Path, action: str) -> pl.DataFrame:
+    """
+    Read a stored table.
+
+    Raises
+    ------
+    MissingObject
+        If the file is gone or is no whole Parquet file; `action` says what to do about it.
+    """
+    try:
+        return pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise MissingObject(
+            f"{path}: expected a whole Parquet file, found {' '.join(str(error).split())}. {action}"
+        ) from error

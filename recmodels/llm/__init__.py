@@ -1,0 +1,1 @@
+"""A client of language models that knows nothing of recommendation."""

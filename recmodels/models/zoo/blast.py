@@ -1,0 +1,90 @@
+"""BLAST: FREEDOM with a user-user graph from profiles, and balanced interactions (Li et al., IJCAI 2025)."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from recmodels.errors import InputError
+from recmodels.graphs.adjacency import k_bin
+from recmodels.models.config import TrainingConfig
+from recmodels.models.inputs import TrainingData
+from recmodels.models.layers.blocks import Features
+from recmodels.models.zoo import freedom
+
+
+class Config(freedom.Config):
+    """
+    Settings of BLAST.
+
+    The rows of the paper's ablation (table 4) are: all of it; without `training.restricted_negatives` and
+    `training.augmentation` (BLAST-USER); without `user_graph` and with `profile_weight` 0 (BLAST-FN); with none of
+    these, FREEDOM on the same item texts (BLAST-LLM where these are profiles).
+
+    Deviation from the published program: features and profiles are frozen unless `trainable_features` is set; it trains
+    copies.
+    """
+
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "baby": {"n_ui_layers": 5, "n_ii_layers": 2, "n_uu_layers": 2}
+    }
+
+    n_uu_layers: int = Field(default=1, ge=1)
+    """Layers L_UU of the propagation over the user-user graph, of which the last is kept."""
+    user_graph: bool = True
+    """Propagate over the graph of users with similar profiles."""
+    user_graph_weight: float = Field(default=1.0, ge=0)
+    """Weight of what comes over the graph of users beside the user-item graph's embeddings; the paper adds it as is."""
+    profile_weight: float = Field(default=1e-3, ge=0)
+    """Weight lambda_2 of the ranking loss of the projected user profiles. 0 needs no profile embeddings."""
+    training: TrainingConfig = TrainingConfig(restricted_negatives=True, augmentation=True)
+    """The training loop's settings; restricted negatives and augmentation are part of the model."""
+
+
+class Model(freedom.Model):
+    """FREEDOM's embeddings, those of users over the graph of similar users too."""
+
+    def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
+        super().__init__(config, data, generator)
+        _check(config, data)
+        self.n_uu_layers, self.profile_weight = config.n_uu_layers, config.profile_weight
+        self.user_graph_weight = config.user_graph_weight
+        self.profiles = (
+            Features(data.user_features, config.embedding_size, generator, trainable=config.trainable_features)
+            if config.profile_weight and data.user_features is not None
+            else None
+        )
+        self.user_graph = (
+            k_bin(data.user_knn, data.n_users, config.neighbours).to(self.device)
+            if config.user_graph and data.user_knn is not None
+            else None
+        )
+
+    def _user_losses(
+        self, users: Tensor, positive: Tensor, negative: Tensor, barred: Tensor | None
+    ) -> dict[str, Tensor]:
+        """Return the ranking loss of the projected profiles."""
+        if self.profiles is None:
+            return {}
+        losses = self.ranking_losses(self.profiles(users), positive, negative, barred)
+        return {"profile": self.profile_weight * losses.mean()}
+
+    def _with_similar_users(self, users: Tensor) -> Tensor:
+        if self.user_graph is None:
+            return users
+        return users + self.user_graph_weight * self._over(self.user_graph, 0, self.n_uu_layers)
+
+
+def _check(config: Config, data: TrainingData) -> None:
+    where = "training data of blast"
+    if config.user_graph and data.user_knn is None:
+        raise InputError(where, expected="user_knn", found="none", action="Set user_graph to false to do without.")
+    if config.profile_weight and data.user_features is None:
+        raise InputError(
+            where,
+            expected="user_text_embeddings, as profile_weight is above 0",
+            found="none",
+            action="Set profile_weight to 0 to do without.",
+        )

@@ -1,0 +1,41 @@
+"""BPR: matrix factorisation with the Bayesian personalised ranking loss (Rendle et al., UAI 2009)."""
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from recmodels.models import base
+from recmodels.models.config import ModelConfig
+from recmodels.models.inputs import TrainingData
+from recmodels.models.layers.blocks import frobenius_penalty, rows, xavier_table
+
+
+class Config(ModelConfig):
+    """Settings of BPR."""
+
+    regularisation: float = Field(default=0.1, ge=0)
+    """Weight of the Frobenius norms of the batch's embeddings; the published grid is 1e-5 to 2."""
+
+
+class Model(base.Model):
+    """User and item embeddings, and nothing else."""
+
+    def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
+        super().__init__(config, data, generator)
+        self.regularisation = config.regularisation
+        self.users = xavier_table(data.n_users, config.embedding_size, generator, normal=True)
+        self.items = xavier_table(data.n_items, config.embedding_size, generator, normal=True)
+
+    def propagate(self) -> tuple[Tensor, Tensor]:
+        """Return the two tables."""
+        return self.users, self.items
+
+    def loss(
+        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Return the ranking loss and the penalty."""
+        user, positive, negative = rows(self.users, users), rows(self.items, positives), rows(self.items, negatives)
+        return {
+            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
+            "penalty": self.regularisation * frobenius_penalty(user, positive, negative, n_rows=len(users)),
+        }

@@ -1,0 +1,195 @@
+"""GUME: like items joined in the user-item graph, modalities separated and aligned (Lin et al., CIKM 2024)."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from recmodels.errors import InputError
+from recmodels.graphs.adjacency import BipartiteGraph, k_bin, k_cos
+from recmodels.graphs.matrices import neighbour_matrix
+from recmodels.graphs.propagation import light_gcn, propagate
+from recmodels.models import base
+from recmodels.models.config import ModelConfig, TrainingConfig
+from recmodels.models.inputs import TrainingData
+from recmodels.models.layers.blocks import (
+    Features,
+    FeaturesByModality,
+    info_nce,
+    linear,
+    node_table,
+    rows,
+    squared_penalty,
+    xavier_table,
+)
+
+_NOISE = 0.1
+
+
+class Config(ModelConfig):
+    """
+    Settings of GUME.
+
+    Where there are neighbour tables and no features, set `purify` to false, and `graph_weights` to ``binary`` if the
+    tables have no similarities. Deviation from the published program: features are frozen unless `trainable_features`
+    is set; it trains copies.
+    """
+
+    published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "baby": {"n_ii_layers": 2, "behaviour_temperature": 0.4, "alignment_weight": 0.1},
+        "sports": {},
+        "clothing": {"user_weight": 0.1, "user_temperature": 0.2, "alignment_weight": 1e-3},
+        "electronics": {"user_weight": 0.1, "user_temperature": 0.2, "alignment_weight": 0.1},
+    }
+
+    n_ui_layers: int = Field(default=3, ge=1)
+    """Layers of the convolution over users and items."""
+    n_ii_layers: int = Field(default=1, ge=1)
+    """Layers of the propagation over each modality's item graph, of which the last is kept."""
+    neighbours: int = Field(default=10, ge=1)
+    """Neighbours k of an item in each modality's graph, itself included; who is one in all graphs is joined to it."""
+    graph_weights: Literal["cosine", "binary"] = "cosine"
+    """Weigh neighbours by their similarity, as published, or all alike."""
+    purify: bool = True
+    """Scale the item IDs by the modality's projected features; without, the graphs alone tell the modalities apart."""
+    behaviour_weight: float = Field(default=0.01, ge=0)
+    """Weight of the contrast of integrated modalities with the IDs' embeddings, for users and items."""
+    behaviour_temperature: float = Field(default=0.2, gt=0)
+    """Temperature of that contrast."""
+    user_weight: float = Field(default=0.01, ge=0)
+    """Weight of the contrasts of users: extended with integrated modalities, and each with itself under noise."""
+    user_temperature: float = Field(default=0.1, gt=0)
+    """Temperature of those contrasts."""
+    alignment_weight: float = Field(default=0.01, ge=0)
+    """Weight of the distance between mean and variance of the two modalities' embeddings."""
+    regularisation: float = Field(default=1e-5, ge=0)
+    """Weight of the squared lengths of the batch's final embeddings."""
+    extended_regularisation: float = Field(default=0.1, ge=0)
+    """Weight of the squared lengths of the positives' extended modality embeddings."""
+    trainable_features: bool = False
+    """Train copies of the features, as the published program does, in place of frozen ones."""
+    training: TrainingConfig = TrainingConfig(learning_rate_factor=0.96)
+    """The training loop's settings; the step size falls by 0.96 in 50 epochs."""
+
+
+class Model(base.Model):
+    """IDs over the user-item graph with edges between like items, plus what the modalities share and hold alone."""
+
+    config: Config
+
+    def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
+        super().__init__(config, data, generator)
+        if config.purify:
+            features, tables = base.require_item_features_and_knn(data, "gume")
+        else:
+            features, tables = {}, data.item_knn
+            if not tables:
+                raise InputError("training data of gume", expected="item_text_knn or item_image_knn", found="neither")
+        width = config.embedding_size
+        self.modalities = tuple(tables)
+        self.nodes = node_table(data.n_users, data.n_items, width, generator)
+        self.users = nn.ParameterDict({name: xavier_table(data.n_users, width, generator) for name in tables})
+        self.features = FeaturesByModality(
+            {
+                modality: Features(matrix, width, generator, trainable=config.trainable_features)
+                for modality, matrix in features.items()
+            }
+        )
+        self.gates = nn.ModuleDict({modality: linear(width, width, generator) for modality in features})
+        self.prefer = nn.ModuleDict({modality: linear(width, width, generator) for modality in tables})
+        self.attention = nn.Sequential(
+            linear(width, width, generator), nn.Tanh(), linear(width, 1, generator, bias=False)
+        )
+        neighbours = k_cos if config.graph_weights == "cosine" else k_bin
+        self.item_graphs = {
+            modality: neighbours(table, data.n_items, config.neighbours).to(self.device)
+            for modality, table in tables.items()
+        }
+        first, *others = (neighbour_matrix(table, data.n_items, config.neighbours) for table in tables.values())
+        for other in others:
+            first = first.multiply(other)
+        graph = BipartiteGraph(*data.train_pairs, data.n_users, data.n_items, device=self.device)
+        self.adjacency, self.user_item = graph.with_item_edges(first)
+
+    def propagate(self) -> tuple[Tensor, Tensor]:
+        """Return the sum of the IDs' embeddings and of the integrated modalities."""
+        explicit = self._explicit()
+        content = light_gcn(self.adjacency, self.nodes, self.config.n_ui_layers)
+        users, items = (content + self._integrated(explicit, content)).split([self.n_users, self.n_items])
+        return users, items
+
+    def loss(
+        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Return the ranking loss, the contrasts, the modalities' distance and the penalties."""
+        config, batch_size = self.config, self.config.training.batch_size
+        explicit = self._explicit()
+        content, extended = self._extended(explicit)
+        side = self._integrated(explicit, content)
+        sizes = [len(users), len(positives), len(negatives)]
+        batch = torch.cat([users, positives + self.n_users, negatives + self.n_users])
+        user, positive, negative = rows(content + side, batch).split(sizes)
+        user_side, item_side, _ = rows(side, batch).split(sizes)
+        user_content, item_content, _ = rows(content, batch).split(sizes)
+        user_extended, item_extended = rows(extended, batch[: len(users) + len(positives)]).chunk(2)
+        behaviour = info_nce(user_side, user_content, config.behaviour_temperature) + info_nce(
+            item_side, item_content, config.behaviour_temperature
+        )
+        of_users = info_nce(user_extended, user_side, config.user_temperature)
+        for view in (side, extended):
+            of_users = of_users + self._noise_contrast(view, users)
+        parts = {
+            config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
+            "behaviour": config.behaviour_weight * behaviour,
+            "users": config.user_weight * of_users,
+            "penalty": config.regularisation * squared_penalty(user, positive, negative, batch_size=batch_size)
+            + config.extended_regularisation * squared_penalty(item_extended, batch_size=batch_size),
+        }
+        if len(explicit) == 2:
+            first, second = explicit.values()
+            distance = (first.var() - second.var()).abs() + (first.mean() - second.mean()).abs()
+            parts["alignment"] = config.alignment_weight * distance
+        return parts
+
+    def _explicit(self) -> dict[str, Tensor]:
+        """Return each modality's embeddings over its item graph, users from their items, (n_users + n_items, width)."""
+        ids = self.nodes[self.n_users :]
+        purified = {
+            modality: ids * torch.sigmoid(self.gates[modality](features.all()))
+            for modality, features in self.features.present()
+        }
+        views: dict[str, Tensor] = {}
+        for modality in self.modalities:
+            items = purified.get(modality, ids)
+            for _ in range(self.config.n_ii_layers):
+                items = propagate(self.item_graphs[modality], items)
+            views[modality] = torch.cat([propagate(self.user_item, items), items])
+        return views
+
+    def _extended(self, explicit: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the convolution of the IDs, and the mean of those of the modalities, in one product."""
+        layers = [self.nodes, *(torch.cat([self.users[m], view[self.n_users :]]) for m, view in explicit.items())]
+        convolved = light_gcn(self.adjacency, torch.cat(layers, dim=1), self.config.n_ui_layers)
+        content, *modalities = convolved.chunk(len(layers), dim=1)
+        return content, torch.stack(modalities).mean(dim=0)
+
+    def _integrated(self, explicit: dict[str, Tensor], content: Tensor) -> Tensor:
+        """Return the mean of what the modalities have in common and what each has alone, as behaviour prefers it."""
+        shares = torch.cat([self.attention(view) for view in explicit.values()], dim=1).softmax(dim=1)
+        common = torch.stack([view * shares[:, [n]] for n, view in enumerate(explicit.values())]).sum(dim=0)
+        special = [torch.sigmoid(self.prefer[m](content)) * (view - common) for m, view in explicit.items()]
+        return (torch.stack(special).sum(dim=0) + common) / (len(explicit) + 1)
+
+    def _noise_contrast(self, view: Tensor, users: Tensor) -> Tensor:
+        """Return the contrast of users with themselves, both perturbed; a user that is twice in a batch is so alike."""
+        present, place = torch.unique(users, return_inverse=True)
+        embeddings = rows(view, present)
+
+        def perturbed() -> Tensor:
+            noise = torch.rand(embeddings.shape, generator=self.generator, device=embeddings.device)
+            return rows(embeddings + _NOISE * embeddings.sign() * functional.normalize(noise), place)
+
+        return info_nce(perturbed(), perturbed(), self.config.user_temperature)

@@ -1,0 +1,1 @@
+"""From scores to the items that are shown."""

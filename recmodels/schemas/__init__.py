@@ -1,0 +1,1 @@
+"""What every stored table holds."""
