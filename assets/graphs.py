@@ -138,4 +138,4 @@ def _approximate(name: str) -> dg.AssetChecksDefinition:
     return sampled_recall
 
 
-CHECKS = [_approximate(name) for name in ("item_text_knn", "item_image_knn", "user_knn")]
+recall_checks = [_approximate(name) for name in ("item_text_knn", "item_image_knn", "user_knn")]

@@ -170,4 +170,4 @@ def _few_fallbacks(name: str, id_column: str) -> dg.AssetChecksDefinition:
     return few_fallbacks
 
 
-CHECKS = [_few_fallbacks("item_profiles", "item_id"), _few_fallbacks("user_profiles", "user_id")]
+fallback_checks = [_few_fallbacks("item_profiles", "item_id"), _few_fallbacks("user_profiles", "user_id")]

@@ -146,6 +146,3 @@ def _has_changed(file: RawFile) -> bool:
             return False
     except InputError:
         return True
-
-
-CHECKS = [raw_files_unchanged]

@@ -184,4 +184,4 @@ def _checkpoint(model: str) -> dg.AssetChecksDefinition:
     return intact
 
 
-CHECKS = [_checkpoint(model) for model in MODELS]
+checkpoint_checks = [_checkpoint(model) for model in MODELS]

@@ -69,6 +69,3 @@ def converged_plan(records: list[dg.AssetMaterialization]) -> Verdict:
         f"The marginals of the plan are off by {measured['marginal_error']}, expected no more than the tolerance of "
         "the transport settings. Raise max_iterations or epsilon there, in the catalogue.",
     )
-
-
-CHECKS = [converged_plan]

@@ -60,11 +60,9 @@ FOLLOW_INPUTS = OutOfDate()
 
 
 def follow_inputs(assets: Iterable[object]) -> list[dg.AssetsDefinition]:
-    """Return the asset definitions among loaded objects; those with partitions follow their inputs."""
+    """Return the asset definitions among loaded objects, with `FOLLOW_INPUTS` attached to every asset."""
     return [
-        definition.map_asset_specs(
-            lambda spec: spec.replace_attributes(automation_condition=FOLLOW_INPUTS) if spec.partitions_def else spec
-        )
+        definition.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=FOLLOW_INPUTS))
         for definition in assets
         if isinstance(definition, dg.AssetsDefinition)
     ]

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 import assets
+from assets.status import pipeline_status_asset
 from assets.support.io_managers import DirectoryIOManager, DocumentIOManager, ParquetIOManager
 from assets.support.resources import DataRoot
 from assets.support.schema_checks import schema_checks
@@ -35,8 +36,11 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definiti
         "directory_io": DirectoryIOManager(data_root=data_root),
         "document_io": DocumentIOManager(data_root=data_root),
     }
-    stages = follow_inputs(dg.load_assets_from_package_module(assets))
-    return dg.Definitions(
+    stages = [
+        *follow_inputs(dg.load_assets_from_package_module(assets)),
+        pipeline_status_asset(lambda: definitions.resolve_asset_graph()),
+    ]
+    definitions = dg.Definitions(
         assets=stages,
         asset_checks=[*dg.load_asset_checks_from_package_module(assets), *schema_checks(stages)],
         jobs=[*ALL_JOBS, retention],
@@ -46,6 +50,7 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definiti
         resources=resources | dict(overrides or {}),
         executor=dg.in_process_executor,
     )
+    return definitions
 
 
 defs = build_definitions()

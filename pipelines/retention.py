@@ -44,7 +44,7 @@ def delete_superseded(context: dg.OpExecutionContext, config: RetentionConfig, d
     A partition without a record in this instance, or whose current version is gone, is left alone.
     """
     latest = list(_latest_records(context.instance))
-    in_use = {str(version) for record in latest for version in recorded_json(record, "read").values()}
+    in_use = {str(version) for record in latest for version in recorded_json(record, "read", optional=True).values()}
     rows: list[dg.TableRecord] = []
     freed = 0
     for record in latest:

@@ -83,12 +83,6 @@ def recorded_check(
     return decorate
 
 
-def recorded_json(record: dg.AssetMaterialization, entry: str) -> dict[str, Any]:
-    """Return a JSON entry of a record's metadata."""
-    value: Any = record.metadata[entry].value
-    return dict(value)
-
-
 def table_check(
     asset: dg.AssetKey | str,
     description: str,

@@ -90,15 +90,17 @@ def settings_metadata(declared: Settings, used: Settings) -> dict[str, Any]:
     return entries
 
 
-def recorded_json(record: dg.AssetMaterialization | None, entry: str) -> dict[str, Any]:
-    """Return a JSON entry of a record's metadata; nothing where the record has none."""
-    value: Any = record.metadata[entry].value if record and entry in record.metadata else {}
+def recorded_json(record: dg.AssetMaterialization, entry: str, *, optional: bool = False) -> dict[str, Any]:
+    """Return a JSON entry of a record's metadata; nothing where it has none and it is optional, else KeyError."""
+    if optional and entry not in record.metadata:
+        return {}
+    value: Any = record.metadata[entry].value
     return dict(value)
 
 
-def settings_held(record: dg.AssetMaterialization | None) -> dict[str, Any]:
+def settings_held(record: dg.AssetMaterialization) -> dict[str, Any]:
     """Return the settings by name that something was made with, those of the run included."""
-    return recorded_json(record, SETTINGS) | recorded_json(record, OVERRIDES)
+    return recorded_json(record, SETTINGS) | recorded_json(record, OVERRIDES, optional=True)
 
 
 def table_metadata(frame: pl.DataFrame) -> dict[str, Any]:

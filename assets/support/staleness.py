@@ -4,8 +4,8 @@ How every partition of every asset stands, and why: the one place that decides i
 Automation, sensors, schedules, the asset `pipeline_status` and the command line all ask `survey`. It reads the event
 log and the catalogue, and starts nothing. What was made is compared with what a run would make it from now: the
 versions of its inputs, its code version, and its settings. What belongs elsewhere: what is done about it (`pipelines`),
-how it reads as a text (`recmodels.reporting.status`), which settings an asset has (its own module), private parts of
-Dagster (`assets.support.dagster_internals`).
+how it reads as a text (`recmodels.reporting.status`), which settings an asset has (its own module), what the event
+log says (`assets.support.records`), private parts of Dagster (`assets.support.dagster_internals`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,19 +15,14 @@ from typing import Literal
 import dagster as dg
 
 from assets.support.dagster_internals import (
-    CODE_VERSION_TAG,
-    DATA_VERSION_TAG,
     AssetGraph,
     AssetNode,
-    attempts_without_result,
     backfilling,
     blocking_checks,
     check_results,
-    input_versions,
-    newest_storage_ids,
     version_of_many,
 )
-from assets.support.lineage import OVERRIDES, SETTINGS, recorded_json
+from assets.support.records import AssetRecords, Attempt, Partition, Record, Runs
 from assets.support.stage import Declaration, declaration
 from recmodels.catalogue.entries import DatasetEntry, load_catalogue
 from recmodels.errors import InputError
@@ -35,113 +30,6 @@ from recmodels.io.digest import digest_of
 from recmodels.settings import SOURCE
 
 State = Literal["up_to_date", "running", "stale", "failed", "missing"]
-
-_RECORDS_AT_ONCE = 500
-_ENDED_BADLY = {dg.DagsterRunStatus.FAILURE: "failed", dg.DagsterRunStatus.CANCELED: "was cancelled"}
-
-
-@dataclass(frozen=True)
-class Record:
-    """
-    What a materialisation says about itself and about what it was made from.
-
-    Attributes
-    ----------
-    data_version, code_version
-        Of its content, and of the code that made it.
-    read
-        Data versions of its inputs, by asset.
-    settings
-        Those that the catalogue gave; None if it recorded none.
-    overrides
-        Those that the run had in place of the catalogue's.
-    texts
-        Further metadata that is plain text.
-    timestamp
-        When it was recorded, in seconds since the epoch.
-    """
-
-    data_version: str
-    code_version: str | None
-    read: Mapping[str, str]
-    settings: Mapping[str, object] | None
-    overrides: Mapping[str, object]
-    texts: Mapping[str, str]
-    timestamp: float
-
-    @staticmethod
-    def of(materialization: dg.AssetMaterialization, timestamp: float) -> "Record":
-        """Return what a materialisation says; its pictures and previews are left out."""
-        tags, metadata = materialization.tags or {}, materialization.metadata
-        return Record(
-            data_version=tags.get(DATA_VERSION_TAG, ""),
-            code_version=tags.get(CODE_VERSION_TAG),
-            read=input_versions(tags),
-            settings=recorded_json(materialization, SETTINGS) if SETTINGS in metadata else None,
-            overrides=recorded_json(materialization, OVERRIDES),
-            texts={
-                name: str(entry.value)
-                for name, entry in metadata.items()
-                if isinstance(entry, dg.TextMetadataValue | dg.PathMetadataValue)
-            },
-            timestamp=timestamp,
-        )
-
-
-@dataclass(frozen=True)
-class Partition:
-    """A partition of the graph's assets: a data set and, for what is trained, a seed."""
-
-    key: str
-    dataset: str
-    seed: int | None
-
-    @staticmethod
-    def of(key: str) -> "Partition":
-        """Return the parts of a key of either partition definition."""
-        if isinstance(key, dg.MultiPartitionKey):
-            return Partition(key, key.keys_by_dimension["dataset"], int(key.keys_by_dimension["seed"]))
-        return Partition(key, key, None)
-
-    def meets(self, other: "Partition") -> bool:
-        """Tell whether one of two assets, each with one of these partitions, would read the other."""
-        same_seed = self.seed is None or other.seed is None or self.seed == other.seed
-        return self.dataset == other.dataset and same_seed
-
-
-@dataclass(frozen=True)
-class AssetRecords:
-    """The partitions that an asset may have, and the newest records of those that exist, both by data set."""
-
-    keys: Mapping[str, Sequence[Partition]]
-    records: Mapping[str, Mapping[str, Record]]
-    seeded: bool
-
-    @staticmethod
-    def of(instance: dg.DagsterInstance, node: AssetNode) -> "AssetRecords":
-        """Return what an instance knows of a partitioned asset."""
-        keys: dict[str, list[Partition]] = {}
-        for key in sorted(node.partitions_def.get_partition_keys() if node.partitions_def else []):
-            partition = Partition.of(key)
-            keys.setdefault(partition.dataset, []).append(partition)
-        newest = _newest_records(instance, node.key)
-        records = {dataset: {p.key: newest[p.key] for p in of_it if p.key in newest} for dataset, of_it in keys.items()}
-        return AssetRecords(keys, records, any(p.seed is not None for of_it in keys.values() for p in of_it))
-
-    def __iter__(self) -> Iterator[Partition]:
-        return (partition for of_dataset in self.keys.values() for partition in of_dataset)
-
-    def record(self, partition: Partition) -> Record | None:
-        """Return the newest record of a partition."""
-        return self.records.get(partition.dataset, {}).get(partition.key)
-
-    def read_by(self, partition: Partition) -> Mapping[str, Record]:
-        """Return the records of this asset that a partition downstream reads, by partition and in their order."""
-        own = self.records.get(partition.dataset, {})
-        if self.seeded and partition.seed is None:
-            return own
-        key = partition.key if self.seeded else partition.dataset
-        return {key: own[key]} if key in own else {}
 
 
 @dataclass(frozen=True)
@@ -227,7 +115,7 @@ def survey(instance: dg.DagsterInstance, graph: AssetGraph) -> Survey:
     """
     keys = [key for key in graph.toposorted_asset_keys if is_followed(graph.get(key))]
     # What runs is read before what exists: a run that ends in between then counts as running, not as never asked for.
-    runs = _Runs(instance)
+    runs = Runs(instance)
     attempts = {key: runs.unfinished(key) for key in keys}
     queued = backfilling(instance, graph)
     look = _Look(
@@ -262,7 +150,7 @@ class _Look:
     )
 
     def status_of(
-        self, key: dg.AssetKey, partition: Partition, attempt: "_Attempt | None", *, queued: bool
+        self, key: dg.AssetKey, partition: Partition, attempt: "Attempt | None", *, queued: bool
     ) -> PartitionStatus:
         """Return how a partition stands; everything upstream has been looked at before."""
         node, own = self.graph.get(key), self.existing[key]
@@ -375,7 +263,7 @@ def _is_wanted(
 
 def _judged(
     record: Record | None,
-    attempt: "_Attempt | None",
+    attempt: "Attempt | None",
     *,
     queued: bool,
     failing: Sequence[str],
@@ -400,71 +288,3 @@ def _judged(
 def _name(status: PartitionStatus) -> str:
     seed = status.partition.seed
     return status.key.to_user_string() + ("" if seed is None else f" of seed {seed}")
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    state: Literal["running", "failed", "not made"]
-    reason: str
-
-
-class _Runs:
-    """Runs that were to make something and did not, or have not yet."""
-
-    def __init__(self, instance: dg.DagsterInstance) -> None:
-        self._instance = instance
-        self._known: dict[str, _Attempt | None] = {}
-
-    def unfinished(self, key: dg.AssetKey) -> dict[str, _Attempt]:
-        """Return state and reason by partition, where the last run has left no record."""
-        attempts = attempts_without_result(self._instance, key)
-        for run_id in attempts.values():
-            if run_id not in self._known:
-                self._known[run_id] = self._attempt(run_id)
-        return {partition: told for partition, run_id in attempts.items() if (told := self._known[run_id])}
-
-    def _attempt(self, run_id: str) -> _Attempt | None:
-        run = self._instance.get_run_by_id(run_id)
-        if run is None:
-            return None
-        if not run.is_finished and run.status not in _ENDED_BADLY:
-            return _Attempt("running", f"run {run_id[:8]}")
-        text = f"run {run_id[:8]} {_ENDED_BADLY.get(run.status, 'ended without it')}"
-        if run.status != dg.DagsterRunStatus.FAILURE:
-            return _Attempt("not made", text)
-        reasons = [
-            f"{entry.step_key}: {_failure(entry)}"
-            for entry in self._instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
-        ]
-        return _Attempt("failed", " ".join("; ".join([text, *reasons]).split()))
-
-
-def _failure(entry: dg.EventLogEntry) -> str:
-    failure = entry.get_dagster_event().step_failure_data
-    told = failure.user_failure_data and failure.user_failure_data.description
-    return told or (failure.error.message if failure.error else "")
-
-
-_RECORDS: dict[str, dict[dg.AssetKey, dict[int, Record]]] = {}
-
-
-def _newest_records(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, Record]:
-    """Return the newest record of each partition; a process fetches each of them once."""
-    kept = _RECORDS.setdefault(str(instance.get_ref().event_storage_data), {}) if instance.is_persistent else {}
-    known = kept.get(key, {})
-    ids = newest_storage_ids(instance, key)
-    unknown = [storage_id for storage_id in ids.values() if storage_id not in known]
-    fetched: dict[int, Record] = {}
-    for start in range(0, len(unknown), _RECORDS_AT_ONCE):
-        chunk = unknown[start : start + _RECORDS_AT_ONCE]
-        found = instance.fetch_materializations(
-            dg.AssetRecordsFilter(asset_key=key, storage_ids=chunk), limit=len(chunk)
-        )
-        fetched |= {
-            record.storage_id: Record.of(record.asset_materialization, record.timestamp)
-            for record in found.records
-            if record.asset_materialization
-        }
-    everything = {**known, **fetched}
-    kept[key] = {storage_id: everything[storage_id] for storage_id in ids.values() if storage_id in everything}
-    return {partition: everything[storage_id] for partition, storage_id in ids.items() if storage_id in everything}

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from graph_runs import failure_texts
 
-from assets import graphs, interactions, profiles, raw, reports, status, training, transport
+import assets
 from assets.support.io_managers import STORED_AT, DocumentIOManager, ParquetIOManager
 from assets.support.partitions import DATASETS
 from assets.support.resources import DataRoot
@@ -21,8 +21,7 @@ from recmodels.schemas.tables import ITEM_PROFILES, LEADERBOARD, PIPELINE_STATUS
 
 CHECKS = {
     (check.check_key.asset_key.to_user_string(), check.check_key.name): check
-    for stage in (raw, interactions, profiles, graphs, transport, training, reports, status)
-    for check in stage.CHECKS
+    for check in dg.load_asset_checks_from_package_module(assets)
 }
 SEEDED = dg.MultiPartitionKey({"dataset": "demo", "seed": "0"})
 Evaluate = Callable[..., dg.AssetCheckEvaluation]
@@ -145,7 +144,7 @@ def test_models_that_cannot_be_compared_are_told(
 @pytest.mark.parametrize(
     ("html", "text"),
     [
-        ('<html><img src="http://x/y.png"></html>', 'expected none; the first is src="http.'),
+        ('<html><img src="http://x/y.png"></html>', "expected none; the first is img src=http://x/y.png."),
         ("<html>cut off", "expected 1; it ends with '<html>cut off'."),
     ],
 )

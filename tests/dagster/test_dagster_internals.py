@@ -179,7 +179,7 @@ def test_a_new_instance_needs_no_migration(tmp_path: Path) -> None:
 
 
 def test_nothing_else_reaches_into_dagster() -> None:
-    repository = Path(internals.__file__).parent.parent
+    repository = Path(internals.__file__).parents[2]
     private = re.compile(r"(from|import) dagster\._|event_log_storage|\.run_storage|\.schedule_storage")
     sources = [path for folder in ("assets", "pipelines", "recmodels") for path in (repository / folder).rglob("*.py")]
     reaching = {path.name for path in sources if private.search(path.read_text())}
