@@ -7,9 +7,9 @@ each materialisation (`assets.support.lineage`) and compared with today's (`asse
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired, TypedDict, Unpack
 
 import dagster as dg
 
@@ -65,12 +65,29 @@ def declaration(key: dg.AssetKey) -> Declaration | None:
     return _DECLARED.get(key)
 
 
+class AssetOptions(TypedDict):
+    """What an asset may say to Dagster beyond what all share, as in `dagster.asset`."""
+
+    group_name: str
+    kinds: set[str]
+    code_version: str
+    name: NotRequired[str]
+    key: NotRequired[dg.AssetKey]
+    description: NotRequired[str]
+    ins: NotRequired[Mapping[str, dg.AssetIn]]
+    deps: NotRequired[Sequence[str | dg.AssetKey | dg.AssetDep]]
+    partitions_def: NotRequired[dg.PartitionsDefinition[str] | None]
+    io_manager_key: NotRequired[str]
+    metadata: NotRequired[Mapping[str, Any]]
+    pool: NotRequired[str]
+
+
 def stage_asset(
     *,
     settings: StageSettings = no_settings,
     outside: Callable[[DatasetEntry, Mapping[str, str]], str] = _nothing_outside,
     job: str = "",
-    **declared: Any,
+    **declared: Unpack[AssetOptions],
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """
     Declare an asset: `dagster.asset` with the owners, partitions, retries and failure texts of this project.
