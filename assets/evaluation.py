@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from assets.calibration import CALIBRATED_TITLES
 from assets.support.lineage import SPLIT_DIGEST, inline_image, inline_table, materialized
 from assets.support.partitions import ALL_SEEDS, DATASET_SEEDS, seed_of
 from assets.support.stage import stage_asset, stage_multi_asset
@@ -29,17 +30,24 @@ if TYPE_CHECKING:
     from recmodels.ranking.ranker import Ranker
 
 CODE_VERSION = "1"
+TITLES = {spec.name: spec.title for spec in MODELS.values()} | CALIBRATED_TITLES
+"""Title of everything that is trained, by its name: models and their calibrated forms."""
 GROUP = "evaluation"
 
 
 def metrics_key(model: str) -> dg.AssetKey:
     """Return the key of a model's test metrics: the means, over all users and by group."""
-    return dg.AssetKey(["metrics", model])
+    return dg.AssetKey(["metrics", *model.split("/")])
 
 
 def user_metrics_key(model: str) -> dg.AssetKey:
     """Return the key of a model's test metrics user by user."""
-    return dg.AssetKey(["user_metrics", model])
+    return dg.AssetKey(["user_metrics", *model.split("/")])
+
+
+def identifier(model: str) -> str:
+    """Return a model's name as part of the names of operations and inputs, which have no slashes."""
+    return model.replace("/", "__")
 
 
 def _specs(model: str, title: str, inputs: list[dg.AssetKey]) -> list[dg.AssetSpec]:
@@ -65,8 +73,8 @@ def metrics_assets(model: str) -> dg.AssetsDefinition:
     keys = [checkpoint_key(model), dg.AssetKey("interactions")]
 
     @stage_multi_asset(
-        _specs(model, MODELS[model].title, keys),
-        name=f"evaluate_{model}",
+        _specs(model, TITLES[model], keys),
+        name=f"evaluate_{identifier(model)}",
         partitions_def=DATASET_SEEDS,
         ins={"checkpoint": dg.AssetIn(keys[0]), "interactions": dg.AssetIn(keys[1])},
     )
@@ -115,7 +123,7 @@ def _require_same_split(trained_on: str, interactions: pl.DataFrame, model: str)
             f"checkpoint of {model}",
             expected=f"one that was trained on the split {found} it is to be measured by",
             found=f"one of the split {trained_on}",
-            action=f"Materialise checkpoint/{model} again.",
+            action=f"Materialise {checkpoint_key(model).to_user_string()} again.",
         )
 
 
@@ -175,8 +183,8 @@ def _same(*columns: str) -> dict[str, pl.Expr]:
 
 def _metrics_inputs() -> dict[str, dg.AssetIn]:
     return {
-        f"metrics_{model}": dg.AssetIn(metrics_key(model), partition_mapping=ALL_SEEDS)
-        for model in [*MODELS, *NON_PERSONALISED]
+        f"metrics_{identifier(model)}": dg.AssetIn(metrics_key(model), partition_mapping=ALL_SEEDS)
+        for model in [*TITLES, *NON_PERSONALISED]
     }
 
 
@@ -232,4 +240,4 @@ def leaderboard(
     )
 
 
-evaluations = [metrics_assets(model) for model in MODELS] + [baseline_assets(name) for name in NON_PERSONALISED]
+evaluations = [metrics_assets(model) for model in TITLES] + [baseline_assets(name) for name in NON_PERSONALISED]

@@ -5,13 +5,13 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
+from assets.evaluation import TITLES
 from assets.support.lineage import inline_table, materialized
 from assets.support.partitions import DATASET_SEEDS
 from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
 from assets.support.titles import item_titles
 from assets.training import checkpoint_key
-from recmodels.models.registry import MODELS, ModelSpec
 from recmodels.reporting.examples import example_users
 from recmodels.reporting.tables import recommended_and_had
 from recmodels.schemas.tables import TOP_N
@@ -19,22 +19,22 @@ from recmodels.schemas.tables import TOP_N
 
 def recommendations_key(model: str) -> dg.AssetKey:
     """Return the key of a model's recommendations."""
-    return dg.AssetKey(["recommendations", model])
+    return dg.AssetKey(["recommendations", *model.split("/")])
 
 
-def recommendations_asset(spec: ModelSpec) -> dg.AssetsDefinition:
+def recommendations_asset(model: str) -> dg.AssetsDefinition:
     """Return the asset with one model's recommendations."""
 
     @stage_asset(
-        key=recommendations_key(spec.name),
+        key=recommendations_key(model),
         group_name="serving",
         kinds={"polars", "parquet"},
         code_version="1",
         partitions_def=DATASET_SEEDS,
-        ins={"checkpoint": dg.AssetIn(checkpoint_key(spec.name))},
+        ins={"checkpoint": dg.AssetIn(checkpoint_key(model))},
         description=(
-            f"The {TOP_N} best items of {spec.title} for every user, items of training and validation left out; users "
-            "without training rows get the most popular items, and `source` says so."
+            f"The {TOP_N} best items of {TITLES[model]} for every user, items of training and validation left out; "
+            "users without training rows get the most popular items, and `source` says so."
         ),
     )
     def recommendations(
@@ -58,4 +58,4 @@ def recommendations_asset(spec: ModelSpec) -> dg.AssetsDefinition:
     return recommendations
 
 
-recommendations = [recommendations_asset(spec) for spec in MODELS.values()]
+recommendations = [recommendations_asset(model) for model in TITLES]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
-from assets.evaluation import metrics_key
+from assets.evaluation import TITLES, identifier, metrics_key
 from assets.recommendations import recommendations_key
 from assets.support.checks import Verdict, table_check
 from assets.support.failures import as_dagster_failures
@@ -52,15 +52,15 @@ LISTED = (
         **{name: dg.AssetIn(name) for name in TABLES},
         **{f"checkpoint_{name}": dg.AssetIn(checkpoint_key(name), partition_mapping=ALL_SEEDS) for name in MODELS},
         **{
-            f"recommendations_{name}": dg.AssetIn(
+            f"recommendations_{identifier(name)}": dg.AssetIn(
                 recommendations_key(name), partition_mapping=ALL_SEEDS, metadata={LAZY: True}
             )
-            for name in MODELS
+            for name in TITLES
         },
     },
     deps=[
         *LISTED,
-        *(dg.AssetDep(metrics_key(name), partition_mapping=ALL_SEEDS) for name in [*MODELS, *NON_PERSONALISED]),
+        *(dg.AssetDep(metrics_key(name), partition_mapping=ALL_SEEDS) for name in [*TITLES, *NON_PERSONALISED]),
     ],
 )
 def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeResult[str]:
@@ -101,8 +101,8 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
             },
             recommendations={
                 name: next(iter(runs.values())).filter(pl.col("user_id").is_in(shown)).collect()
-                for name in MODELS
-                if (runs := inputs[f"recommendations_{name}"])
+                for name in TITLES
+                if (runs := inputs[f"recommendations_{identifier(name)}"])
             },
             item_evidence=[
                 explain_item(item, items, reviews, interactions, domain=item_domain, config=item_config)

@@ -22,6 +22,7 @@ from assets.support.lineage import (
 from assets.support.partitions import DATASET_SEEDS, dataset_of, entry_of, seed_of
 from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
+from recmodels.calibration.config import CALIBRATED
 from recmodels.data.split import split_digest
 from recmodels.errors import MissingObject
 from recmodels.io.digest import digest_of, frame_digest
@@ -49,8 +50,8 @@ class TrainingRunConfig(dg.Config):
 
 
 def checkpoint_key(model: str) -> dg.AssetKey:
-    """Return the key of a model's checkpoint."""
-    return dg.AssetKey(["checkpoint", model])
+    """Return the key of a model's checkpoint, or of that of its calibrated form."""
+    return dg.AssetKey(model.split("/") if model.startswith(CALIBRATED) else ["checkpoint", model])
 
 
 def training_version(spec: ModelSpec) -> str:
@@ -163,7 +164,9 @@ def _logged(context: dg.AssetExecutionContext) -> Callable[["EpochRecord"], None
 checkpoints = [checkpoint_asset(spec) for spec in MODELS.values()]
 
 
-def _checkpoint(model: str) -> dg.AssetChecksDefinition:
+def intact_check(model: str) -> dg.AssetChecksDefinition:
+    """Return the check that a checkpoint is as it was stored."""
+
     @dg.asset_check(
         asset=checkpoint_key(model),
         description="Every file of the checkpoint is there and has the digest that was recorded with it.",
@@ -184,4 +187,4 @@ def _checkpoint(model: str) -> dg.AssetChecksDefinition:
     return intact
 
 
-checkpoint_checks = [_checkpoint(model) for model in MODELS]
+checkpoint_checks = [intact_check(model) for model in MODELS]

@@ -9,6 +9,7 @@ from assets.recommendations import recommendations_key
 from assets.support.dagster_internals import AssetJob
 from assets.support.stage import JOB
 from assets.training import checkpoint_key
+from recmodels.calibration.config import CALIBRATED
 from recmodels.models.registry import NON_PERSONALISED
 
 
@@ -25,6 +26,15 @@ ALL_JOBS = (prepare, train, evaluate, status)
 
 
 def assets_of_models(models: Sequence[str]) -> list[dg.AssetKey]:
-    """Return what the job `train` makes for some models and for the baselines that every model is compared with."""
-    keys = [make(model) for model in models for make in (checkpoint_key, recommendations_key)]
-    return keys + [make(name) for name in [*models, *NON_PERSONALISED] for make in (metrics_key, user_metrics_key)]
+    """
+    Return what the job `train` makes for some models and for the baselines that every model is compared with.
+
+    A calibrated form brings the checkpoint that it is made from.
+    """
+    trained = dict.fromkeys(name for model in models for name in (model.removeprefix(CALIBRATED), model))
+    scored = [*models, *NON_PERSONALISED]
+    return [
+        *map(checkpoint_key, trained),
+        *map(recommendations_key, models),
+        *(make(name) for name in scored for make in (metrics_key, user_metrics_key)),
+    ]

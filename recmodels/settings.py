@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from recmodels.calibration.config import CalibrationConfig
 from recmodels.catalogue.entries import DatasetEntry
 from recmodels.io.digest import digest_of
 from recmodels.models.config import AnyConfig
@@ -152,6 +153,19 @@ def training_config(entry: DatasetEntry, model: str, *overrides: Mapping[str, An
 def training_settings(entry: DatasetEntry, model: str, *overrides: Mapping[str, Any]) -> Settings:
     """Return what decides about a trained model."""
     return Settings.of(training_config(entry, model, *overrides))
+
+
+def calibration_config(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> CalibrationConfig:
+    """Return what the calibration of a trained model tries on a data set."""
+    merged: dict[str, Any] = {}
+    for layer in (entry.calibration, *overrides):
+        merged |= layer
+    return validated(CalibrationConfig, merged, f"calibration settings of {entry.key}")
+
+
+def calibration_settings(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> Settings:
+    """Return what decides about the calibrated form of a trained model."""
+    return Settings.of(calibration_config(entry, *overrides))
 
 
 def no_settings(_entry: DatasetEntry) -> Settings:

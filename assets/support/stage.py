@@ -51,10 +51,13 @@ class Declaration:
     outside
         From the entry and the texts that the latest record has as metadata: what changed in the world outside since
         then, empty if nothing did.
+    on_request
+        Whether automation makes it only where it was made before, although all that it reads is there.
     """
 
     settings: StageSettings = no_settings
     outside: Callable[[DatasetEntry, Mapping[str, str]], str] = _nothing_outside
+    on_request: bool = False
 
 
 _DECLARED: dict[dg.AssetKey, Declaration] = {}
@@ -86,20 +89,21 @@ def stage_asset(
     *,
     settings: StageSettings = no_settings,
     outside: Callable[[DatasetEntry, Mapping[str, str]], str] = _nothing_outside,
+    on_request: bool = False,
     job: str = "",
     **declared: Unpack[AssetOptions],
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """
     Declare an asset: `dagster.asset` with the owners, partitions, retries and failure texts of this project.
 
-    `settings` and `outside` are those of `Declaration`; `job` is the job that makes it, see `tags_of`.
+    `settings`, `outside` and `on_request` are those of `Declaration`; `job` is the job that makes it, see `tags_of`.
     """
 
     def decorate(compute: Callable[..., Any]) -> dg.AssetsDefinition:
         complete: dict[str, Any] = {**_SHARED, "owners": OWNERS, "io_manager_key": "parquet_io", **declared}
         complete["tags"] = tags_of(complete["partitions_def"], job, declared.get("pool", ""))
         asset = dg.asset(**complete)(_failing_as_dagster_does(compute))
-        _DECLARED[asset.key] = Declaration(settings, outside)
+        _DECLARED[asset.key] = Declaration(settings, outside, on_request)
         return asset
 
     return decorate

@@ -163,9 +163,11 @@ class _Look:
         }
         record = own.record(partition)
         complete = _complete(own, parents, found)
-        wanted = record is None and complete and _is_wanted(own, parents, found)
+        declared = declaration(key)
+        unasked = declared is not None and declared.on_request
+        wanted = record is None and complete and not unasked and _is_wanted(own, parents, found)
         entry = self.catalogue.get(partition.dataset) if record or wanted else None
-        settings = _Settings.today(declaration(key), entry, record)
+        settings = _Settings.today(declared, entry, record)
         changes: list[str] = []
         if record is not None:
             if record.code_version != node.code_version:

@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 
 from recmodels.ranking.config import Normalisation
 
+CALIBRATED = "calibrated/"
+"""What the name of a model's calibrated form begins with."""
+
 EvidenceName = Literal["co_users", "ease", "text_graph", "image_graph"]
 
 
@@ -26,3 +29,8 @@ class CalibrationConfig(BaseModel):
     """Term in the denominator of the co-users' cosine."""
     ease_penalty: float = Field(default=200.0, gt=0)
     """Penalty of EASE where its weights are evidence."""
+
+
+def calibrated(model: str) -> str:
+    """Return the name of a model's calibrated form, as in leaderboards."""
+    return CALIBRATED + model

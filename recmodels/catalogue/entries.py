@@ -132,6 +132,9 @@ class DatasetEntry(_Strict):
     models: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Settings of single models that differ from their defaults, by model name."""
 
+    calibration: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the calibrated forms of trained models that differ from their defaults."""
+
     transport: dict[str, Any] = Field(default_factory=dict)
     """Settings of the transport plan that differ from its defaults."""
 

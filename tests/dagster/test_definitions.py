@@ -32,7 +32,7 @@ def test_every_table_is_held_to_a_declared_schema() -> None:
     checked = {key.asset_key for key in GRAPH.asset_check_keys if key.name == "schema"}
     assert {key.path[0] for key in checked} == TABLES.keys()
     unchecked = {key.path[0] for key in GRAPH.get_all_asset_keys() - checked}
-    assert unchecked == {"raw_dumps", "checkpoint", "report"}
+    assert unchecked == {"raw_dumps", "checkpoint", "calibrated", "report"}
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -21,6 +21,7 @@ import polars as pl
 import pytest
 from graph_runs import failure_texts, runner
 
+from assets.evaluation import TITLES
 from assets.support.io_managers import recorded_path
 from assets.support.resources import DataRoot
 from pipelines.definitions import build_definitions
@@ -115,7 +116,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Entry]
         run = runner(data_root, instance)
         results = [
             run("prepare", config={"raw_dumps": {"config": {"raw_dir": str(folder / "raw")}}}),
-            run("train", {"dataset": "demo", "seed": "0"}, assets=assets_of_models(list(MODELS))),
+            run("train", {"dataset": "demo", "seed": "0"}, assets=assets_of_models(list(TITLES))),
             run("evaluate"),
         ]
         assert all(result.success for result in results), [failure_texts(result) for result in results]
