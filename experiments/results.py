@@ -35,9 +35,8 @@ from recmodels.models.inputs import training_data
 from recmodels.models.registry import build_model, resolve_config
 from recmodels.ranking.ranker import EmbeddingScorer
 from recmodels.reporting.tables import figure_name
-from recmodels.training.progress import ProgressBar
 from recmodels.training.state import discard
-from recmodels.training.trainer import fit
+from recmodels.training.trainer import EpochRecord, fit
 
 REPOSITORY = HERE.parent
 RESULTS = REPOSITORY / "docs" / "results.json"
@@ -61,8 +60,8 @@ def trained(dataset: Dataset, key: str, seed: int) -> tuple[dict[str, Any], Eval
     tables = dataset.tables(row, config)
     data = training_data(dump.interactions, n_users=dump.users.height, n_items=dump.items.height, **tables)
     state = state_folder(dataset.name, key, seed)
-    with ProgressBar(f"{dataset.name} {key} {seed}", config.training.epochs) as bar:
-        fitted = fit(build_model(row.model, config, data, seed), data, seed=seed, on_epoch=[bar], state_directory=state)
+    model = build_model(row.model, config, data, seed)
+    fitted = fit(model, data, seed=seed, on_epoch=[_shown], state_directory=state)
     result |= {
         "settings": config.model_dump(mode="json"),
         "epochs": fitted.history.height,
@@ -75,6 +74,11 @@ def trained(dataset: Dataset, key: str, seed: int) -> tuple[dict[str, Any], Eval
         "read": {name: frame_digest(table) for name, table in tables.items()},
     }
     return result, evaluate(fitted.ranker, train, test)
+
+
+def _shown(record: EpochRecord) -> None:
+    if record.epoch % 10 == 0:
+        print(f"epoch {record.epoch}: validation recall@20 {record.valid_recall:.4f}, best epoch {record.best_epoch}")
 
 
 def commit() -> str:
