@@ -17,6 +17,7 @@ from recmodels.reporting.tables import mean_and_spread
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 README = (REPOSITORY / "README.md").read_text()
+MADE_BY_USERS = {"benchmarks/results", "docker/.env"}
 PAGES = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]
 
 
@@ -69,3 +70,11 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if heading:
             headings = re.findall(r"^#+ (.*)$", there.read_text(), re.MULTILINE)
             assert heading in [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_is_named_is_there(page: Path) -> None:
+    if page.name != "CHANGELOG.md":
+        folders = "assets|benchmarks|docker|docs|experiments|pipelines|recmodels|tests"
+        named = set(re.findall(rf"`((?:{folders})/[\w./-]+)`", page.read_text())) - MADE_BY_USERS
+        assert not [name for name in named if not (REPOSITORY / name).exists()]
