@@ -8,7 +8,7 @@ import polars as pl
 
 from benchmarks.harness import shared_data
 from experiments.rows import Row
-from recmodels.catalogue.entries import Role, load_catalogue
+from recmodels.catalogue.entries import load_catalogue
 from recmodels.data.dump import load_dump, read_imported_knn
 from recmodels.embeddings.config import EncoderConfig
 from recmodels.embeddings.encode import embed_table
@@ -74,8 +74,8 @@ class Dataset:
         """What a row reads. Where nothing is published, as for Clothing, the text graph is that of the profiles."""
         tables: dict[str, pl.DataFrame] = {}
         if "item_text_knn" in model_spec(row.model).inputs or config.training.restricted_negatives:
-            tables["item_image_knn"] = read_imported_knn(self.manifest, Role.IMAGE_KNN, self.dump.items)
-            tables["item_text_knn"] = read_imported_knn(self.manifest, Role.TEXT_KNN, self.dump.items)
+            tables["item_image_knn"] = read_imported_knn(self.manifest, "image_knn", self.dump.items)
+            tables["item_text_knn"] = read_imported_knn(self.manifest, "text_knn", self.dump.items)
             if row.item_text == "profiles" or tables["item_text_knn"].is_empty():
                 tables["item_text_knn"] = self._neighbours("item")
         if config.training.augmentation:
