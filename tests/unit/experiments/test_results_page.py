@@ -49,10 +49,10 @@ def test_a_result_records_what_it_was_made_from(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setattr(results, name, tmp_path / file)
     monkeypatch.setattr(results, "commit", lambda: "0" * 40)
 
-    results.run(["baby/popularity", "baby/freedom/0", "baby/blast-fn/0"])
+    results.run(["baby/popularity", "baby/freedom/0", "baby/blast-fn/0", "baby/blast-user/0"])
 
     found = json.loads((tmp_path / "results.json").read_text())
-    assert found.keys() == {"baby/popularity/0", "baby/freedom/0", "baby/blast-fn/0"}
+    assert found.keys() == {"baby/popularity/0", "baby/freedom/0", "baby/blast-fn/0", "baby/blast-user/0"}
     labels = {0: "train", 1: "valid", 2: "test"}
     rows = [(user, item, None, None, labels[label]) for user, item, label in pairs]
     expected = split_digest(pl.DataFrame(rows, schema=INTERACTIONS, orient="row").sort("user_id", "item_id"))
@@ -63,5 +63,7 @@ def test_a_result_records_what_it_was_made_from(tmp_path: Path, monkeypatch: pyt
     assert found["baby/freedom/0"]["read"].keys() == {"item_image_knn", "item_text_knn"}
     assert set(found["baby/freedom/0"]["read"].values()) == {frame_digest(neighbours)}
     assert "augmented_interactions" in found["baby/blast-fn/0"]["read"]
-    assert json.loads((tmp_path / "comparisons.json").read_text()).keys() == {"baby/blast-fn/freedom"}
+    assert {"user_knn", "user_text_embeddings"} < found["baby/blast-user/0"]["read"].keys()
+    compared = json.loads((tmp_path / "comparisons.json").read_text())
+    assert compared.keys() == {"baby/blast-fn/freedom", "baby/blast-user/freedom"}
     assert "| Popularity | 1 |" in (tmp_path / "results.md").read_text()
