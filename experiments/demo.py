@@ -10,13 +10,13 @@ import polars as pl
 
 from assets.support.io_managers import read_table
 from assets.support.resources import DataRoot
-from experiments.results import REPOSITORY
+from experiments.rows import DOCS
 from pipelines.instance import open_instance
 from recmodels.io.digest import frame_digest
 from recmodels.io.files import atomic_file
 from recmodels.reporting.tables import HEADLINE, figure_name
 
-DEMO = REPOSITORY / "docs" / "demo.json"
+DEMO = DOCS / "demo.json"
 
 
 def main() -> None:

@@ -1,18 +1,28 @@
 """Draws docs/results.md from what was measured: results by ``data set/row/seed``, tests by ``data set/row/row``."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from experiments.rows import HERE, PUBLISHED, ROWS
+from experiments.rows import DOCS, HERE, PUBLISHED, ROWS
 from recmodels.catalogue.entries import load_catalogue
 from recmodels.evaluation.leaderboard import leaderboard
 from recmodels.reporting.tables import HEADLINE, figure_name, leaderboard_figures
 
+RESULTS = DOCS / "results.json"
+COMPARISONS = DOCS / "comparisons.json"
+PAGE = DOCS / "results.md"
 FIGURES = [figure_name(metric, k) for metric, k in HEADLINE]
 ACTIVITY = "recall@20 by activity"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return what a JSON file holds; nothing where there is none."""
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def rendered(results: Mapping[str, Any], comparisons: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ import polars as pl
 import torch
 
 from experiments.dataset import Dataset, results_folder
-from experiments.render import ACTIVITY, FIGURES, rendered, runs_of
+from experiments.render import ACTIVITY, COMPARISONS, FIGURES, PAGE, RESULTS, read, rendered, runs_of
 from experiments.rows import HERE, ROWS
 from recmodels.data.split import split_digest
 from recmodels.evaluation.evaluator import EvaluationResult, evaluate
@@ -37,11 +37,6 @@ from recmodels.ranking.ranker import EmbeddingScorer
 from recmodels.reporting.tables import figure_name
 from recmodels.training.state import discard
 from recmodels.training.trainer import EpochRecord, fit
-
-REPOSITORY = HERE.parent
-RESULTS = REPOSITORY / "docs" / "results.json"
-COMPARISONS = REPOSITORY / "docs" / "comparisons.json"
-PAGE = REPOSITORY / "docs" / "results.md"
 
 
 def trained(dataset: Dataset, key: str, seed: int) -> tuple[dict[str, Any], EvaluationResult]:
@@ -84,11 +79,11 @@ def _shown(record: EpochRecord) -> None:
 def commit() -> str:
     """Return the commit that is checked out, marked where the code differs from it."""
     head = _git("rev-parse", "HEAD")
-    return f"{head}-dirty" if _git("status", "--porcelain", "--", "recmodels", "experiments") else head
+    return f"{head}-dirty" if _git("status", "--porcelain", "--", "../recmodels", ".") else head
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    done = subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 
@@ -127,10 +122,6 @@ def state_folder(name: str, row: str, seed: int) -> Path:
 
 def per_user_path(name: str, row: str, seed: int) -> Path:
     return results_folder(name) / "per_user" / f"{row}-{seed}.parquet"
-
-
-def read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def write(path: Path, values: dict[str, Any]) -> None:

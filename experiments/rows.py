@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from recmodels.validation import validated
 
 HERE = Path(__file__).resolve().parent
+DOCS = HERE.parent / "docs"
 
 
 class _Strict(BaseModel):

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments import results
-from experiments.demo import DEMO
-from experiments.render import FIGURES, runs_of
-from experiments.rows import PUBLISHED
+from experiments.render import COMPARISONS, FIGURES, RESULTS, read, runs_of
+from experiments.rows import DOCS, PUBLISHED
 from recmodels.models.registry import MODELS
 from recmodels.reporting.tables import mean_and_spread
 
@@ -35,14 +33,16 @@ def test_the_leaderboard_of_the_demo_is_the_one_that_was_measured() -> None:
 
     expected = [
         [spec.title if (spec := MODELS.get(model)) else model, *(shown(figures[figure]) for figure in FIGURES)]
-        for model, figures in results.read(DEMO)["models"].items()
+        for model, figures in read(DOCS / "demo.json")["models"].items()
     ]
     assert [list(row.values()) for row in _table("model")] == expected
-    assert {figure["n_seeds"] for model in results.read(DEMO)["models"].values() for figure in model.values()} == {3}
+    assert {
+        figure["n_seeds"] for model in read(DOCS / "demo.json")["models"].values() for figure in model.values()
+    } == {3}
 
 
 def test_the_figures_of_the_published_splits_are_those_of_their_files() -> None:
-    measured = results.read(results.RESULTS)
+    measured = read(RESULTS)
     for row in _table("test Recall@20"):
         name, kind = row.pop("test Recall@20").lower().split(", ")
         for key, cell in ((title.lower(), cell) for title, cell in row.items()):
@@ -57,7 +57,7 @@ def test_the_figures_of_the_published_splits_are_those_of_their_files() -> None:
 
 @pytest.mark.parametrize("name", ["sports", "clothing"])
 def test_what_is_said_of_blast_against_freedom_is_what_was_measured(name: str) -> None:
-    relative = results.read(results.COMPARISONS)[f"{name}/blast/freedom"]["recall@20"]["relative"]
+    relative = read(COMPARISONS)[f"{name}/blast/freedom"]["recall@20"]["relative"]
     said = re.search(rf"({-100 * relative:.0f}) % below (FREEDOM|it) on {name.capitalize()}", " ".join(README.split()))
     assert said, f"README: expected {-100 * relative:.0f} % on {name}"
 
