@@ -39,7 +39,7 @@ dev: setup ## the Dagster UI and daemon on http://127.0.0.1:3000
 doctor: setup ## what this machine has for a run and what it lacks: make doctor [DATASET=demo] [PROFILES=...]
 	@$(BIN)/recmodels doctor --dataset '$(DATASET)' $(if $(PROFILES),--profiles '$(PROFILES)') $(ARGS)
 
-up: ## build and start the deployment of docker/compose.yaml on http://127.0.0.1:3000; docs/operations.md
+up: ## build and start the deployment of docker/compose.yaml on http://127.0.0.1:3000; docs/deploying.md
 	docker compose --file docker/compose.yaml $(if $(filter gpu,$(HARDWARE)),--file docker/compose.gpu.yaml) up --build --detach $(ARGS)
 
 # Two processes with one thread each: the tests are many and small. Deployments are many processes themselves: one by one.

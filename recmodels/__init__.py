@@ -1,1 +1,1 @@
-"""How everything is computed: a plain library that never imports Dagster and works from a notebook."""
+"""How everything is computed: a plain library that works from a notebook. What Dagster needs to know stays outside."""

@@ -1,1 +1,1 @@
-"""Trained models as directories."""
+"""Trained models as directories: written whole, read back with their digests checked. Needs no trainer."""

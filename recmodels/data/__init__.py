@@ -1,1 +1,1 @@
-"""From raw files to split interactions: formats, catalogue, k-core, splits, table schemas."""
+"""From raw rows to tables: one row a pair, the k-core, ids, splits. What files look like belongs to `recmodels.raw`."""

@@ -1,1 +1,1 @@
-"""Text encoders: profile texts in, fixed-width vectors out."""
+"""Texts in, vectors of one width out: encoders, and the store of what they made. Neighbours are `recmodels.graphs`."""

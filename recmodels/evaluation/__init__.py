@@ -1,1 +1,5 @@
-"""Ranking metrics, the full-ranking evaluator and the leaderboard."""
+"""
+Ranking metrics, full-ranking evaluation, what every model has to beat, and models side by side.
+
+Rankings themselves belong to `recmodels.ranking`, drawing to `recmodels.reporting`.
+"""

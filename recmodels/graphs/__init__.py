@@ -1,1 +1,1 @@
-"""Neighbour tables, normalised sparse adjacencies and their propagation."""
+"""Neighbour tables, normalised sparse adjacencies and their propagation. What a model makes of them is its affair."""

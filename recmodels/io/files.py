@@ -166,7 +166,7 @@ def raise_if_disk_is_full(path: Path, error: BaseException) -> None:
             str(path),
             expected="room on its disk to write it",
             found=f"{shutil.disk_usage(path.parent).free:,} bytes free",
-            action="Make room (docs/operations.md, Disk) and run it again: what was stored before is intact.",
+            action="Make room (docs/operating.md, Disk) and run it again: what was stored before is intact.",
         ) from error
 
 

@@ -1,1 +1,1 @@
-"""A client of language models that knows nothing of recommendation."""
+"""A client of language models: servers, local weights, retries, cached answers. What is asked is not known here."""

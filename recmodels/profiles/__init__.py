@@ -1,1 +1,5 @@
-"""Item and user profiles: prompts, back-ends that answer them, and the cache of answers."""
+"""
+Profiles of items and users: what is shown to a writer, prompts, checks of answers, and a writer without a model.
+
+How a language model is reached belongs to `recmodels.llm`.
+"""

@@ -1,1 +1,1 @@
-"""From scores to the items that are shown."""
+"""From scores to the best items of a user: what evaluation, early stopping, checkpoints and serving share."""

@@ -1,1 +1,1 @@
-"""Recommendations from a checkpoint."""
+"""Recommendations and similar items from a checkpoint. Training and evaluation are not needed for it."""

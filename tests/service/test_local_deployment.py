@@ -32,8 +32,8 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 
 @pytest.fixture(scope="module")
 def backfilled(local: Deployment) -> str:
-    """The backfill of docs/operations.md, from the raw files to the metrics of BPR, after its end."""
-    body = (REPOSITORY / "docs" / "operations.md").read_text().split("```json\n")[1].split("```")[0]
+    """The backfill of docs/operating.md, from the raw files to the metrics of BPR, after its end."""
+    body = (REPOSITORY / "docs" / "operating.md").read_text().split("```json\n")[1].split("```")[0]
     backfill = local.post(json.loads(body))["backfillId"]
     assert local.wait_for_backfill(backfill, seconds=1200) == "COMPLETED_SUCCESS", local.backfill(backfill)
     return backfill

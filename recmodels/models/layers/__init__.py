@@ -1,1 +1,1 @@
-"""What several models are built of."""
+"""What several models are built of. What one model alone needs stays in its file."""

@@ -1,1 +1,1 @@
-"""One file for each format of raw files."""
+"""The formats of raw files, one a file: from a path to rows and rejected lines, nothing else."""

@@ -26,7 +26,7 @@ from recmodels.training.run import train_checkpoint
 from recmodels.training.trainer import EpochRecord
 
 SIZE = 512 * 1024
-ROOM_WANTED = r": expected room on its disk to write it, found [\d,]+ bytes free\. Make room \(docs/operations\.md"
+ROOM_WANTED = r": expected room on its disk to write it, found [\d,]+ bytes free\. Make room \(docs/operating\.md"
 
 
 @pytest.fixture
