@@ -8,8 +8,6 @@ from rich.markup import escape
 
 from pipelines.cli.options import Dataset, Profiles, ProfileSetting, data_set, profile_overrides
 from pipelines.cli.output import CONSOLE, plain_table
-from recmodels.catalogue.entries import load_catalogue
-from recmodels.io.files import data_root
 
 if TYPE_CHECKING:
     from pipelines.cli.machine import Finding
@@ -24,6 +22,8 @@ def doctor(dataset: Dataset = "demo", profiles: Profiles = "", profile_setting: 
     The exit status is 1 if something would stop a run.
     """
     from pipelines.cli.machine import examine
+    from recmodels.catalogue.entries import load_catalogue
+    from recmodels.io.files import data_root
     from recmodels.settings import profile_config
 
     entry = data_set(dataset)

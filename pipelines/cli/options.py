@@ -3,16 +3,20 @@
 import difflib
 import tomllib
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recmodels.catalogue.entries import DatasetEntry, load_catalogue
 from recmodels.errors import InputError, RecmodelsError
+
+if TYPE_CHECKING:
+    from recmodels.catalogue.entries import DatasetEntry
 
 
 def _data_sets(incomplete: str) -> list[str]:
     """Return the completions of a data set's key."""
+    from recmodels.catalogue.entries import load_catalogue
+
     try:
         return [name for name in load_catalogue() if name.startswith(incomplete)]
     except RecmodelsError:
@@ -44,7 +48,7 @@ def choices(option: str, text: str, known: Iterable[str]) -> list[str]:
     return chosen
 
 
-def data_set(text: str) -> DatasetEntry:
+def data_set(text: str) -> "DatasetEntry":
     """
     Return the entry of the catalogue that an option names.
 
@@ -53,6 +57,8 @@ def data_set(text: str) -> DatasetEntry:
     InputError
         If it names none, or several.
     """
+    from recmodels.catalogue.entries import load_catalogue
+
     catalogue = load_catalogue()
     chosen = choices("--dataset", text, catalogue)
     if len(chosen) != 1:

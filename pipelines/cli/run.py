@@ -9,7 +9,6 @@ from rich.markup import escape
 
 from pipelines.cli.options import Dataset, Profiles, ProfileSetting, choices, data_set, profile_overrides
 from pipelines.cli.output import CONSOLE, plain_table
-from recmodels.io.files import data_root
 from recmodels.models.registry import DEFAULT_MODELS, MODELS
 
 if TYPE_CHECKING:
@@ -48,6 +47,7 @@ def run(
     from pipelines.instance import open_instance, prepare_home
     from pipelines.lost_runs import end_lost_runs
     from pipelines.plan import Plan, Request
+    from recmodels.io.files import data_root
 
     entry = data_set(dataset)
     request = Request(
@@ -122,6 +122,7 @@ def _executed(step: "Step", instance: "dg.DagsterInstance", progress: "ProgressD
 
 
 def _print_outcome(dataset: str, board: "pl.DataFrame", report: Path, seconds: float) -> None:
+    from recmodels.io.files import data_root
     from recmodels.reporting.tables import leaderboard_figures
 
     root = data_root()

@@ -8,7 +8,6 @@ import typer
 
 from pipelines.cli.options import Dataset, data_set
 from pipelines.cli.output import CONSOLE
-from recmodels.catalogue.entries import load_catalogue
 
 if TYPE_CHECKING:
     from assets.support.staleness import PartitionStatus
@@ -29,6 +28,7 @@ def status(
     from pipelines.definitions import defs
     from pipelines.instance import open_instance
     from pipelines.lost_runs import end_lost_runs
+    from recmodels.catalogue.entries import load_catalogue
 
     chosen = [data_set(dataset).key] if dataset else list(load_catalogue())
     with open_instance() as instance:
