@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Literal
 
 import dagster as dg
-import httpx
 from safetensors import SafetensorError, safe_open
 
 from assets.support.dagster_internals import is_migrated
@@ -261,6 +260,8 @@ def encoder_weights(name: str, *, required: bool) -> Finding:
 
 
 def _encoder_on_hub(subject: str, name: str, endpoint: str, offline: bool, *, required: bool) -> Finding:
+    import httpx
+
     try:
         if offline:
             raise httpx.ConnectError("HF_HUB_OFFLINE is set")
