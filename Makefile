@@ -15,7 +15,7 @@ SEEDS ?=
 PROFILES ?=
 ARGS ?=
 
-.PHONY: help run test dev bench up doctor lint format types contracts services setup constraints clean
+.PHONY: help run check test doctests dev bench up doctor lint format types contracts services setup constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,10 +43,20 @@ up: ## build and start the deployment of docker/compose.yaml on http://127.0.0.1
 	docker compose --file docker/compose.yaml $(if $(filter gpu,$(HARDWARE)),--file docker/compose.gpu.yaml) up --build --detach $(ARGS)
 
 # Two processes with one thread each: the tests are many and small. Deployments are many processes themselves: one by one.
-test: setup lint types contracts ## what CI runs: lint, types, import contracts, all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/service $(ARGS)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+PARALLEL := -n 2 --dist loadfile
+
+check: setup lint types contracts doctests ## before a commit, in minutes: lint, types, import contracts, examples, unit tests
+	$(PYTEST) $(PARALLEL) -m 'not slow' tests/unit $(ARGS)
+
+test: setup lint types contracts doctests ## what CI runs: lint, types, import contracts, examples, all tests
+	$(PYTEST) $(PARALLEL) --ignore tests/service $(ARGS)
 	@required=0; if .ci/services; then required=1; fi; \
-	RECMODELS_REQUIRE_SERVICES=$$required OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/service
+	RECMODELS_REQUIRE_SERVICES=$$required $(PYTEST) tests/service
+
+# Exit status 5 says that nothing has examples.
+doctests: setup ## the examples in docstrings and guides
+	$(PYTEST) --doctest-modules --doctest-glob='*.md' recmodels $(wildcard docs/guides) || test $$? -eq 5
 
 services: ## install what tests of whole deployments need, PostgreSQL and Chromium, from Debian's packages (root or sudo)
 	@.ci/services

@@ -2,21 +2,13 @@
 
 import fcntl
 import os
-import socket
 from importlib.resources import files
 from pathlib import Path
 
 import dagster as dg
-import psutil
 
-from assets.support.dagster_internals import free_pool_slots
 from recmodels.errors import InputError
 from recmodels.io.files import atomic_file, data_root
-from recmodels.io.processes import has_ended
-
-PROCESS_TAG = "recmodels/process"
-UNFINISHED = (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
-"""States of a run that has a process."""
 
 
 def prepare_home() -> Path:
@@ -59,44 +51,3 @@ def open_instance() -> dg.DagsterInstance:
     with (prepare_home() / ".creation.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         return dg.DagsterInstance.get()
-
-
-def process_tag() -> dict[str, str]:
-    """Return the tag of a run that this process executes itself, by which `end_lost_runs` knows it again."""
-    process = psutil.Process()
-    return {PROCESS_TAG: f"{socket.gethostname()} {process.pid} {process.create_time():.0f}"}
-
-
-def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
-    """
-    Mark the runs failed whose command line is gone, and free what they hold in the pools.
-
-    A killed process cannot say that its run is over, and no daemon watches runs of the command line: without this the
-    next run would wait for its pool slot for ever.
-
-    Returns
-    -------
-    list of str
-        Ids of those runs.
-    """
-    unfinished = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, *UNFINISHED]))
-    lost = [run for run in unfinished if _is_lost(run.tags.get(PROCESS_TAG))]
-    for run in lost:
-        report_lost_run(instance, run, "The process that executed this run was killed.")
-        free_pool_slots(instance, run.run_id)
-    return [run.run_id for run in lost]
-
-
-def _is_lost(process: str | None) -> bool:
-    host, pid, created = process.split() if process else ("", "", "")
-    if host != socket.gethostname():
-        return False
-    return has_ended(int(pid), float(created))
-
-
-def report_lost_run(instance: dg.DagsterInstance, run: dg.DagsterRun, message: str) -> None:
-    """Say that a run has ended of which there is no process any more: cancelled if that was asked for, else failed."""
-    if run.status == dg.DagsterRunStatus.CANCELING:
-        instance.report_run_canceled(run, message)
-    else:
-        instance.report_run_failed(run, message)

@@ -19,9 +19,11 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; fields that a message does not have are null."""
-        meta = _meta(record)
+        meta: dict[str, Any] = getattr(record, "dagster_meta", None) or {}
         event = _event(record)
         asset = event.asset_key if event else None
+        failure = event.step_failure_data.error if event and event.is_step_failure else None
+        raised = self.formatException(record.exc_info) if record.exc_info else None
         return json.dumps(
             {
                 "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
@@ -33,23 +35,14 @@ class JsonLines(logging.Formatter):
                 "partition": (meta.get("job_tags") or {}).get("dagster/partition"),
                 "event": event.event_type_value if event else None,
                 "message": meta.get("orig_message") or record.getMessage(),
-                "exception": self._exception(record, event),
+                "exception": failure.to_string() if failure else raised,
             },
             ensure_ascii=False,
         )
 
-    def _exception(self, record: logging.LogRecord, event: dg.DagsterEvent | None) -> str | None:
-        if event is not None and event.is_step_failure and event.step_failure_data.error:
-            return event.step_failure_data.error.to_string()
-        return self.formatException(record.exc_info) if record.exc_info else None
-
-
-def _meta(record: logging.LogRecord) -> dict[str, Any]:
-    return getattr(record, "dagster_meta", None) or {}
-
 
 def _event(record: logging.LogRecord) -> dg.DagsterEvent | None:
-    return _meta(record).get("dagster_event")
+    return (getattr(record, "dagster_meta", None) or {}).get("dagster_event")
 
 
 def wants_json() -> bool:

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
+from assets.support.failures import failure_of_step
+
 PROGRESS_LOGGER = "recmodels.progress"
 
 
@@ -60,7 +62,7 @@ class ProgressDisplay(logging.Handler):
                 name = f"{check.asset_key.to_user_string()}: {check.check_name}"
                 self.console.print(f"  [red]check failed[/] {escape(name)} {escape(check.description or '')}")
         elif event.is_step_failure:
-            self.failures.append(_reason(event))
+            self.failures.append(failure_of_step(event))
 
     def _materialized(self, event: dg.DagsterEvent) -> None:
         materialization = event.step_materialization_data.materialization
@@ -70,17 +72,6 @@ class ProgressDisplay(logging.Handler):
         self.console.print(
             f"  [green]✓[/] {escape(materialization.asset_key.to_user_string()):<28}{shown}  [dim]{version[:12]}[/]"
         )
-
-
-def _reason(event: dg.DagsterEvent) -> str:
-    """Return the clear line of an intended failure, or the exception in one line."""
-    data = event.step_failure_data
-    if data.user_failure_data and data.user_failure_data.description:
-        return f"{event.step_key}: {data.user_failure_data.description}"
-    error = data.error
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return f"{event.step_key}: {error.message.strip() if error else 'failed'}"
 
 
 def _progress_logger(_context: dg.InitLoggerContext) -> logging.Logger:

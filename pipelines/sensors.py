@@ -5,6 +5,7 @@ import json
 import dagster as dg
 
 from assets.raw import last_manifest, raw_dumps, usual_folder
+from assets.support.failures import failure_of_step
 from assets.support.partitions import DATASETS
 from assets.support.resources import DataRoot
 from assets.support.stage import JOB, POOL
@@ -103,17 +104,9 @@ def report_failures(context: dg.RunFailureSensorContext) -> None:
 def failure_line(context: dg.RunFailureSensorContext) -> str:
     """Return what failed, for which partition and why, in one line."""
     run = context.dagster_run
-    reasons: list[str] = []
-    for event in context.get_step_failure_events():
-        failure = event.step_failure_data
-        told = failure.user_failure_data and failure.user_failure_data.description
-        reasons.append(f"{event.step_key}: {_one_line(told or (failure.error.message if failure.error else ''))}")
-    why = "; ".join(reasons) or _one_line(context.failure_event.message or "no step failed")
+    reasons = [failure_of_step(event) for event in context.get_step_failure_events()]
+    why = "; ".join(reasons) or " ".join((context.failure_event.message or "no step failed").split())
     return f"run {run.run_id[:8]} of {run.tags.get('dagster/partition', run.job_name)} failed: {why}"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 ALL_SENSORS = (raw_files, cheap_automation, profile_automation, model_automation, report_failures)

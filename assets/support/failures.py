@@ -1,4 +1,4 @@
-"""How errors of the library become Dagster failures: permanent ones are never retried and read as one line."""
+"""How errors of the library become Dagster failures, permanent ones never retried, and how a failure is told."""
 
 import contextlib
 import errno
@@ -26,3 +26,20 @@ def as_dagster_failures() -> Generator[None]:
             f"{error.strerror or error}. Nothing that was materialised before is lost.",
             allow_retries=False,
         ) from error
+
+
+def failure_of_step(event: dg.DagsterEvent) -> str:
+    """
+    Return which step failed and why, in one line.
+
+    Parameters
+    ----------
+    event
+        The failure of a step. An intended one says why itself; of any other it is the error that caused all others.
+    """
+    failure = event.step_failure_data
+    reason = failure.user_failure_data.description if failure.user_failure_data else None
+    error = failure.error
+    while error and error.cause:
+        error = error.cause
+    return " ".join(f"{event.step_key}: {reason or (error.message if error else 'failed')}".split())

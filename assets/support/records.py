@@ -18,6 +18,7 @@ from assets.support.dagster_internals import (
     input_versions,
     newest_storage_ids,
 )
+from assets.support.failures import failure_of_step
 from assets.support.lineage import OVERRIDES, SETTINGS, recorded_json
 
 _RECORDS_AT_ONCE = 500
@@ -161,16 +162,10 @@ class Runs:
         if run.status != dg.DagsterRunStatus.FAILURE:
             return Attempt("not made", text)
         reasons = [
-            f"{entry.step_key}: {_failure(entry)}"
+            failure_of_step(entry.get_dagster_event())
             for entry in self._instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
         ]
-        return Attempt("failed", " ".join("; ".join([text, *reasons]).split()))
-
-
-def _failure(entry: dg.EventLogEntry) -> str:
-    failure = entry.get_dagster_event().step_failure_data
-    told = failure.user_failure_data and failure.user_failure_data.description
-    return told or (failure.error.message if failure.error else "")
+        return Attempt("failed", "; ".join([text, *reasons]))
 
 
 _RECORDS: dict[str, dict[dg.AssetKey, dict[int, Record]]] = {}

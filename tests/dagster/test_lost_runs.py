@@ -14,8 +14,7 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepo
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.test_utils import create_run_for_test
 
-from pipelines.instance import PROCESS_TAG, end_lost_runs, process_tag
-from pipelines.lost_runs import lost_runs, process_is_gone
+from pipelines.lost_runs import PROCESS_TAG, end_lost_runs, lost_runs, process_is_gone, process_tag
 
 
 def _run_in_process(

@@ -140,10 +140,17 @@ def _touch(folder: Path) -> None:
     os.utime(path, ns=(later, later))
 
 
-def test_a_failed_run_is_told_in_one_line(instance: dg.DagsterInstance) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (dg.Failure("first line\nsecond line", allow_retries=False), "first line second line"),
+        (ValueError("not\ntoday"), "ValueError: not today"),
+    ],
+)
+def test_a_failed_run_is_told_in_one_line(instance: dg.DagsterInstance, error: Exception, reason: str) -> None:
     @dg.op
     def breaks() -> None:
-        raise dg.Failure("first line\nsecond line", allow_retries=False)
+        raise error
 
     @dg.job
     def broken() -> None:
@@ -154,4 +161,4 @@ def test_a_failed_run_is_told_in_one_line(instance: dg.DagsterInstance) -> None:
     context = dg.build_run_status_sensor_context(
         sensor_name="report_failures", dagster_event=event, dagster_instance=instance, dagster_run=result.dagster_run
     ).for_run_failure()
-    assert failure_line(context) == f"run {result.run_id[:8]} of demo failed: breaks: first line second line"
+    assert failure_line(context) == f"run {result.run_id[:8]} of demo failed: breaks: {reason}"

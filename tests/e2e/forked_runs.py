@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 IMPORTED_ONCE = (
-    "pipelines.cli.commands",
+    "pipelines.cli.main",
     "pipelines.definitions",
     "recmodels.serving.recommender",
     "sentence_transformers",

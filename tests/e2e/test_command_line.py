@@ -191,7 +191,7 @@ def test_settings_of_one_run_are_shown_and_are_no_reason_to_make_anything_again(
         (("run", "--dataset", "demo,gift_cards"), ("--dataset", "'demo,gift_cards'", "one data set")),
         (("doctor", "--dataset", ""), ("--dataset", "''")),
         (("status", "--dataset", "gift_card"), ("--dataset", "'gift_card'")),
-        (("run", "--models", "lightgnc"), ("--models", "lightgcn", "'lightgnc'")),
+        (("run", "--models", "lightgnc"), ("--models", "Did you mean lightgcn?", "'lightgnc'")),
         (("run", "--seeds", "99"), ("--seeds", "'99'")),
         (("run", "--dataset", "baby", "--no-download"), ("reviews_Baby_5.json.gz", "expected", "found")),
     ],
@@ -224,6 +224,25 @@ def test_a_mistake_in_the_catalogue_is_one_clear_line_with_the_name_of_its_file(
     assert line.startswith(f"error: catalogue {tmp_path / 'catalogue.toml'}")
     assert all(word in line for word in words)
     assert not done.stderr
+
+
+def test_an_unknown_option_is_refused_without_a_traceback(tmp_path: Path) -> None:
+    done = _recmodels(tmp_path / "data", "run", "--datasett", "demo")
+    assert done.returncode == 2
+    assert "--datasett" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_command_explains_itself_without_loading_what_it_runs() -> None:
+    code = (
+        "import sys; from pipelines.cli.main import app, main; "
+        "assert not any([main([command.callback.__name__, '--help']) for command in app.registered_commands]); "
+        "print([name for name in ('dagster', 'torch', 'polars') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--dataset" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_seeds_that_are_none_are_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

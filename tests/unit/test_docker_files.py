@@ -22,12 +22,13 @@ from pipelines.logs import LOG_VARIABLE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCKER = REPOSITORY / "docker"
-DOCKERFILES = ("Dockerfile", "Dockerfile.gpu")
+DOCKERFILE = DOCKER / "Dockerfile"
+VARIANTS = {"cpu", "gpu"}
 PINNED = re.compile(r"[a-z0-9/._-]+:v?\d+\.\d+(\.\d+)?(-[a-z0-9.-]+)?")
 
 
-def _instructions(name: str) -> list[tuple[str, str]]:
-    text = (DOCKER / name).read_text().replace("\\\n", " ")
+def _instructions() -> list[tuple[str, str]]:
+    text = DOCKERFILE.read_text().replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     return [(line.split()[0], line.split(maxsplit=1)[1]) for line in lines]
 
@@ -40,10 +41,12 @@ def _version() -> str:
     return tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 
 
-@pytest.mark.parametrize("name", DOCKERFILES)
-def test_base_images_are_pinned_and_the_process_is_not_root(name: str) -> None:
-    instructions = _instructions(name)
-    bases = [rest.split()[0] for word, rest in instructions if word == "FROM"]
+def test_base_images_are_pinned_and_the_process_is_not_root() -> None:
+    instructions = _instructions()
+    stages = [rest.split() for word, rest in instructions if word == "FROM"]
+    names = {stage[-1] for stage in stages if len(stage) == 3}
+    assert names >= VARIANTS
+    bases = {stage[0] for stage in stages} - names - {"${VARIANT}"}
     assert bases
     assert all(PINNED.fullmatch(base) for base in bases)
     last = max(index for index, (word, _) in enumerate(instructions) if word == "FROM")
@@ -51,33 +54,40 @@ def test_base_images_are_pinned_and_the_process_is_not_root(name: str) -> None:
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", users[-1])
 
 
-@pytest.mark.parametrize("name", DOCKERFILES)
-def test_dependencies_are_installed_under_the_constraints(name: str) -> None:
-    commands = " && ".join(rest for word, rest in _instructions(name) if word == "RUN")
+def test_dependencies_are_installed_under_the_constraints() -> None:
+    commands = " && ".join(rest for word, rest in _instructions() if word == "RUN")
     installs = [part for part in commands.split("&&") if "pip install" in part]
     assert installs
     assert all("-c constraints.txt" in part for part in installs)
 
 
-@pytest.mark.parametrize("name", DOCKERFILES)
-def test_what_is_copied_exists_and_is_let_through(name: str) -> None:
+def test_what_is_copied_exists_and_is_let_through() -> None:
     sources = [
         source
-        for word, rest in _instructions(name)
+        for word, rest in _instructions()
         if word == "COPY" and "--from" not in rest
         for source in rest.split()[:-1]
     ]
-    ignored = (DOCKER / f"{name}.dockerignore").read_text().splitlines()
+    ignored = (DOCKER / "Dockerfile.dockerignore").read_text().splitlines()
     assert "*" in ignored
     assert sorted(sources) == sorted(line[1:] for line in ignored if line.startswith("!"))
     assert all((REPOSITORY / source).exists() for source in sources)
 
 
-@pytest.mark.parametrize("name", DOCKERFILES)
-def test_threads_do_not_spin_and_no_secret_is_baked_in(name: str) -> None:
-    environment = " ".join(rest for word, rest in _instructions(name) if word == "ENV")
+def test_threads_do_not_spin_and_no_secret_is_baked_in() -> None:
+    environment = " ".join(rest for word, rest in _instructions() if word == "ENV")
     assert "OMP_WAIT_POLICY=passive" in environment
-    assert not re.search(r"PASSWORD|SECRET|TOKEN|API_KEY", (DOCKER / name).read_text())
+    assert not re.search(r"PASSWORD|SECRET|TOKEN|API_KEY", DOCKERFILE.read_text())
+
+
+def test_a_variant_is_an_extra_of_the_package_and_its_image_is_called_after_it() -> None:
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert extras.keys() >= VARIANTS
+    for name, variant in (("compose.yaml", "cpu"), ("compose.gpu.yaml", "gpu")):
+        ours = _compose(name)["x-recmodels"]
+        assert ours["build"].get("args", {}).get("VARIANT", "cpu") == variant
+        assert ours["image"].startswith(f"recmodels-{variant}:")
+        assert (DOCKER / ours["build"]["context"] / ours["build"]["dockerfile"]).resolve() == DOCKERFILE
 
 
 def test_services_run_pinned_images() -> None:
@@ -146,7 +156,7 @@ def test_the_instance_settings_are_valid_and_take_the_database_from_the_environm
     environment = _compose()["services"]["code"]["environment"]
     settings = yaml.safe_load((DOCKER / "dagster.yaml").read_text())
     asked = re.findall(r"env: (\w+)", (DOCKER / "dagster.yaml").read_text() + (DOCKER / "workspace.yaml").read_text())
-    images = (DOCKER / "Dockerfile").read_text()
+    images = DOCKERFILE.read_text()
     assert all(name in environment or f"{name}=" in images for name in asked)
     for name in asked:
         monkeypatch.setenv(name, "5432")
@@ -161,7 +171,7 @@ def test_pods_are_unprivileged_and_of_this_version() -> None:
     (deployment,) = values["dagster-user-deployments"]["deployments"]
     assert deployment["image"]["tag"] == _version()
     assert deployment["podSecurityContext"]["runAsNonRoot"]
-    (user,) = {rest for word, rest in _instructions("Dockerfile.gpu") if word == "USER"}
+    (user,) = {rest for word, rest in _instructions() if word == "USER"}
     assert user == f"{deployment['podSecurityContext']['runAsUser']}:{deployment['podSecurityContext']['runAsGroup']}"
     assert values["concurrency"]["pools"]["granularity"] == "op"
     assert "postgresqlPassword" not in values["postgresql"]
@@ -173,10 +183,9 @@ def test_the_gpu_tag_asks_for_a_gpu_and_its_node() -> None:
     assert tag["pod_spec_config"]["node_selector"]
 
 
-@pytest.mark.parametrize("name", DOCKERFILES)
-def test_hadolint_finds_nothing(name: str) -> None:
+def test_hadolint_finds_nothing() -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
-    done = subprocess.run([hadolint, DOCKER / name], capture_output=True, text=True)
+    done = subprocess.run([hadolint, DOCKERFILE], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

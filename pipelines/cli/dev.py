@@ -1,0 +1,22 @@
+"""`recmodels dev`: Dagster's user interface."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_NO_WARNING = "ignore:Function `dev_command` is superseded"
+"""`dg dev` takes its place where `dagster-dg-cli` is installed; a run of this project needs no more than Dagster."""
+
+
+def dev(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> None:
+    """Open the Dagster UI with its daemon."""
+    from pipelines.instance import prepare_home
+
+    prepare_home()
+    workspace = Path(__file__).resolve().parents[2] / "workspace.yaml"
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), _NO_WARNING]))
+    command = [str(Path(sys.executable).with_name("dagster")), "dev", "-w", str(workspace)]
+    os.execv(command[0], [*command, "-h", "127.0.0.1", "-p", str(port)])  # noqa: S606 a list of arguments, no shell

@@ -1,0 +1,84 @@
+"""Options that several commands share, and how their texts are read."""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recmodels.errors import InputError, RecmodelsError
+
+if TYPE_CHECKING:
+    from recmodels.catalogue.entries import DatasetEntry
+
+
+def _data_sets(incomplete: str) -> list[str]:
+    """Return the completions of a data set's key."""
+    from recmodels.catalogue.entries import load_catalogue
+
+    try:
+        return [name for name in load_catalogue() if name.startswith(incomplete)]
+    except RecmodelsError:
+        return []
+
+
+Dataset = Annotated[str, typer.Option(help="A key of the catalogue.", autocompletion=_data_sets)]
+Profiles = Annotated[str, typer.Option(help="Profile back-end, in place of the catalogue's.")]
+ProfileSetting = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="A setting of the back-end such as answer_tokens=96; may be repeated."),
+]
+
+
+def choices(option: str, text: str, known: Iterable[str]) -> list[str]:
+    """
+    Return the names in a comma-separated list.
+
+    Raises
+    ------
+    InputError
+        If one of them is not known.
+    """
+    allowed = list(known)
+    chosen = [part.strip() for part in text.split(",") if part.strip()]
+    for name in chosen:
+        if name not in allowed:
+            raise _unknown(option, name, allowed)
+    return chosen
+
+
+def data_set(text: str) -> "DatasetEntry":
+    """
+    Return the entry of the catalogue that an option names.
+
+    Raises
+    ------
+    InputError
+        If it names none, or several.
+    """
+    from recmodels.catalogue.entries import load_catalogue
+
+    catalogue = load_catalogue()
+    chosen = choices("--dataset", text, catalogue)
+    if len(chosen) != 1:
+        raise _unknown("--dataset", text, list(catalogue), "Name one data set.")
+    return catalogue[chosen[0]]
+
+
+def _unknown(option: str, found: str, known: Sequence[str], action: str = "") -> InputError:
+    close = difflib.get_close_matches(found, known, n=1)
+    hint = action or (f"Did you mean {close[0]}?" if close else "")
+    return InputError(option, expected=f"one of {', '.join(known)}", found=repr(found), action=hint)
+
+
+def profile_overrides(backend: str, settings: Sequence[str] | None) -> dict[str, Any]:
+    """Return the profile settings of a command by name; values are TOML, or else plain texts."""
+    named: dict[str, Any] = {"backend": backend} if backend else {}
+    for text in settings or ():
+        name, _, value = text.partition("=")
+        try:
+            named[name.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            named[name.strip()] = value
+    return named

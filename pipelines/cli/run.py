@@ -1,0 +1,138 @@
+"""`recmodels run`: one data set from its raw files to the report."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from pipelines.cli.options import Dataset, Profiles, ProfileSetting, choices, data_set, profile_overrides
+from pipelines.cli.output import CONSOLE, plain_table
+from recmodels.models.registry import DEFAULT_MODELS, MODELS
+
+if TYPE_CHECKING:
+    import dagster as dg
+    import polars as pl
+
+    from pipelines.plan import Plan, Step
+    from pipelines.progress import ProgressDisplay
+
+
+def run(
+    dataset: Dataset = "demo",
+    raw_dir: Annotated[
+        Path | None, typer.Option(help="Folder with the raw files.", show_default="<data root>/raw/<data set>")
+    ] = None,
+    models: Annotated[
+        str, typer.Option(help="Comma-separated names or 'all'.", show_default=",".join(DEFAULT_MODELS))
+    ] = "",
+    seeds: Annotated[str, typer.Option(help="Comma-separated seeds.")] = "0,1,2",
+    no_download: Annotated[
+        bool, typer.Option("--no-download", help="Fail where raw files are missing instead of fetching them.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Make everything anew, also what is up to date.")] = False,
+    profiles: Profiles = "",
+    profile_setting: ProfileSetting = None,
+) -> None:
+    """Make one data set up to date and print the leaderboard."""
+    import dagster as dg
+
+    from assets.profiles import ProfilesConfig
+    from assets.raw import RawDumpsConfig
+    from assets.support.io_managers import read_table, recorded_path
+    from assets.support.partitions import seed_keys
+    from assets.support.resources import DataRoot
+    from pipelines.definitions import defs
+    from pipelines.instance import open_instance, prepare_home
+    from pipelines.lost_runs import end_lost_runs
+    from pipelines.plan import Plan, Request
+    from recmodels.io.files import data_root
+
+    entry = data_set(dataset)
+    request = Request(
+        entry,
+        models=list(MODELS) if models == "all" else choices("--models", models, MODELS) or DEFAULT_MODELS,
+        seeds=choices("--seeds", seeds, seed_keys()),
+        raw_dumps=RawDumpsConfig(raw_dir=str(raw_dir.resolve()) if raw_dir else "", download=not no_download),
+        profiles=ProfilesConfig(backend=profiles, settings=profile_overrides("", profile_setting)),
+        anew=force,
+    )
+    started = time.monotonic()
+    prepare_home()
+    CONSOLE.print(f"[bold]recmodels[/]: data set [bold]{entry.key}[/], everything under {data_root()}", soft_wrap=True)
+    with open_instance() as instance:
+        for lost in end_lost_runs(instance):
+            CONSOLE.print(f"run {lost[:8]} was killed earlier; this one goes on where it stopped")
+        if not _make_up_to_date(Plan(request, defs.resolve_asset_graph()), instance):
+            raise typer.Exit(1)
+        board = read_table(instance, DataRoot(), "leaderboard", entry.key)
+        report = recorded_path(instance, DataRoot(), dg.AssetKey("report"), entry.key)
+    _print_outcome(entry.key, board, report, time.monotonic() - started)
+
+
+def _make_up_to_date(plan: "Plan", instance: "dg.DagsterInstance") -> bool:
+    """Execute what has to be made, up to the first job that fails; tell whether all succeeded."""
+    from assets.support.staleness import survey
+    from pipelines.definitions import defs
+    from pipelines.jobs import status
+    from pipelines.plan import Step
+    from pipelines.progress import ProgressDisplay
+
+    graph = defs.resolve_asset_graph()
+    with ProgressDisplay(CONSOLE) as progress:
+        more = True
+        while more:
+            steps = plan.next_round(survey(instance, graph))
+            for step in steps:
+                CONSOLE.print(f"[bold]{step.job}[/] {step.partition}")
+                for key in step.up_to_date:
+                    CONSOLE.print(f"  - {escape(key.to_user_string()):<28}     up to date")
+                if step.keys and not _executed(step, instance, progress):
+                    return False
+            more = any(step.keys for step in steps)
+        if plan.made:
+            CONSOLE.print("[bold]status[/] of everything")
+            return _executed(Step(status.name, None), instance, progress)
+    return True
+
+
+def _executed(step: "Step", instance: "dg.DagsterInstance", progress: "ProgressDisplay") -> bool:
+    """Execute a step and tell whether it succeeded."""
+    import dagster as dg
+
+    from pipelines.definitions import defs
+    from pipelines.logs import wants_json
+    from pipelines.lost_runs import process_tag
+
+    loggers: dict[str, Any] = {"progress": {}} | ({"console": {}} if wants_json() else {})
+    result = defs.resolve_job_def(step.job).execute_in_process(
+        run_config=dg.RunConfig(ops=dict(step.configs), loggers=loggers),
+        instance=instance,
+        partition_key=step.partition,
+        asset_selection=step.keys,
+        raise_on_error=False,
+        tags=process_tag(),
+    )
+    if not result.success:
+        for failure in progress.failures:
+            CONSOLE.print(f"error: {failure}", style="red", markup=False, soft_wrap=True)
+        CONSOLE.print("What was materialised before is intact; run the same command again to go on.")
+    return result.success
+
+
+def _print_outcome(dataset: str, board: "pl.DataFrame", report: Path, seconds: float) -> None:
+    from recmodels.io.files import data_root
+    from recmodels.reporting.tables import leaderboard_figures
+
+    root = data_root()
+    figures = leaderboard_figures(board)
+    table = plain_table(f"{dataset}: test rows, mean ± standard deviation over seeds")
+    for name in figures.columns:
+        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    for row in figures.iter_rows():
+        table.add_row(*(str(cell) for cell in row))
+    CONSOLE.print(table)
+    CONSOLE.print(f"recommendations  {root / 'tables' / 'recommendations'}", soft_wrap=True)
+    CONSOLE.print(f"report           {report}", soft_wrap=True)
+    CONSOLE.print(f"user interface   make dev, then http://127.0.0.1:3000   ({seconds:.0f} s in all)", soft_wrap=True)
