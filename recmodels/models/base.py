@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recmodels.errors import InputError
-from recmodels.graphs.matrices import interaction_matrix
+from recmodels.graphs.adjacency import BipartiteGraph
 from recmodels.models.config import AnyConfig, ClosedFormConfig, ModelConfig
-from recmodels.models.inputs import Features, TrainingData
-from recmodels.models.layers.blocks import row_dot, sampled_softmax
+from recmodels.models.inputs import FeatureMatrix, TrainingData
+from recmodels.models.layers.blocks import lookup_each, row_dot, sampled_softmax
 from recmodels.ranking.ranker import EmbeddingScorer, Ranker
 
 
@@ -24,7 +24,7 @@ class AnyModel(nn.Module, ABC):
     Attributes
     ----------
     config
-        The model's own configuration.
+        The model's own configuration; each model declares its type.
     device
         Where it computes.
     n_users, n_items
@@ -82,7 +82,7 @@ class Model(AnyModel):
         self.generator = generator
 
     @abstractmethod
-    def propagate(self) -> tuple[Tensor, Tensor]:
+    def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return the final embeddings, users (n_users, d) and items (n_items, d), on the full graphs, without noise."""
 
     @abstractmethod
@@ -114,6 +114,22 @@ class Model(AnyModel):
             return sampled_softmax(users, positives, negatives, barred, settings.temperature)
         return functional.softplus(-row_dot(users, positives - negatives))
 
+    def split(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the users (n_users, d) and the items (n_items, d) of a matrix of all nodes, users first."""
+        users, items = nodes.split([self.n_users, self.n_items])
+        return users, items
+
+    def of_batch(
+        self, nodes: Tensor, users: Tensor, positives: Tensor, negatives: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the rows of users, positives and negatives of a matrix of all nodes, users first."""
+        user, positive, negative = lookup_each(nodes, users, positives + self.n_users, negatives + self.n_users)
+        return user, positive, negative
+
+    def bipartite_graph(self, data: TrainingData) -> BipartiteGraph:
+        """Return the graph of the training pairs, on the model's device."""
+        return BipartiteGraph(*data.train_pairs, data.n_users, data.n_items, device=self.device)
+
     def on_epoch_start(self, epoch: int, generator: torch.Generator) -> None:
         """Redraw what is drawn once an epoch; later noise of the epoch comes from the same generator."""
         self.generator = generator
@@ -122,7 +138,7 @@ class Model(AnyModel):
         """Return the ranking by the final embeddings, in evaluation mode, float32, detached from the parameters."""
         self.eval()
         with torch.no_grad():
-            users, items = self.propagate()
+            users, items = self.embeddings()
         return EmbeddingScorer(users.float(), items.float())
 
 
@@ -151,7 +167,7 @@ class ClosedFormModel(AnyModel):
     ----------
     settings
         Names of what is chosen, also columns of the history.
-    train_pairs
+    train_matrix
         (n_users, n_items) binary CSR float32.
     chosen
         The chosen values, (n_settings,) float64; NaN before.
@@ -169,7 +185,7 @@ class ClosedFormModel(AnyModel):
                 found="true",
             )
         _check_loss(config, replaceable=False)
-        self.train_pairs = interaction_matrix(*data.train_pairs, data.n_users, data.n_items)
+        self.train_matrix = data.train_matrix()
         self.register_buffer("chosen", torch.full((len(self.settings),), torch.nan, dtype=torch.float64))
 
     @property
@@ -229,7 +245,7 @@ def _check_loss(config: AnyConfig, *, replaceable: bool) -> None:
         )
 
 
-def require_item_features(data: TrainingData, model: str) -> dict[str, Features]:
+def require_item_features(data: TrainingData, model: str) -> dict[str, FeatureMatrix]:
     """
     Return the item features by modality, at least one.
 
@@ -247,7 +263,7 @@ def require_item_features(data: TrainingData, model: str) -> dict[str, Features]
 
 def require_item_features_and_knn(
     data: TrainingData, model: str
-) -> tuple[dict[str, Features], dict[str, pl.DataFrame]]:
+) -> tuple[dict[str, FeatureMatrix], dict[str, pl.DataFrame]]:
     """
     Return the item features and the neighbour tables of the modalities that have both, at least one.
 

@@ -81,7 +81,7 @@ def test_the_sampled_softmax_is_that_of_the_final_embeddings(name: str, data, ba
     settings: dict[str, Any] = {key: value for key, value in (("neighbours", K), ("edge_drop", 0.0)) if key in fields}
     training = {"loss": "sampled_softmax", "temperature": 0.5, "restricted_negatives": False}
     model = build(name, data, **settings, training=training).eval()
-    users, items = model.propagate()
+    users, items = model.embeddings()
     u, i, j = batch
     negatives = j[:9]
     barred = torch.rand(len(u), 9, generator=torch.Generator().manual_seed(1)) < 0.3
@@ -113,7 +113,7 @@ def test_lightgcn_is_the_mean_of_the_layers(data, batch) -> None:
     model = build("lightgcn", data, n_layers=3, regularisation=0.5)
     expected = mean_of_layers(normalised_adjacency(data), model.nodes, 3)
     users, items = expected.split([data.n_users, data.n_items])
-    for found, reference in zip(model.propagate(), (users, items), strict=True):
+    for found, reference in zip(model.embeddings(), (users, items), strict=True):
         close(found, reference)
     u, i, j = batch
     parts = model.loss(*batch)
@@ -130,7 +130,7 @@ def test_layergcn_scales_each_layer_by_its_cosine_with_the_ids(data, batch) -> N
         layer = functional.cosine_similarity(layer, model.nodes, dim=1)[:, None] * layer
         layers.append(layer)
     expected = torch.stack(layers).sum(dim=0)
-    close(torch.cat(model.propagate()), expected)
+    close(torch.cat(model.embeddings()), expected)
     users, items = expected.split([data.n_users, data.n_items])
     u, i, j = batch
     ids = model.nodes.split([data.n_users, data.n_items])
@@ -145,7 +145,7 @@ def test_layergcn_with_one_layer_points_like_one_product_with_the_adjacency(data
     model = build("layergcn", data, n_layers=1)
     product = normalised_adjacency(data) @ model.nodes
     cosines = functional.cosine_similarity(product, model.nodes, dim=1)
-    close(torch.cat(model.propagate()) / cosines[:, None], product)
+    close(torch.cat(model.embeddings()) / cosines[:, None], product)
 
 
 def test_layergcn_drops_edges_by_degree_in_even_epochs_and_uniformly_in_odd_ones(data, monkeypatch) -> None:
@@ -164,7 +164,7 @@ def test_vbpr_joins_ids_with_projected_features(data, batch) -> None:
     features = torch.from_numpy(np.concatenate([data.item_image_features, data.item_text_features], axis=1))
     layer = model.features.projection
     items = torch.cat([model.items, features @ layer.weight.T + layer.bias], dim=1)
-    close(model.propagate()[1], items)
+    close(model.embeddings()[1], items)
     u, i, j = batch
     norms = sum(x.norm() for x in (model.users[u], items[i], items[j]))
     close(sum(model.loss(*batch).values()), bpr(model.users[u], items[i], items[j]) + 0.5 * norms / len(u))
@@ -190,7 +190,7 @@ def test_lattice_mixes_fixed_and_learned_graphs(data, batch) -> None:
     mean = mean_of_layers(loops / loops.sum(dim=1, keepdim=True), model.nodes, 2)
     users, items = mean.split([data.n_users, data.n_items])
     items = items + functional.normalize(s @ ids)
-    for found, reference in zip(model.propagate(), (users, items), strict=True):
+    for found, reference in zip(model.embeddings(), (users, items), strict=True):
         close(found, reference)
     u, i, j = batch
     squares = sum(x.square().sum() for x in (users[u], items[i], items[j])) / (2 * 2048)
@@ -219,7 +219,7 @@ def test_slmrec_contrasts_fused_views_and_views_with_each_other(data, batch) -> 
     joined = torch.cat(views, dim=1)
     all_users = model.fuse_users(joined[: data.n_users])
     all_items = model.fuse_items(joined[data.n_users :])
-    for found, reference in zip(model.propagate(), (all_users, all_items), strict=True):
+    for found, reference in zip(model.embeddings(), (all_users, all_items), strict=True):
         close(found, reference)
     u, i, _ = batch
     targets = torch.arange(len(u))
@@ -253,7 +253,7 @@ def test_bm3_sums_the_disagreements_of_predictions_with_targets(data, batch) -> 
     users, items = mean_of_layers(normalised_adjacency(data), model.nodes, 2).split([data.n_users, data.n_items])
     items = items + model.nodes[data.n_users :]
     h = model.predictor
-    for found, reference in zip(model.propagate(), (h(users), h(items)), strict=True):
+    for found, reference in zip(model.embeddings(), (h(users), h(items)), strict=True):
         close(found, reference)
     u, i, _ = batch
 
@@ -276,7 +276,7 @@ def test_freedom_adds_item_neighbours_and_modality_losses(data, batch) -> None:
     s = s + 0.7 * neighbours(data.item_text_features, cosine=False)
     users, items = mean_of_layers(normalised_adjacency(data), model.nodes, 2).split([data.n_users, data.n_items])
     items = items + s @ s @ model.nodes[data.n_users :]
-    for found, reference in zip(model.propagate(), (users, items), strict=True):
+    for found, reference in zip(model.embeddings(), (users, items), strict=True):
         close(found, reference)
     u, i, j = batch
     expected = bpr(users[u], items[i], items[j])
@@ -295,7 +295,7 @@ def test_blast_adds_user_neighbours_and_the_profile_loss(data, batch) -> None:
     users, items = mean_of_layers(normalised_adjacency(data), model.nodes, 3).split([data.n_users, data.n_items])
     users = users + s_users @ s_users @ model.nodes[: data.n_users]
     items = items + s_items @ model.nodes[data.n_users :]
-    for found, reference in zip(model.propagate(), (users, items), strict=True):
+    for found, reference in zip(model.embeddings(), (users, items), strict=True):
         close(found, reference)
     u, i, j = batch
     expected = bpr(users[u], items[i], items[j])
@@ -307,11 +307,11 @@ def test_blast_adds_user_neighbours_and_the_profile_loss(data, batch) -> None:
 
 
 def test_the_weight_of_blasts_user_graph_is_one_unless_set_and_zero_gives_freedoms_scores(data) -> None:
-    freedom = build("freedom", data, neighbours=K).propagate()
+    freedom = build("freedom", data, neighbours=K).embeddings()
     s_users = neighbours(data.user_features, cosine=False)
     for settings, weight in (({}, 1.0), ({"user_graph_weight": 0.3}, 0.3), ({"user_graph_weight": 0.0}, 0.0)):
         model = build("blast", data, neighbours=K, **settings)
-        users, items = model.propagate()
+        users, items = model.embeddings()
         close(users, freedom[0] + weight * s_users @ model.nodes[: data.n_users])
         assert torch.equal(items, freedom[1])
         if not weight:
@@ -328,7 +328,7 @@ def test_a_modality_alone_has_the_whole_weight_of_the_item_graph(name: str, moda
     s = neighbours(data.item_features[modality], cosine=False)
     close(s.sum(dim=1), torch.ones(data.n_items))
     _, items = mean_of_layers(normalised_adjacency(data), model.nodes, 2).split([data.n_users, data.n_items])
-    close(model.propagate()[1], items + s @ s @ model.nodes[data.n_users :])
+    close(model.embeddings()[1], items + s @ s @ model.nodes[data.n_users :])
 
 
 def test_blast_without_its_user_side_is_freedom_exactly(data, batch) -> None:
@@ -341,7 +341,7 @@ def test_blast_without_its_user_side_is_freedom_exactly(data, batch) -> None:
     assert {key: value.item() for key, value in blast.loss(*batch).items()} == {
         key: value.item() for key, value in freedom.loss(*batch).items()
     }
-    for first, second in zip(blast.propagate(), freedom.propagate(), strict=True):
+    for first, second in zip(blast.embeddings(), freedom.embeddings(), strict=True):
         assert torch.equal(first, second)
 
 
@@ -370,7 +370,7 @@ def test_mgcn_fuses_purified_modalities_with_content(data, batch) -> None:
     side = sum(torch.sigmoid(model.prefer[m](content)) * (view - common) for m, view in views.items())
     side = (side + common) / 3
     final = content + side
-    close(torch.cat(model.propagate()), final)
+    close(torch.cat(model.embeddings()), final)
     u, i, j = batch
     users, items = final.split([data.n_users, data.n_items])
 
@@ -435,7 +435,7 @@ def test_gume_joins_like_items_and_separates_modalities(data, batch, checkerboar
         side = side + torch.sigmoid(model.prefer[m](content)) * (view - common)
     side = side / 3
     final = content + side
-    close(torch.cat(model.propagate()), final)
+    close(torch.cat(model.embeddings()), final)
     u, i, j = batch
     users, items = final.split([n_users, data.n_items])
 
@@ -490,7 +490,7 @@ def test_lgmrec_adds_modalities_and_hypergraphs(data, batch) -> None:
         hyper.append((q_users @ edges, items))
     both = torch.cat([hyper[0][0] + hyper[1][0], hyper[0][1] + hyper[1][1]])
     final = local + 0.7 * functional.normalize(both)
-    close(torch.cat(model.propagate()), final)
+    close(torch.cat(model.embeddings()), final)
     u, i, j = batch
     users, items = final.split([data.n_users, data.n_items])
     expected = bpr(users[u], items[i], items[j])
@@ -561,7 +561,7 @@ def test_timemm_mixes_filters_of_several_time_scales(data, batch) -> None:
     all_users = torch.cat(users, dim=1) + model.channels.users
     all_items = torch.cat(items, dim=1)
     all_items = all_items + item_neighbours(data) @ all_items
-    for found, reference in zip(model.propagate(), (all_users, all_items), strict=True):
+    for found, reference in zip(model.embeddings(), (all_users, all_items), strict=True):
         close(found, reference)
     scores = torch.cat([(all_users[u] * all_items[i]).sum(dim=1), (all_users[u] * all_items[j]).sum(dim=1)])
     labels = torch.cat([torch.ones(len(u)), torch.zeros(len(u))])
@@ -621,7 +621,7 @@ def test_bridge_adds_co_user_evidence_to_its_best_items(data, batch, evidence: s
         gates[side] = 1 + 0.5 * torch.sigmoid(z @ fusion.gate.weight.T + fusion.gate.bias)
         omega = torch.sigmoid(fusion.weights)
         fused[side] = sum(omega[m] * gates[side][:, [m]] * bands[side][m] for m in range(3))
-    for found, reference in zip(model.propagate(), fused.values(), strict=True):
+    for found, reference in zip(model.embeddings(), fused.values(), strict=True):
         close(found, reference)
 
     u, i, j = batch
@@ -710,7 +710,7 @@ def test_recgoat_fuses_attended_modalities_by_transport(data, batch, monkeypatch
         barycentric = torch.from_numpy(plan).float()
         mixed = mixed + model.shares[m] * views[m] @ (barycentric + model.maps[m])
     items = functional.normalize(functional.layer_norm(mixed, (WIDTH,)))
-    for found, reference in zip(model.propagate(), (users, items), strict=True):
+    for found, reference in zip(model.embeddings(), (users, items), strict=True):
         torch.testing.assert_close(found, reference, atol=1e-4, rtol=1e-3)
     u, i, j = batch
 
@@ -735,7 +735,7 @@ def test_recgoat_puts_the_ids_in_the_place_of_an_absent_modality(checkerboard, b
     noise = torch.Generator()
     text = functional.leaky_relu(model.attention["text"][0](model.features["text"].all(), noise), 0.2)
     mixed = 0.15 * ids + 0.05 * ids @ model.maps["image"] + 0.8 * text @ model.maps["text"]
-    close(model.propagate()[1], functional.normalize(functional.layer_norm(mixed, (WIDTH,))))
+    close(model.embeddings()[1], functional.normalize(functional.layer_norm(mixed, (WIDTH,))))
     _, i, j = batch
 
     def contrast(p: Tensor, q: Tensor) -> Tensor:
@@ -762,5 +762,5 @@ def test_recgoat_solves_for_the_plan_once_an_epoch_or_once_a_batch(data, batch, 
 
 def test_recgoats_released_plan_does_nothing_beside_the_linear_map(data) -> None:
     released, linear = (build("recgoat", data, neighbours=K, oat=oat).eval() for oat in ("released", "linear"))
-    for first, second in zip(released.propagate(), linear.propagate(), strict=True):
+    for first, second in zip(released.embeddings(), linear.embeddings(), strict=True):
         torch.testing.assert_close(first, second, atol=0.01, rtol=0)
