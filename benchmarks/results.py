@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from rich.console import Console
 
 from benchmarks.harness import shared_data
 from recmodels.catalogue.entries import load_catalogue
@@ -39,9 +38,8 @@ from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.write import write_item_profiles, write_user_profiles
 from recmodels.ranking.ranker import EmbeddingScorer
 from recmodels.raw.manifest import prepare_raw_files
-from recmodels.training.progress import ProgressBar
 from recmodels.training.state import discard
-from recmodels.training.trainer import fit
+from recmodels.training.trainer import EpochRecord, fit
 from recmodels.transport.augment import augment
 from recmodels.transport.config import TransportConfig
 
@@ -246,8 +244,11 @@ def run_cell(dataset: Dataset, key: str, seed: int) -> tuple[dict[str, Any], Eva
     data = dataset.data(row)
     config = resolve_config(row.model, row.settings)
     state = dataset.folder / "state" / f"{key}-{seed}"
-    with ProgressBar(f"{dataset.name} {key} {seed}", config.training.epochs, console=Console()) as bar:
-        fitted = fit(build_model(row.model, config, data, seed), data, seed=seed, on_epoch=[bar], state_directory=state)
+
+    def show(epoch: EpochRecord) -> None:
+        print(f"\r{dataset.name} {key} {seed}: epoch {epoch.epoch}, recall@20 {epoch.valid_recall:.4f}", end="")
+
+    fitted = fit(build_model(row.model, config, data, seed), data, seed=seed, on_epoch=[show], state_directory=state)
     result = evaluate(fitted.ranker, train, test)
     cell = {
         "settings": config.model_dump(mode="json"),

@@ -91,6 +91,7 @@ def save_checkpoint(
         "best_epoch": result.best_epoch,
         "best_valid_recall@20": result.best_valid_recall,
         "stopped_early": result.stopped_early,
+        "pairs_left_out": result.n_left_out,
     }
     checkpoint = Checkpoint(
         model=name,

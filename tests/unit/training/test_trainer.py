@@ -5,6 +5,7 @@ import math
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,33 @@ def test_the_sampled_softmax_shares_negatives_and_bars_what_the_restriction_bars
         assert barred.tolist() == expected
 
 
+@pytest.mark.parametrize("loss", ["bpr", "sampled_softmax"])
+def test_pairs_of_who_has_every_item_are_left_out_and_counted(data, monkeypatch, loss: str) -> None:
+    everything = np.unique(data.train_items)
+    others = data.train_users != 7
+    users = np.concatenate([data.train_users[others], np.full(everything.size, 7)])
+    items = np.concatenate([data.train_items[others], everything])
+    order = np.lexsort((items, users))
+    greedy = replace(data, train_users=users[order], train_items=items[order], train_times=None)
+    model = build(greedy, "lightgcn", loss=loss)
+    trained: set[int] = set()
+    original = model.loss
+    monkeypatch.setattr(model, "loss", lambda users, *rest: trained.update(users.tolist()) or original(users, *rest))
+    with pytest.warns(UserWarning, match=f"{everything.size} of {users.size} training pairs are left out"):
+        result = fit(model, greedy, seed=0)
+    assert trained == set(data.train_users.tolist()) - {7}
+    assert result.n_left_out == everything.size
+    assert result.ranker.is_finite()
+    assert fit(build(greedy, "bm3", epochs=1), greedy, seed=0).n_left_out == 0
+
+
+def test_where_everybody_has_everything_training_is_refused(data) -> None:
+    users, items = (ids.ravel() for ids in np.meshgrid(np.arange(60), np.arange(80), indexing="ij"))
+    full = replace(data, train_users=users, train_items=items, train_times=None, added_users=None, added_items=None)
+    with pytest.raises(InputError, match="no negatives"):
+        fit(build(full), full, seed=0)
+
+
 def test_the_sampled_softmax_means_nothing_to_a_model_without_pairwise_loss(data) -> None:
     for name in ("bm3", "slmrec", "timemm", "bridge"):
         with pytest.raises(InputError, match=r"training\.loss: expected bpr.*found sampled_softmax"):
@@ -258,8 +286,6 @@ def test_cuda_where_there_is_none_is_refused(data) -> None:
 
 
 def test_no_validation_pairs_are_refused(data) -> None:
-    from dataclasses import replace
-
     nothing = np.zeros(0, dtype=np.int64)
     with pytest.raises(InputError, match="validation pairs"):
         fit(build(data), replace(data, valid_users=nothing, valid_items=nothing), seed=0)
