@@ -59,6 +59,15 @@ def calibrate(base: Ranker, data: TrainingData, config: CalibrationConfig) -> Ca
     ------
     InputError
         If there are no validation pairs, or an evidence cannot be made.
+
+    Examples
+    --------
+    >>> from recmodels.models.example import example_data
+    >>> from recmodels.ranking.ranker import EmbeddingScorer
+    >>> indifferent = EmbeddingScorer(torch.ones(12, 1), torch.ones(16, 1))
+    >>> config = CalibrationConfig(strengths=(1.0,), shortlists=(10,))
+    >>> calibrate(indifferent, example_data(), config).search.columns
+    ['shortlist', 'strength_co_users', 'valid_recall', 'chosen']
     """
     if data.valid_users.size == 0:
         raise InputError("validation pairs", expected="at least one, to choose a calibration by", found="none")

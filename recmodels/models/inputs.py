@@ -137,6 +137,13 @@ def training_data(
     ------
     InputError
         If ids are out of range, an embedding table does not hold every id in order, or a value is not finite.
+
+    Examples
+    --------
+    >>> from recmodels.models.example import example_tables
+    >>> data = training_data(example_tables()["interactions"], n_users=12, n_items=16)
+    >>> data.train_users.size, data.valid_users.size, sorted(data.item_features)
+    (72, 12, [])
     """
     if "timestamp" not in interactions.columns:
         interactions = interactions.with_columns(timestamp=pl.lit(None, pl.Int64))

@@ -135,6 +135,12 @@ def resolve_config(name: str, *overrides: Mapping[str, Any], dataset: str | None
     ------
     InputError
         If the model or a key is unknown, or a value has the wrong type or range.
+
+    Examples
+    --------
+    >>> config = resolve_config("bm3", {"training": {"epochs": 5}}, dataset="sports")
+    >>> config.regularisation, config.training.epochs, config.training.batch_size
+    (0.01, 5, 2048)
     """
     config_class = _class(name, "Config")
     merged = config_class().model_dump()
@@ -151,6 +157,19 @@ def build_model(name: str, config: AnyConfig, data: "TrainingData", seed: int) -
     ------
     InputError
         If an input that the model needs is absent from the data, or the configuration is another model's.
+
+    Examples
+    --------
+    >>> from recmodels.models.example import example_data
+    >>> model = build_model("lightgcn", resolve_config("lightgcn", {"n_layers": 2}), example_data(), seed=0)
+
+    The same from its own classes, on the CPU:
+
+    >>> import torch
+    >>> from recmodels.models.zoo import lightgcn
+    >>> direct = lightgcn.Model(lightgcn.Config(n_layers=2), example_data(), torch.Generator().manual_seed(0))
+    >>> bool((direct.nodes == model.nodes.cpu()).all())
+    True
     """
     import torch
 

@@ -32,6 +32,24 @@ class Recommender:
     ----------
     checkpoint
         The trained model; its `users` and `items` map ids to the names of the raw data.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from recmodels.models.example import example_data, example_tables
+    >>> from recmodels.models.registry import resolve_config
+    >>> from recmodels.training.run import train_checkpoint
+    >>> tables = example_tables()
+    >>> facts = {"users": tables["users"], "items": tables["item_ids"], "provenance": {"note": "made up"}}
+    >>> with TemporaryDirectory() as folder:
+    ...     directory = Path(folder) / "ease"
+    ...     _ = train_checkpoint(directory, "ease", resolve_config("ease"), example_data(), seed=0, **facts)
+    ...     recommender = Recommender.load(directory)
+    >>> best = recommender.recommend(recommender.user_ids(["R0", "a stranger"]), 1)
+    >>> best["item_id"][0], best["source"].to_list()
+    (2, ['model', 'popularity'])
+    >>> recommender.similar_items([4], 3)["rank"].to_list()
+    [1, 2, 3]
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:

@@ -117,6 +117,22 @@ def fit(
         If there are no validation pairs, or the state belongs to another training.
     PermanentFailure
         If the loss stops being finite, or the device runs out of memory.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from recmodels.models.config import TrainingConfig
+    >>> from recmodels.models.example import example_data
+    >>> from recmodels.models.zoo import lightgcn
+    >>> config = lightgcn.Config(training=TrainingConfig(epochs=3, device="cpu"))
+    >>> data = example_data()
+    >>> model = lightgcn.Model(config, data, torch.Generator().manual_seed(0))
+    >>> result = fit(model, data, seed=0, on_epoch=[lambda record: print("epoch", record.epoch)])
+    epoch 0
+    epoch 1
+    epoch 2
+    >>> result.ranker.user_embeddings.shape
+    torch.Size([12, 64])
     """
     if data.valid_users.size == 0:
         raise InputError("validation pairs", expected="at least one, to stop training by", found="none")
