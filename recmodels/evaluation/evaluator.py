@@ -20,6 +20,8 @@ ACTIVITY_BORDERS = (5, 10, 20)
 """Users are grouped by their training pairs: below 5, 5 to 9, 10 to 19, 20 and more."""
 POPULARITY_SHARES = {"head": 0.2, "middle": 0.3, "tail": 0.5}
 """Items are grouped by popularity in training: the most popular fifth, the next three tenths, the rest."""
+VALIDATION_K = 20
+"""Length of the list whose Recall on the validation rows early stopping and calibration go by."""
 
 Ids = NDArray[np.int64]
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import polars as pl
 import torch
@@ -41,6 +41,27 @@ class AnyModel(nn.Module, ABC):
     @abstractmethod
     def ranker(self) -> Ranker:
         """Return the final ranking: what validation, early stopping, evaluation and serving use."""
+
+
+class Batch(NamedTuple):
+    """
+    A batch of training pairs.
+
+    Attributes
+    ----------
+    users, positives
+        Ids, (batch,) int64.
+    negatives
+        Ids, int64: one a positive, (batch,); under the sampled softmax those of the whole batch, (n,); empty for
+        models that use none.
+    barred
+        Under the sampled softmax, (batch, n) bool: what is no negative of the user. None bars nothing.
+    """
+
+    users: Tensor
+    positives: Tensor
+    negatives: Tensor
+    barred: Tensor | None = None
 
 
 class Model(AnyModel):
@@ -86,29 +107,11 @@ class Model(AnyModel):
         """Return the final embeddings, users (n_users, d) and items (n_items, d), on the full graphs, without noise."""
 
     @abstractmethod
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """
-        Return the weighted parts of the loss of a batch, scalars whose sum is minimised.
-
-        Parameters
-        ----------
-        users, positives
-            Ids, (batch,) int64.
-        negatives
-            Ids, int64: one a positive, (batch,); under the sampled softmax those of the whole batch, (n,); empty for
-            models that use none.
-        barred
-            Under the sampled softmax, (batch, n) bool: what is no negative of the user. None bars nothing.
-        """
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the weighted parts of the loss of a batch, scalars whose sum is minimised."""
 
     def ranking_losses(self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None) -> Tensor:
-        """
-        Return the configured ranking loss of each positive, (batch,).
-
-        `users` and `positives` are embeddings, (batch, d), `negatives` those of the negatives of `loss`.
-        """
+        """Return the configured ranking loss of each positive, (batch,), from the embeddings of a batch's ids."""
         settings = self.config.training
         if settings.loss == "sampled_softmax":
             return sampled_softmax(users, positives, negatives, barred, settings.temperature)
@@ -119,11 +122,10 @@ class Model(AnyModel):
         users, items = nodes.split([self.n_users, self.n_items])
         return users, items
 
-    def of_batch(
-        self, nodes: Tensor, users: Tensor, positives: Tensor, negatives: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def of_batch(self, nodes: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return the rows of users, positives and negatives of a matrix of all nodes, users first."""
-        user, positive, negative = lookup_each(nodes, users, positives + self.n_users, negatives + self.n_users)
+        items = batch.positives + self.n_users, batch.negatives + self.n_users
+        user, positive, negative = lookup_each(nodes, batch.users, *items)
         return user, positive, negative
 
     def bipartite_graph(self, data: TrainingData) -> BipartiteGraph:
@@ -246,14 +248,7 @@ def _check_loss(config: AnyConfig, *, replaceable: bool) -> None:
 
 
 def require_item_features(data: TrainingData, model: str) -> dict[str, FeatureMatrix]:
-    """
-    Return the item features by modality, at least one.
-
-    Raises
-    ------
-    InputError
-        If both modalities are absent.
-    """
+    """Return the item features by modality, at least one; raise InputError if both are absent."""
     if not data.item_features:
         raise InputError(
             f"training data of {model}", expected="item_text_embeddings or item_image_embeddings", found="neither"
@@ -264,14 +259,7 @@ def require_item_features(data: TrainingData, model: str) -> dict[str, FeatureMa
 def require_item_features_and_knn(
     data: TrainingData, model: str
 ) -> tuple[dict[str, FeatureMatrix], dict[str, pl.DataFrame]]:
-    """
-    Return the item features and the neighbour tables of the modalities that have both, at least one.
-
-    Raises
-    ------
-    InputError
-        If no modality has both.
-    """
+    """Return item features and neighbour tables of the modalities that have both; raise InputError if none has."""
     both = [modality for modality in data.item_features if modality in data.item_knn]
     if not both:
         raise InputError(

@@ -12,16 +12,12 @@ import torch
 from torch import Tensor
 
 from recmodels.errors import InputError, PermanentFailure
-from recmodels.evaluation.evaluator import recall_at
-from recmodels.models.base import ClosedFormModel, Model
-from recmodels.models.config import TrainingConfig
+from recmodels.evaluation.evaluator import VALIDATION_K, recall_at
+from recmodels.models.base import Batch, ClosedFormModel, Model
 from recmodels.models.inputs import TrainingData
 from recmodels.ranking.ranker import Ranker
 from recmodels.training import state as training_state
 from recmodels.training.pairs import TrainingPairs, training_pairs
-
-VALIDATION_K = 20
-"""Early stopping watches Recall at this list length."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +117,7 @@ def fit(
     Examples
     --------
     >>> import torch
-    >>> from recmodels.models.config import TrainingConfig
-    >>> from recmodels.models.example import example_data
+    >>>     >>> from recmodels.models.example import example_data
     >>> from recmodels.models.zoo import lightgcn
     >>> config = lightgcn.Config(training=TrainingConfig(epochs=3, device="cpu"))
     >>> data = example_data()
@@ -189,14 +184,13 @@ def _train(
 ) -> FitResult:
     """Train in gradient steps."""
     config = model.config.training
-    device = model.device
     pairs = training_pairs(model, data)
     train_matrix, valid_matrix = data.train_matrix(), data.valid_matrix()
     optimiser = torch.optim.Adam(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
-    generator = torch.Generator(device).manual_seed(_loop_seed(seed))
-    loop = _Loop(model, optimiser, generator, config, device)
+    generator = torch.Generator(model.device).manual_seed(_loop_seed(seed))
+    loop = _Loop(model, optimiser, generator)
 
     stopping = training_state.EarlyStopping()
     fingerprint = training_state.fingerprint(model, data, seed)
@@ -239,20 +233,10 @@ def _train(
 class _Loop:
     """One epoch after another over sampled batches."""
 
-    def __init__(
-        self,
-        model: Model,
-        optimiser: torch.optim.Optimizer,
-        generator: torch.Generator,
-        config: TrainingConfig,
-        device: torch.device,
-    ) -> None:
-        self.model = model
-        self.optimiser = optimiser
-        self.generator = generator
-        self.config = config
-        self.device = device
-        self.loss = torch.compile(model.loss) if config.compile else model.loss
+    def __init__(self, model: Model, optimiser: torch.optim.Optimizer, generator: torch.Generator) -> None:
+        self.model, self.optimiser, self.generator = model, optimiser, generator
+        self.config = model.config.training
+        self.loss = torch.compile(model.loss) if self.config.compile else model.loss
 
     def run_epoch(self, epoch: int, pairs: TrainingPairs) -> tuple[float, dict[str, float]]:
         """Train one epoch; return its step size and the mean over the batches of each part of the loss."""
@@ -264,7 +248,7 @@ class _Loop:
         self.model.on_epoch_start(epoch, self.generator)
         shared = config.loss == "sampled_softmax"
         negatives = sampler.sample(users, self.generator) if sampler is not None and not shared else users[:0]
-        order = torch.randperm(len(users), generator=self.generator, device=self.device)
+        order = torch.randperm(len(users), generator=self.generator, device=users.device)
         users, positives = users[order], positives[order]
         negatives = negatives[order] if len(negatives) else negatives
 
@@ -273,10 +257,10 @@ class _Loop:
         for batch in range(n_batches):
             part = slice(batch * config.batch_size, (batch + 1) * config.batch_size)
             try:
-                drawn: tuple[Tensor, ...] = (negatives[part],)
+                drawn: tuple[Tensor, Tensor | None] = negatives[part], None
                 if sampler is not None and shared:
                     drawn = sampler.sample_shared(users[part], config.n_shared_negatives, self.generator)
-                values = self._step(users[part], positives[part], *drawn)
+                values = self._step(Batch(users[part], positives[part], *drawn))
             except torch.OutOfMemoryError as error:
                 raise PermanentFailure(
                     f"training, epoch {epoch}, batch {batch} of {n_batches}: the device ran out of memory. Lower "
@@ -292,10 +276,10 @@ class _Loop:
                 totals[name] = totals.get(name, 0.0) + value
         return learning_rate, {name: total / n_batches for name, total in totals.items()}
 
-    def _step(self, *batch: Tensor) -> dict[str, float]:
+    def _step(self, batch: Batch) -> dict[str, float]:
         self.optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            parts = self.loss(*batch)
+        with torch.autocast(batch.users.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            parts = self.loss(batch)
             total = torch.stack(list(parts.values())).sum()
         total.backward()
         for parameter in self.model.parameters():

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recmodels.errors import InputError
 from recmodels.graphs.adjacency import k_bin
+from recmodels.models import base
 from recmodels.models.config import TrainingConfig
 from recmodels.models.inputs import TrainingData
 from recmodels.models.layers.blocks import Features
@@ -60,13 +61,11 @@ class Model(freedom.Model):
             else None
         )
 
-    def _user_losses(
-        self, users: Tensor, positive: Tensor, negative: Tensor, barred: Tensor | None
-    ) -> dict[str, Tensor]:
+    def _user_losses(self, batch: base.Batch, positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
         """Return the ranking loss of the projected profiles."""
         if self.profiles is None:
             return {}
-        losses = self.ranking_losses(self.profiles(users), positive, negative, barred)
+        losses = self.ranking_losses(self.profiles(batch.users), positive, negative, batch.barred)
         return {"profile": self.config.profile_weight * losses.mean()}
 
     def _with_similar_users(self, users: Tensor) -> Tensor:

@@ -60,12 +60,10 @@ class Model(base.Model):
         users, items = self._embed()
         return self.predictor(users), self.predictor(items)
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the disagreement of user and item, that of each modality with the item and itself, and the penalty."""
         all_users, all_items = self._embed()
-        user, item = lookup(all_users, users), lookup(all_items, positives)
+        user, item = lookup(all_users, batch.users), lookup(all_items, batch.positives)
         # Only the batch's rows are perturbed: the others' targets enter no term.
         user_target, item_target = self._target(user), self._target(item)
         parts = {
@@ -74,7 +72,7 @@ class Model(base.Model):
             "penalty": self.config.regularisation * frobenius_penalty(all_users, all_items, n_rows=self.n_items),
         }
         for modality, features in self.features.present():
-            projected = features(positives)
+            projected = features(batch.positives)
             predicted = self.predictor(projected)
             parts[modality] = self.config.modality_weight * (
                 _disagreement(predicted, item_target) + _disagreement(predicted, self._target(projected))

@@ -31,13 +31,11 @@ class Model(base.Model):
         """Return the two tables."""
         return self.users, self.items
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking loss and the penalty."""
-        user = lookup(self.users, users)
-        positive, negative = lookup(self.items, positives), lookup(self.items, negatives)
+        user = lookup(self.users, batch.users)
+        positive, negative = lookup(self.items, batch.positives), lookup(self.items, batch.negatives)
         return {
-            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
-            "penalty": self.config.regularisation * frobenius_penalty(user, positive, negative, n_rows=len(users)),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, batch.barred).mean(),
+            "penalty": self.config.regularisation * frobenius_penalty(user, positive, negative, n_rows=len(user)),
         }

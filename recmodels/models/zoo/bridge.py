@@ -70,8 +70,8 @@ class Model(base.Model):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return the fused bands of users and items, whose inner products are the base scores."""
-        (users, items), _ = self._fused()
-        return users, items
+        users, items = self._sides()
+        return users.fused, items.fused
 
     def ranker(self) -> CalibratedRanker:
         """Return the ranking by the base scores, with the evidence added to the best items."""
@@ -79,19 +79,17 @@ class Model(base.Model):
         length = min(self.config.shortlist, self.n_items)
         return CalibratedRanker(super().ranker(), self.history, [evidence], length, "row", relative=False)
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking losses with and without evidence, the bottleneck and the frequency loss."""
         config = self.config
-        (all_users, all_items), (user_side, item_side) = self._fused()
-        user = lookup(all_users, users)
-        positive, negative = lookup_each(all_items, positives, negatives)
+        user_side, item_side = self._sides()
+        user = lookup(user_side.fused, batch.users)
+        positive, negative = lookup_each(item_side.fused, batch.positives, batch.negatives)
         margins = row_dot(user, positive - negative)
-        scorer = EmbeddingScorer(all_users.float(), all_items.float())
-        liked, other = self._evidence(scorer, users, positives, negatives)
-        user_bands = [lookup(band, users) for band in user_side.bands]
-        item_bands = [lookup(band, positives) for band in item_side.bands]
+        scorer = EmbeddingScorer(user_side.fused.float(), item_side.fused.float())
+        liked, other = self._evidence(scorer, batch.users, batch.positives, batch.negatives)
+        user_bands = [lookup(band, batch.users) for band in user_side.bands]
+        item_bands = [lookup(band, batch.positives) for band in item_side.bands]
         higher = range(config.n_bands // 2, config.n_bands)
         contrast = torch.stack([info_nce(user_bands[m], item_bands[m], 1.0) for m in higher]).mean()
         frequency = _likeness(user_bands) + _likeness(item_bands) + contrast
@@ -102,28 +100,25 @@ class Model(base.Model):
             "frequency": config.frequency_weight * frequency,
         }
 
-    def _fused(self) -> tuple[tuple[Tensor, Tensor], tuple["_Side", "_Side"]]:
+    def _sides(self) -> tuple["_Side", "_Side"]:
         n_layers, by_channel = self.config.n_layers, self.channels.by_channel
         nodes = (n_layers + 1) * light_gcn(self.adjacency, self.channels(), n_layers)
         users, items = self.split(nodes)
         users = (self.user_weights[:, :, None] * by_channel(users)).flatten(1)
         residual = propagate(self.item_graph, items)
-        sides = (
+        return (
             _Side(self.fuse_users, users, self._bands(users, self.channels.users)),
             _Side(self.fuse_items, items, self._bands(items, residual)),
         )
-        return (sides[0].fused, sides[1].fused), sides
 
     def _bands(self, nodes: Tensor, residual: Tensor) -> list[Tensor]:
         """Return the bands of both, added up, each (n, n_channels * width)."""
         of_each: list[list[Tensor]] = []
         for x in (nodes, residual):
             channels = self.channels.by_channel(x).unbind(dim=1)
-            of_each.append([torch.cat(band, dim=1) for band in zip(*map(self._split, channels), strict=True)])
+            split = [spectral_bands(channel, self.config.n_bands) for channel in channels]
+            of_each.append([torch.cat(band, dim=1) for band in zip(*split, strict=True)])
         return [first + second for first, second in zip(*of_each, strict=True)]
-
-    def _split(self, channel: Tensor) -> list[Tensor]:
-        return spectral_bands(channel, self.config.n_bands)
 
     @torch.no_grad()
     def _evidence(self, scorer: EmbeddingScorer, users: Tensor, *items: Tensor) -> list[Tensor]:

@@ -57,36 +57,31 @@ class Model(base.Model):
         """Return the embeddings over the full graphs."""
         return self._embed(self.adjacency)
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking losses of the embeddings and of what describes users and items."""
         all_users, all_items = self._embed(self.dropped_adjacency)
-        user = lookup(all_users, users)
-        positive, negative = lookup_each(all_items, positives, negatives)
+        user = lookup(all_users, batch.users)
+        positive, negative = lookup_each(all_items, batch.positives, batch.negatives)
         return {
-            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
-            **self._item_losses(user, positives, negatives, barred),
-            **self._user_losses(users, positive, negative, barred),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, batch.barred).mean(),
+            **self._item_losses(user, batch),
+            **self._user_losses(batch, positive, negative),
         }
 
-    def _item_losses(
-        self, user: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None
-    ) -> dict[str, Tensor]:
+    def _item_losses(self, user: Tensor, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking loss of each modality's projected features."""
         parts: dict[str, Tensor] = {}
         for modality, features in self.features.present():
             if self.config.training.loss == "bpr":
-                loss = bpr_loss(features.margins(user, positives, negatives))
+                loss = bpr_loss(features.margins(user, batch.positives, batch.negatives))
             else:
-                loss = self.ranking_losses(user, features(positives), features(negatives), barred).mean()
+                positive, negative = features(batch.positives), features(batch.negatives)
+                loss = self.ranking_losses(user, positive, negative, batch.barred).mean()
             parts[modality] = self.config.modality_weight * loss
         return parts
 
-    def _user_losses(
-        self, users: Tensor, positive: Tensor, negative: Tensor, barred: Tensor | None
-    ) -> dict[str, Tensor]:
-        """Return nothing: FREEDOM has no features of users. Users are ids, the others embeddings of items."""
+    def _user_losses(self, batch: base.Batch, positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
+        """Return nothing: FREEDOM has no features of users. The last two are embeddings of the batch's items."""
         return {}
 
     def _embed(self, adjacency: Adjacency) -> tuple[Tensor, Tensor]:

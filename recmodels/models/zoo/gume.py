@@ -102,26 +102,24 @@ class Model(base.Model):
         content = light_gcn(self.adjacency, self.nodes, self.config.n_ui_layers)
         return self.split(content + self._integrated(explicit, content))
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking loss, the contrasts, the modalities' distance and the penalties."""
         config, batch_size = self.config, self.config.training.batch_size
         explicit = self._explicit()
         content, extended = self._extended(explicit)
         side = self._integrated(explicit, content)
-        user, positive, negative = self.of_batch(content + side, users, positives, negatives)
-        user_side, item_side, _ = self.of_batch(side, users, positives, negatives)
-        user_content, item_content, _ = self.of_batch(content, users, positives, negatives)
-        user_extended, item_extended = lookup_each(extended, users, positives + self.n_users)
+        user, positive, negative = self.of_batch(content + side, batch)
+        user_side, item_side, _ = self.of_batch(side, batch)
+        user_content, item_content, _ = self.of_batch(content, batch)
+        user_extended, item_extended = lookup_each(extended, batch.users, batch.positives + self.n_users)
         of_behaviour = info_nce(user_side, user_content, config.behaviour_temperature) + info_nce(
             item_side, item_content, config.behaviour_temperature
         )
         of_users = info_nce(user_extended, user_side, config.user_temperature)
         for view in (side, extended):
-            of_users = of_users + self._noise_contrast(view, users)
+            of_users = of_users + self._noise_contrast(view, batch.users)
         parts = {
-            config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
+            config.training.loss: self.ranking_losses(user, positive, negative, batch.barred).mean(),
             "behaviour": config.behaviour_weight * of_behaviour,
             "users": config.user_weight * of_users,
             "penalty": config.regularisation * squared_penalty(user, positive, negative, batch_size=batch_size)

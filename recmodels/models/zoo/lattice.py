@@ -68,9 +68,7 @@ class Model(base.Model):
         """Return the embeddings over the user-item graph and the item graph of the present parameters."""
         return self._embed(self._item_side(self._learned_edges()))
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking loss and the penalty on the final embeddings."""
         if self.frozen_graph is None:
             edges = self._learned_edges()
@@ -79,10 +77,10 @@ class Model(base.Model):
         else:
             side = propagate(self.frozen_graph, self.nodes[self.n_users :])
         all_users, all_items = self._embed(side)
-        user = lookup(all_users, users)
-        positive, negative = lookup_each(all_items, positives, negatives)
+        user = lookup(all_users, batch.users)
+        positive, negative = lookup_each(all_items, batch.positives, batch.negatives)
         return {
-            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, batch.barred).mean(),
             "penalty": self.config.regularisation
             * squared_penalty(user, positive, negative, batch_size=self.config.training.batch_size),
         }

@@ -49,15 +49,12 @@ class Model(base.Model):
         """Return the sum of the refined layers."""
         return self.split(self._sum_of_layers(self.adjacency))
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking loss and the penalty on layer 0, both summed over the batch."""
-        batch = users, positives, negatives
-        user, positive, negative = self.of_batch(self._sum_of_layers(self.dropped_adjacency), *batch)
-        ids = torch.cat(self.of_batch(self.nodes, *batch))
+        user, positive, negative = self.of_batch(self._sum_of_layers(self.dropped_adjacency), batch)
+        ids = torch.cat(self.of_batch(self.nodes, batch))
         return {
-            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).sum(),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, batch.barred).sum(),
             "penalty": self.config.regularisation / 2 * ids.square().sum(),
         }
 

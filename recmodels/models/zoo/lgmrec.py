@@ -87,24 +87,22 @@ class Model(base.Model):
         hyper = self._hyper(content[self.n_users :])
         return self.split(self._final(content, hyper, everything))
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking loss, the contrast between the modalities' hypergraphs, and the penalty."""
         content = light_gcn(self.adjacency, self.nodes, self.config.n_ui_layers)
         hyper = self._hyper(content[self.n_users :])
-        sizes = [len(users), len(positives), len(negatives)]
-        batch = torch.cat([users, positives + self.n_users, negatives + self.n_users])
-        user, positive, negative = self._final(content, hyper, batch).split(sizes)
+        sizes = [len(batch.users), len(batch.positives), len(batch.negatives)]
+        nodes = torch.cat([batch.users, batch.positives + self.n_users, batch.negatives + self.n_users])
+        user, positive, negative = self._final(content, hyper, nodes).split(sizes)
         parts = {
-            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
-            "penalty": self.config.regularisation * frobenius_penalty(user, positive, negative, n_rows=len(users)),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, batch.barred).mean(),
+            "penalty": self.config.regularisation * frobenius_penalty(user, positive, negative, n_rows=len(user)),
         }
         if len(hyper) == 2:
             (first_users, first_items), (second_users, second_items) = map(self.split, hyper)
             parts["contrast"] = self.config.contrast_weight * (
-                _contrast(first_users, second_users, users, self.config.temperature)
-                + _contrast(first_items, second_items, positives, self.config.temperature)
+                _contrast(first_users, second_users, batch.users, self.config.temperature)
+                + _contrast(first_items, second_items, batch.positives, self.config.temperature)
             )
         return parts
 

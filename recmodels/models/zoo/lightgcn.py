@@ -34,16 +34,13 @@ class Model(base.Model):
         """Return the mean of the layers."""
         return self.split(self._convolved())
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking loss and the penalty, which is on layer 0."""
-        batch = users, positives, negatives
-        user, positive, negative = self.of_batch(self._convolved(), *batch)
+        user, positive, negative = self.of_batch(self._convolved(), batch)
         return {
-            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, batch.barred).mean(),
             "penalty": self.config.regularisation
-            * frobenius_penalty(*self.of_batch(self.nodes, *batch), n_rows=len(users)),
+            * frobenius_penalty(*self.of_batch(self.nodes, batch), n_rows=len(user)),
         }
 
     def _convolved(self) -> Tensor:

@@ -52,18 +52,16 @@ class Model(base.Model):
         content, side = self._embed()
         return self.split(content + side)
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking loss, the contrast of side and content, and the penalty on the final embeddings."""
         content, side = self._embed()
-        of_content, of_side = (self.of_batch(nodes, users, positives, negatives) for nodes in (content, side))
+        of_content, of_side = (self.of_batch(nodes, batch) for nodes in (content, side))
         user, positive, negative = (first + second for first, second in zip(of_content, of_side, strict=True))
         (user_content, item_content, _), (user_side, item_side, _) = of_content, of_side
         temperature = self.config.temperature
         contrast = info_nce(item_side, item_content, temperature) + info_nce(user_side, user_content, temperature)
         return {
-            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, batch.barred).mean(),
             "contrast": self.config.contrast_weight * contrast,
             "penalty": self.config.regularisation
             * squared_penalty(user, positive, negative, batch_size=self.config.training.batch_size),

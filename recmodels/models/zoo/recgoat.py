@@ -119,25 +119,23 @@ class Model(base.Model):
         users, views = self._views()
         return users, self._fused(views, {modality: self._plan(views, modality) for modality in self.maps})
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking loss, the penalty on the IDs, and the contrasts of users with items and of views."""
         config = self.config
         all_users, views = self._views()
         if config.plan_refresh == "batch" or not self.plans:
             self.plans = {modality: self._plan(views, modality) for modality in self.maps}
-        user = lookup(all_users, users)
-        positive, negative = lookup_each(self._fused(views, self.plans), positives, negatives)
-        ids = torch.cat(self.of_batch(self.nodes, users, positives, negatives))
+        user = lookup(all_users, batch.users)
+        positive, negative = lookup_each(self._fused(views, self.plans), batch.positives, batch.negatives)
+        ids = torch.cat(self.of_batch(self.nodes, batch))
         between = info_nce(user, positive, config.temperature)
         return {
-            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
-            "penalty": config.regularisation * ids.square().sum() / len(users),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, batch.barred).mean(),
+            "penalty": config.regularisation * ids.square().sum() / len(user),
             "contrast": config.contrast_weight * (1 - config.modality_share) * between,
             "modalities": config.contrast_weight
             * config.modality_share
-            * self._modality_contrast(views, positives, negatives),
+            * self._modality_contrast(views, batch.positives, batch.negatives),
         }
 
     def _views(self) -> tuple[Tensor, dict[str, Tensor]]:

@@ -12,7 +12,7 @@ from recmodels.graphs.propagation import light_gcn
 from recmodels.models import base
 from recmodels.models.config import ModelConfig, TrainingConfig
 from recmodels.models.inputs import TrainingData
-from recmodels.models.layers.blocks import FeaturesByModality, info_nce, linear, lookup, node_table
+from recmodels.models.layers.blocks import FeaturesByModality, info_nce, linear, lookup_each, node_table
 
 
 class Config(ModelConfig):
@@ -75,14 +75,12 @@ class Model(base.Model):
         users, items = self.split(self._views())
         return self.fuse_users(users), self.fuse_items(items)
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the contrast of users and items, and that of the items' views with each other."""
-        user, item = lookup(self._views(), torch.cat([users, positives + self.n_users])).chunk(2)
+        user, item = lookup_each(self._views(), batch.users, batch.positives + self.n_users)
         parts = {"contrast": info_nce(self.fuse_users(user), self.fuse_items(item), self.config.temperature)}
         identity, *modalities = item.chunk(1 + len(self.features), dim=1)
-        targets = torch.arange(len(users), device=users.device)
+        targets = torch.arange(len(item), device=item.device)
         for position, (name, _) in enumerate(self.features.present()):
             identity = self.steps[position](identity)
             met, view = self.exits[position](identity), self.heads[position](modalities[position])

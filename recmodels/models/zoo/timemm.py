@@ -105,20 +105,18 @@ class Model(base.Model):
         """Return the mixed channels side by side, those of users weighed, those of items over their graph too."""
         return self._embed(self._filtered(), self._route())
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the cross-entropy of the scores and, of the paper, the terms for diversity, routing and size."""
         config = self.config
         filtered, route = self._filtered(), self._route()
         all_users, all_items = self._embed(filtered, route)
-        user = lookup(all_users, users)
-        positive, negative = lookup_each(all_items, positives, negatives)
+        user = lookup(all_users, batch.users)
+        positive, negative = lookup_each(all_items, batch.positives, batch.negatives)
         liked, other = row_dot(user, positive), row_dot(user, negative)
         parts = {"bce": (functional.softplus(-liked) + functional.softplus(other)).mean() / 2}
         if config.loss == "released":
             return parts
-        triples = [self.of_batch(nodes, users, positives, negatives) for nodes in filtered]
+        triples = [self.of_batch(nodes, batch) for nodes in filtered]
         margins = torch.stack([row_dot(u, i - j) for u, i, j in triples])
         entropy = -(route * torch.log(route.clamp_min(torch.finfo(route.dtype).tiny))).sum(dim=1).mean()
         return parts | {

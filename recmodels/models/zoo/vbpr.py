@@ -37,14 +37,12 @@ class Model(base.Model):
         """Return the users and the items' two halves side by side."""
         return self.users, torch.cat([self.items, self.features.all()], dim=1)
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking loss and the penalty."""
-        user, items = lookup(self.users, users), torch.cat([positives, negatives])
+        user, items = lookup(self.users, batch.users), torch.cat([batch.positives, batch.negatives])
         joined = torch.cat([lookup(self.items, items), self.features(items)], dim=1)
-        positive, negative = joined.split([len(positives), len(negatives)])
+        positive, negative = joined.split([len(batch.positives), len(batch.negatives)])
         return {
-            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
-            "penalty": self.config.regularisation * frobenius_penalty(user, positive, negative, n_rows=len(users)),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, batch.barred).mean(),
+            "penalty": self.config.regularisation * frobenius_penalty(user, positive, negative, n_rows=len(user)),
         }

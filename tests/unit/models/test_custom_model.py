@@ -43,11 +43,9 @@ class Model(base.Model):
     def embeddings(self) -> tuple[Tensor, Tensor]:
         return self.taste, self.popularity
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        positive, negative = lookup_each(self.popularity, positives, negatives)
-        losses = self.ranking_losses(lookup(self.taste, users), positive, negative, barred)
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
+        positive, negative = lookup_each(self.popularity, batch.positives, batch.negatives)
+        losses = self.ranking_losses(lookup(self.taste, batch.users), positive, negative, batch.barred)
         return {self.config.training.loss: losses.mean()}
 
 

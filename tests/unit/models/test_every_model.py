@@ -16,7 +16,7 @@ import torch
 from recmodels.checkpoints.store import load_checkpoint, restore_model
 from recmodels.errors import InputError
 from recmodels.evaluation.evaluator import evaluate
-from recmodels.models.base import AnyModel, Model
+from recmodels.models.base import AnyModel, Batch, Model
 from recmodels.models.inputs import TrainingData
 from recmodels.models.registry import MODELS, build_model, resolve_config
 from recmodels.ranking.ranker import Ranker
@@ -155,7 +155,8 @@ class TestEveryModelTrainedInSteps:
         model.on_epoch_start(0, generator)
         users, positives = (torch.from_numpy(ids[::3].copy()) for ids in data.train_pairs)
         negatives = torch.randint(data.n_items, positives.shape, generator=generator)
-        sum(model.loss(users, positives, negatives if model.uses_negatives else negatives[:0]).values()).backward()
+        batch = Batch(users, positives, negatives if model.uses_negatives else negatives[:0])
+        sum(model.loss(batch).values()).backward()
         untouched = [
             key for key, value in model.named_parameters() if value.grad is None or not value.grad.abs().sum() > 0
         ]
@@ -175,7 +176,7 @@ class TestEveryModelTrainedInSteps:
         model = build(name, data)
         model.on_epoch_start(0, torch.Generator().manual_seed(0))
         one = torch.tensor([0])
-        parts = model.loss(one, torch.tensor([2]), torch.tensor([1]) if model.uses_negatives else one[:0])
+        parts = model.loss(Batch(one, torch.tensor([2]), torch.tensor([1]) if model.uses_negatives else one[:0]))
         assert all(part.ndim == 0 and torch.isfinite(part) for part in parts.values())
 
 

@@ -10,6 +10,7 @@ import torch
 
 from recmodels.errors import InputError
 from recmodels.graphs.adjacency import BipartiteGraph
+from recmodels.models.base import Batch
 from recmodels.models.inputs import TrainingData, training_data
 from recmodels.models.layers.recency import (
     ages,
@@ -43,7 +44,7 @@ def build(data: TrainingData, **settings: Any) -> Model:
 def loss_of(model: Model, data: TrainingData) -> dict[str, torch.Tensor]:
     users, positives = (torch.from_numpy(ids[::5].copy()) for ids in data.train_pairs)
     negatives = torch.randint(data.n_items, users.shape, generator=torch.Generator().manual_seed(3))
-    return model.loss(users, positives, negatives)
+    return model.loss(Batch(users, positives, negatives))
 
 
 @pytest.mark.parametrize(
