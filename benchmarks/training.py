@@ -17,6 +17,7 @@ from recmodels.calibration.calibrate import calibrate
 from recmodels.calibration.config import CalibrationConfig
 from recmodels.evaluation.evaluator import evaluate
 from recmodels.graphs.matrices import interaction_matrix
+from recmodels.models.base import Batch
 from recmodels.models.inputs import TrainingData
 from recmodels.models.layers.dimension_transport import column_cost
 from recmodels.models.registry import MODELS, build_model, resolve_config
@@ -175,7 +176,7 @@ def peak_of_training(name: str, size: str) -> float:
     negatives = sampler.sample(users, generator)
     for batch in torch.randperm(len(users), generator=generator).split(config.training.batch_size)[:3]:
         optimiser.zero_grad(set_to_none=True)
-        sum(model.loss(users[batch], items[batch], negatives[batch]).values()).backward()
+        sum(model.loss(Batch(users[batch], items[batch], negatives[batch])).values()).backward()
         optimiser.step()
     evaluate(model.ranker(), data.train_pairs, test)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

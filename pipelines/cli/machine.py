@@ -161,7 +161,7 @@ def disk_space(root: Path) -> Finding:
     usage = shutil.disk_usage(_existing_ancestor(root))
     free = usage.free / 1e9
     found = f"{free:,.1f} GB free of {usage.total / 1e9:,.1f} GB"
-    action = "Make room (docs/operations.md lists what may be deleted), or name another disk with RECMODELS_DATA."
+    action = "Make room (docs/operating.md lists what may be deleted), or name another disk with RECMODELS_DATA."
     if free < FULL_DISK_GB:
         return Finding("disk", "broken", found, action)
     if free < SCARCE_DISK_GB:
@@ -292,7 +292,7 @@ def dagster_instance(home: Path) -> Finding:
             subject,
             "broken",
             f"the instance in {home} does not open: {str(error).strip().splitlines()[0] if str(error) else error!r}",
-            "Check dagster.yaml and that its database runs; docs/operations.md says how to restore an instance.",
+            "Check dagster.yaml and that its database runs; docs/troubleshooting.md says how to restore an instance.",
         )
     if not migrated:
         return Finding(

@@ -11,14 +11,13 @@ from torch import Tensor
 from recmodels.calibration.config import CalibrationConfig
 from recmodels.calibration.evidence import evidence_weights
 from recmodels.errors import InputError
+from recmodels.evaluation.evaluator import VALIDATION_K
 from recmodels.evaluation.metrics import METRICS
-from recmodels.graphs.matrices import entry_keys, interaction_matrix, occurs_in
+from recmodels.graphs.matrices import entry_keys, occurs_in
 from recmodels.models.inputs import TrainingData
 from recmodels.ranking.calibrated import CalibratedRanker, Evidence, reordered, shortlist_support, standardised
 from recmodels.ranking.ranker import Ranker
 
-VALIDATION_K = 20
-"""The choice is by Recall at this list length."""
 _SWEEPS = 2
 
 
@@ -59,6 +58,15 @@ def calibrate(base: Ranker, data: TrainingData, config: CalibrationConfig) -> Ca
     ------
     InputError
         If there are no validation pairs, or an evidence cannot be made.
+
+    Examples
+    --------
+    >>> from recmodels.models.example import example_data
+    >>> from recmodels.ranking.ranker import EmbeddingScorer
+    >>> indifferent = EmbeddingScorer(torch.ones(12, 1), torch.ones(16, 1))
+    >>> config = CalibrationConfig(strengths=(1.0,), shortlists=(10,))
+    >>> calibrate(indifferent, example_data(), config).search.columns
+    ['shortlist', 'strength_co_users', 'valid_recall', 'chosen']
     """
     if data.valid_users.size == 0:
         raise InputError("validation pairs", expected="at least one, to choose a calibration by", found="none")
@@ -92,10 +100,9 @@ class _Search:
     """The shortlists of the users with validation items on them, made once, and what comes of their reordering."""
 
     def __init__(self, base: Ranker, data: TrainingData, evidence: list[Evidence], config: CalibrationConfig) -> None:
-        size = (data.n_users, data.n_items)
-        held_out = interaction_matrix(data.valid_users, data.valid_items, *size)
+        held_out = data.valid_matrix()
         everyone = np.flatnonzero(np.diff(held_out.indptr))
-        self.history: Any = interaction_matrix(*data.train_pairs, *size)
+        self.history: Any = data.train_matrix()
         self.grid = sorted({0.0, *config.strengths})
         self.tries: list[_Try] = []
         longest = min(max(*config.shortlists, VALIDATION_K), data.n_items)

@@ -1,14 +1,12 @@
 """Evidence for items: how much each item of a user speaks for another, from training rows and item graphs alone."""
 
-from collections.abc import Callable
-
 from scipy import sparse
 from torch import Tensor
 
 from recmodels.calibration.config import CalibrationConfig, EvidenceName
 from recmodels.errors import InputError
 from recmodels.graphs.co_occurrence import cosines_of_columns
-from recmodels.graphs.matrices import interaction_matrix, neighbour_matrix
+from recmodels.graphs.matrices import neighbour_matrix
 from recmodels.models.inputs import TrainingData
 from recmodels.models.zoo.ease import ease_weights
 
@@ -28,33 +26,15 @@ def evidence_weights(data: TrainingData, config: CalibrationConfig) -> dict[str,
     InputError
         If a neighbour table is absent, or the weights of EASE do not fit in memory.
     """
-    return {name: _BUILDERS[name](data, config) for name in config.evidence}
+    return {name: _weights(name, data, config) for name in config.evidence}
 
 
-def _co_users(data: TrainingData, config: CalibrationConfig) -> Weights:
-    return cosines_of_columns(_train(data), shrinkage=config.shrinkage)
-
-
-def _ease(data: TrainingData, config: CalibrationConfig) -> Weights:
-    return ease_weights(_train(data), config.ease_penalty)
-
-
-def _graph(modality: str) -> Callable[[TrainingData, CalibrationConfig], Weights]:
-    def weights(data: TrainingData, config: CalibrationConfig) -> Weights:
-        if modality not in data.item_knn:
-            raise InputError(f"evidence {modality}_graph", expected=f"item_{modality}_knn", found="none")
-        return neighbour_matrix(data.item_knn[modality], data.n_items, include_self=False, weights="similarity")
-
-    return weights
-
-
-def _train(data: TrainingData) -> sparse.csr_array:
-    return interaction_matrix(*data.train_pairs, data.n_users, data.n_items)
-
-
-_BUILDERS: dict[EvidenceName, Callable[[TrainingData, CalibrationConfig], Weights]] = {
-    "co_users": _co_users,
-    "ease": _ease,
-    "text_graph": _graph("text"),
-    "image_graph": _graph("image"),
-}
+def _weights(name: EvidenceName, data: TrainingData, config: CalibrationConfig) -> Weights:
+    if name == "co_users":
+        return cosines_of_columns(data.train_matrix(), shrinkage=config.shrinkage)
+    if name == "ease":
+        return ease_weights(data.train_matrix(), config.ease_penalty)
+    modality = name.removesuffix("_graph")
+    if modality not in data.item_knn:
+        raise InputError(f"evidence {name}", expected=f"item_{modality}_knn", found="none")
+    return neighbour_matrix(data.item_knn[modality], data.n_items, include_self=False, weights="similarity")

@@ -117,6 +117,21 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     ------
     MissingObject
         If the directory or one of its files is absent, cut off or altered; the file is named.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from recmodels.models.example import example_tables
+    >>> from recmodels.models.zoo.ease import Config
+    >>> from recmodels.ranking.ranker import EmbeddingScorer
+    >>> import torch
+    >>> ranker, nothing = EmbeddingScorer(torch.ones(12, 1), torch.ones(16, 1)), pl.DataFrame()
+    >>> tables = example_tables()
+    >>> stored = Checkpoint("ease", Config(), 0, {}, ranker, nothing, {}, tables["users"], tables["item_ids"], nothing)
+    >>> with TemporaryDirectory() as folder:
+    ...     write_checkpoint(Path(folder) / "new", stored)
+    ...     load_checkpoint(Path(folder) / "new").config == stored.config
+    True
     """
     with _readable(directory):
         manifest = _manifest(directory)

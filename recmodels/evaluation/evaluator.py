@@ -20,6 +20,8 @@ ACTIVITY_BORDERS = (5, 10, 20)
 """Users are grouped by their training pairs: below 5, 5 to 9, 10 to 19, 20 and more."""
 POPULARITY_SHARES = {"head": 0.2, "middle": 0.3, "tail": 0.5}
 """Items are grouped by popularity in training: the most popular fifth, the next three tenths, the rest."""
+VALIDATION_K = 20
+"""Length of the list whose Recall on the validation rows early stopping and calibration go by."""
 
 Ids = NDArray[np.int64]
 
@@ -79,6 +81,15 @@ def evaluate(
     ------
     InputError
         If there is no held-out pair, a k is out of range, or an embedding or weight is not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from recmodels.ranking.ranker import EmbeddingScorer
+    >>> ranker = EmbeddingScorer(torch.ones(2, 1), torch.tensor([[3.0], [2.0], [1.0]]))
+    >>> train, held_out = (np.array([0, 1]), np.array([0, 1])), (np.array([0, 1]), np.array([1, 2]))
+    >>> evaluate(ranker, train, held_out, ks=[1, 2]).value("recall", 1)
+    0.5
     """
     n_users, n_items = ranker.n_users, ranker.n_items
     if not ks or min(ks) < 1 or max(ks) > n_items:
@@ -102,11 +113,8 @@ def evaluate(
     columns: dict[str, NDArray[np.float64]] = {
         f"{name}@{k}": metric(hits[:, :k], n_relevant) for k in sorted(set(ks)) for name, metric in METRICS.items()
     }
-    per_user = pl.DataFrame(
-        {"user_id": users.astype(np.int32), "n_train": n_train.astype(np.int32)}
-        | {"n_held_out": n_relevant.astype(np.int32)}
-        | columns
-    )
+    counts = {"user_id": users, "n_train": n_train, "n_held_out": n_relevant}
+    per_user = pl.DataFrame({name: ids.astype(np.int32) for name, ids in counts.items()} | columns)
     summary = [(*_split_name(name), float(values.mean())) for name, values in columns.items()]
     novelty = -np.log2((popularity + 1) / (n_users + 1))
     for k in sorted(set(ks)):
@@ -177,12 +185,8 @@ def _by_popularity(
         relevant = np.bincount(held_users[group_of[held_items] == index], minlength=len(held_out.indptr) - 1)[users]
         members = relevant > 0
         if members.any():
-            found = hits & (group_of[items] == index)
-            rows += [
-                (
-                    *("item_popularity", name, int(members.sum()), "recall", k),
-                    float((found[members, :k].sum(axis=1) / relevant[members]).mean()),
-                )
-                for k in sorted(set(ks))
-            ]
+            found = (hits & (group_of[items] == index))[members]
+            for k in sorted(set(ks)):
+                recall = METRICS["recall"](found[:, :k], relevant[members])
+                rows.append(("item_popularity", name, len(recall), "recall", k, float(recall.mean())))
     return rows

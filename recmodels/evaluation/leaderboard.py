@@ -36,6 +36,13 @@ def leaderboard(metrics: pl.DataFrame, *, sort_by: tuple[str, int] = ("recall", 
     ------
     InputError
         If a (model, provenance, seed, metric, k) occurs twice, or nothing has the metric to sort by.
+
+    Examples
+    --------
+    >>> figures = pl.DataFrame({"model": ["bpr", "bpr", "ease"], "seed": [0, 1, 0], "value": [0.25, 0.75, 0.625]})
+    >>> figures = figures.with_columns(provenance=pl.lit("made up"), metric=pl.lit("recall"), k=pl.lit(20))
+    >>> leaderboard(figures).select("model", "n_seeds", "mean").rows()
+    [('ease', 1, 0.625), ('bpr', 2, 0.5)]
     """
     keys = ["model", "provenance", "seed", "metric", "k"]
     if metrics.select(keys).is_duplicated().any():

@@ -2,12 +2,12 @@
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional
 
 
-def popularity_embeddings(train_items: NDArray[np.int64], n_users: int, n_items: int) -> tuple[Tensor, Tensor]:
+def popularity_embeddings(train_items: ArrayLike, n_users: int, n_items: int) -> tuple[Tensor, Tensor]:
     """Return embeddings of width 1, (n_users, 1) and (n_items, 1), whose score is the item's count in training."""
     counts = np.bincount(train_items, minlength=n_items).astype(np.float32)
     return torch.ones(n_users, 1), torch.from_numpy(counts)[:, None]

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import polars as pl
 import torch
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recmodels.errors import InputError
-from recmodels.graphs.matrices import interaction_matrix
+from recmodels.graphs.adjacency import BipartiteGraph
 from recmodels.models.config import AnyConfig, ClosedFormConfig, ModelConfig
-from recmodels.models.inputs import Features, TrainingData
-from recmodels.models.layers.blocks import row_dot, sampled_softmax
+from recmodels.models.inputs import FeatureMatrix, TrainingData
+from recmodels.models.layers.blocks import lookup_each, row_dot, sampled_softmax
 from recmodels.ranking.ranker import EmbeddingScorer, Ranker
 
 
@@ -24,7 +24,7 @@ class AnyModel(nn.Module, ABC):
     Attributes
     ----------
     config
-        The model's own configuration.
+        The model's own configuration; each model declares its type.
     device
         Where it computes.
     n_users, n_items
@@ -41,6 +41,27 @@ class AnyModel(nn.Module, ABC):
     @abstractmethod
     def ranker(self) -> Ranker:
         """Return the final ranking: what validation, early stopping, evaluation and serving use."""
+
+
+class Batch(NamedTuple):
+    """
+    A batch of training pairs.
+
+    Attributes
+    ----------
+    users, positives
+        Ids, (batch,) int64.
+    negatives
+        Ids, int64: one a positive, (batch,); under the sampled softmax those of the whole batch, (n,); empty for
+        models that use none.
+    barred
+        Under the sampled softmax, (batch, n) bool: what is no negative of the user. None bars nothing.
+    """
+
+    users: Tensor
+    positives: Tensor
+    negatives: Tensor
+    barred: Tensor | None = None
 
 
 class Model(AnyModel):
@@ -82,37 +103,34 @@ class Model(AnyModel):
         self.generator = generator
 
     @abstractmethod
-    def propagate(self) -> tuple[Tensor, Tensor]:
+    def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return the final embeddings, users (n_users, d) and items (n_items, d), on the full graphs, without noise."""
 
     @abstractmethod
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """
-        Return the weighted parts of the loss of a batch, scalars whose sum is minimised.
-
-        Parameters
-        ----------
-        users, positives
-            Ids, (batch,) int64.
-        negatives
-            Ids, int64: one a positive, (batch,); under the sampled softmax those of the whole batch, (n,); empty for
-            models that use none.
-        barred
-            Under the sampled softmax, (batch, n) bool: what is no negative of the user. None bars nothing.
-        """
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the weighted parts of the loss of a batch, scalars whose sum is minimised."""
 
     def ranking_losses(self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None) -> Tensor:
-        """
-        Return the configured ranking loss of each positive, (batch,).
-
-        `users` and `positives` are embeddings, (batch, d), `negatives` those of the negatives of `loss`.
-        """
+        """Return the configured ranking loss of each positive, (batch,), from the embeddings of a batch's ids."""
         settings = self.config.training
         if settings.loss == "sampled_softmax":
             return sampled_softmax(users, positives, negatives, barred, settings.temperature)
         return functional.softplus(-row_dot(users, positives - negatives))
+
+    def split(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the users (n_users, d) and the items (n_items, d) of a matrix of all nodes, users first."""
+        users, items = nodes.split([self.n_users, self.n_items])
+        return users, items
+
+    def of_batch(self, nodes: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the rows of users, positives and negatives of a matrix of all nodes, users first."""
+        items = batch.positives + self.n_users, batch.negatives + self.n_users
+        user, positive, negative = lookup_each(nodes, batch.users, *items)
+        return user, positive, negative
+
+    def bipartite_graph(self, data: TrainingData) -> BipartiteGraph:
+        """Return the graph of the training pairs, on the model's device."""
+        return BipartiteGraph(*data.train_pairs, data.n_users, data.n_items, device=self.device)
 
     def on_epoch_start(self, epoch: int, generator: torch.Generator) -> None:
         """Redraw what is drawn once an epoch; later noise of the epoch comes from the same generator."""
@@ -122,7 +140,7 @@ class Model(AnyModel):
         """Return the ranking by the final embeddings, in evaluation mode, float32, detached from the parameters."""
         self.eval()
         with torch.no_grad():
-            users, items = self.propagate()
+            users, items = self.embeddings()
         return EmbeddingScorer(users.float(), items.float())
 
 
@@ -151,7 +169,7 @@ class ClosedFormModel(AnyModel):
     ----------
     settings
         Names of what is chosen, also columns of the history.
-    train_pairs
+    train_matrix
         (n_users, n_items) binary CSR float32.
     chosen
         The chosen values, (n_settings,) float64; NaN before.
@@ -169,7 +187,7 @@ class ClosedFormModel(AnyModel):
                 found="true",
             )
         _check_loss(config, replaceable=False)
-        self.train_pairs = interaction_matrix(*data.train_pairs, data.n_users, data.n_items)
+        self.train_matrix = data.train_matrix()
         self.register_buffer("chosen", torch.full((len(self.settings),), torch.nan, dtype=torch.float64))
 
     @property
@@ -229,15 +247,8 @@ def _check_loss(config: AnyConfig, *, replaceable: bool) -> None:
         )
 
 
-def require_item_features(data: TrainingData, model: str) -> dict[str, Features]:
-    """
-    Return the item features by modality, at least one.
-
-    Raises
-    ------
-    InputError
-        If both modalities are absent.
-    """
+def require_item_features(data: TrainingData, model: str) -> dict[str, FeatureMatrix]:
+    """Return the item features by modality, at least one; raise InputError if both are absent."""
     if not data.item_features:
         raise InputError(
             f"training data of {model}", expected="item_text_embeddings or item_image_embeddings", found="neither"
@@ -247,15 +258,8 @@ def require_item_features(data: TrainingData, model: str) -> dict[str, Features]
 
 def require_item_features_and_knn(
     data: TrainingData, model: str
-) -> tuple[dict[str, Features], dict[str, pl.DataFrame]]:
-    """
-    Return the item features and the neighbour tables of the modalities that have both, at least one.
-
-    Raises
-    ------
-    InputError
-        If no modality has both.
-    """
+) -> tuple[dict[str, FeatureMatrix], dict[str, pl.DataFrame]]:
+    """Return item features and neighbour tables of the modalities that have both; raise InputError if none has."""
     both = [modality for modality in data.item_features if modality in data.item_knn]
     if not both:
         raise InputError(

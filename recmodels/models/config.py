@@ -81,5 +81,26 @@ class ModelConfig(AnyConfig):
     """Width d of the user and item embeddings."""
 
 
+class FeatureConfig(ModelConfig):
+    """Base of the configurations of models whose published programs train the item features."""
+
+    trainable_features: bool = False
+    """Train copies of the features, as the published program does, in place of frozen ones."""
+
+
+class ItemGraphConfig(FeatureConfig):
+    """Base of the configurations of models that also read a graph of similar items for each modality."""
+
+    neighbours: int = Field(default=10, ge=1)
+    """Neighbours k of a node in each graph of similar nodes, itself included."""
+
+
+class FusedGraphConfig(ItemGraphConfig):
+    """Base of the configurations of models that fuse these graphs into one."""
+
+    image_weight: float = Field(default=0.1, ge=0, le=1)
+    """Share of the image graph in the item graph; the text graph has the rest. A modality alone has all."""
+
+
 class ClosedFormConfig(AnyConfig):
     """Base of the configurations of models in closed form. Of `training` nothing has an effect on them."""

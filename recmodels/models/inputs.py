@@ -1,15 +1,17 @@
-"""What a model may see while it is trained. There is no place here for a test row."""
+"""What a model may see in training: pairs, features, neighbour tables. There is no place here for a test row."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy import sparse
 
 from recmodels.errors import InputError
+from recmodels.graphs.matrices import checked_pairs, interaction_matrix
 
 Ids = NDArray[np.int64]
-Features = NDArray[np.float32]
+FeatureMatrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +44,9 @@ class TrainingData:
     train_items: Ids
     valid_users: Ids
     valid_items: Ids
-    item_text_features: Features | None = None
-    item_image_features: Features | None = None
-    user_features: Features | None = None
+    item_text_features: FeatureMatrix | None = None
+    item_image_features: FeatureMatrix | None = None
+    user_features: FeatureMatrix | None = None
     item_text_knn: pl.DataFrame | None = None
     item_image_knn: pl.DataFrame | None = None
     user_knn: pl.DataFrame | None = None
@@ -61,37 +63,41 @@ class TrainingData:
                 expected=f"one a training pair, {self.train_users.size}",
                 found=str(self.train_times.size),
             )
-        for name, users, items in (
-            ("training pairs", self.train_users, self.train_items),
-            ("validation pairs", self.valid_users, self.valid_items),
-            ("added pairs", self.added_users, self.added_items),
-        ):
-            if users is not None and items is not None:
-                _check_range(f"users of the {name}", users, self.n_users)
-                _check_range(f"items of the {name}", items, self.n_items)
-        for name, features, rows in (
+        size = (self.n_users, self.n_items)
+        checked_pairs(self.train_users, self.train_items, *size, "training pairs")
+        checked_pairs(self.valid_users, self.valid_items, *size, "validation pairs")
+        if self.added_users is not None:
+            checked_pairs(self.added_users, self.added_items, *size, "added pairs")
+        for name, features, n_rows in (
             ("item_text_features", self.item_text_features, self.n_items),
             ("item_image_features", self.item_image_features, self.n_items),
             ("user_features", self.user_features, self.n_users),
         ):
             if features is not None:
-                if features.ndim != 2 or features.shape[0] != rows:
-                    raise InputError(name, expected=f"a matrix of {rows} rows", found=f"shape {features.shape}")
+                if features.ndim != 2 or features.shape[0] != n_rows:
+                    raise InputError(name, expected=f"a matrix of {n_rows} rows", found=f"shape {features.shape}")
                 if not np.isfinite(features).all():
                     raise InputError(name, expected="finite values", found="NaN or infinity")
-        for name, table, size in (
+        for name, table, n in (
             ("item_text_knn", self.item_text_knn, self.n_items),
             ("item_image_knn", self.item_image_knn, self.n_items),
             ("user_knn", self.user_knn, self.n_users),
         ):
             if table is not None:
-                _check_range(f"{name}, src", table["src"].to_numpy(), size)
-                _check_range(f"{name}, dst", table["dst"].to_numpy(), size)
+                checked_pairs(table["src"].to_numpy(), table["dst"].to_numpy(), n, n, name)
 
     @property
     def train_pairs(self) -> tuple[Ids, Ids]:
         """Users and items of the training pairs."""
         return self.train_users, self.train_items
+
+    def train_matrix(self) -> sparse.csr_array:
+        """Return the training pairs as a binary matrix, (n_users, n_items) float32."""
+        return interaction_matrix(*self.train_pairs, self.n_users, self.n_items)
+
+    def valid_matrix(self) -> sparse.csr_array:
+        """Return the validation pairs likewise."""
+        return interaction_matrix(self.valid_users, self.valid_items, self.n_users, self.n_items)
 
     @property
     def item_knn(self) -> dict[str, pl.DataFrame]:
@@ -100,7 +106,7 @@ class TrainingData:
         return {modality: table for modality, table in tables.items() if table is not None}
 
     @property
-    def item_features(self) -> dict[str, Features]:
+    def item_features(self) -> dict[str, FeatureMatrix]:
         """The features of the items that are present, by modality: ``image`` and ``text``."""
         features = {"image": self.item_image_features, "text": self.item_text_features}
         return {modality: matrix for modality, matrix in features.items() if matrix is not None}
@@ -131,6 +137,13 @@ def training_data(
     ------
     InputError
         If ids are out of range, an embedding table does not hold every id in order, or a value is not finite.
+
+    Examples
+    --------
+    >>> from recmodels.models.example import example_tables
+    >>> data = training_data(example_tables()["interactions"], n_users=12, n_items=16)
+    >>> data.train_users.size, data.valid_users.size, sorted(data.item_features)
+    (72, 12, [])
     """
     if "timestamp" not in interactions.columns:
         interactions = interactions.with_columns(timestamp=pl.lit(None, pl.Int64))
@@ -164,15 +177,10 @@ def _rows(table: pl.DataFrame | None) -> pl.DataFrame | None:
     return None if table is None or table.is_empty() else table
 
 
-def _features(table: pl.DataFrame | None, id_column: str, name: str) -> Features | None:
+def _features(table: pl.DataFrame | None, id_column: str, name: str) -> FeatureMatrix | None:
     if table is None or table.is_empty():
         return None
     if not np.array_equal(table[id_column].to_numpy(), np.arange(table.height)):
         raise InputError(f"table {name}", expected="every id once, in order from 0", found="other ids")
     # A copy: what polars hands out is read-only, and torch wants arrays that it may write to.
     return np.array(table["embedding"].to_numpy(), dtype=np.float32, order="C")
-
-
-def _check_range(where: str, ids: NDArray[np.integer], size: int) -> None:
-    if ids.size and (ids.min() < 0 or ids.max() >= size):
-        raise InputError(where, expected=f"ids from 0 to {size - 1}", found=f"{ids.min()} to {ids.max()}")

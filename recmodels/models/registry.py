@@ -1,12 +1,17 @@
-"""The models by name: what each reads, where it is defined, and how it is configured. Importing this needs no torch."""
+"""
+The models by name: what each reads, where it is defined, and how it is configured. Importing this needs no torch.
+
+Models of other packages are here too, where these announce them (`ENTRY_POINTS`) or a program registers them.
+"""
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from recmodels.errors import InputError
 from recmodels.models.config import AnyConfig
+from recmodels.models.spec import ModelSpec
 from recmodels.validation import validated
 
 if TYPE_CHECKING:
@@ -18,140 +23,84 @@ NON_PERSONALISED = ("popularity", "random")
 DEFAULT_MODELS = ("bpr", "lightgcn", "freedom", "blast")
 """What is trained where nobody asks for more."""
 
-_TEXT = "item_text_embeddings"
-_IMAGE = "item_image_embeddings"
-_TEXT_KNN = "item_text_knn"
-_IMAGE_KNN = "item_image_knn"
+ENTRY_POINTS = "recmodels.models"
+"""Group of entry points, each of which names a `ModelSpec` (``name = "package.module:SPEC"``)."""
+
+_FEATURES = frozenset({"item_text_embeddings", "item_image_embeddings"})
+_FEATURES_AND_KNN = _FEATURES | {"item_text_knn", "item_image_knn"}
+_PROFILES = frozenset({"user_text_embeddings"})
 
 
-@dataclass(frozen=True)
-class ModelSpec:
+def _zoo(
+    name: str,
+    title: str,
+    reference: str,
+    inputs: frozenset[str] = frozenset(),
+    *,
+    version: str = "1",
+    closed_form: bool = False,
+) -> ModelSpec:
+    module = f"recmodels.models.zoo.{name}"
+    return ModelSpec(name, title, reference, module, inputs=inputs, version=version, closed_form=closed_form)
+
+
+MODELS: dict[str, ModelSpec] = {
+    spec.name: spec
+    for spec in (
+        _zoo("itemknn", "ItemKNN", "Deshpande and Karypis, ACM TOIS 2004", closed_form=True),
+        _zoo("userknn", "UserKNN", "Sarwar et al., ACM EC 2000", closed_form=True),
+        _zoo("ease", "EASE", "Steck, WWW 2019", closed_form=True),
+        _zoo("bpr", "BPR", "Rendle et al., UAI 2009"),
+        _zoo("lightgcn", "LightGCN", "He et al., SIGIR 2020"),
+        _zoo("layergcn", "LayerGCN", "Zhou et al., ICDE 2023"),
+        _zoo("vbpr", "VBPR", "He and McAuley, AAAI 2016", _FEATURES),
+        _zoo("lattice", "LATTICE", "Zhang et al., ACM Multimedia 2021", _FEATURES_AND_KNN, version="2"),
+        _zoo("slmrec", "SLMRec", "Tao et al., IEEE Trans. Multimedia 2022", _FEATURES, version="2"),
+        _zoo("bm3", "BM3", "Zhou et al., WWW 2023", _FEATURES, version="2"),
+        _zoo("freedom", "FREEDOM", "Zhou and Shen, ACM Multimedia 2023", _FEATURES_AND_KNN, version="2"),
+        _zoo("mgcn", "MGCN", "Yu et al., ACM Multimedia 2023", _FEATURES_AND_KNN),
+        _zoo("lgmrec", "LGMRec", "Guo et al., AAAI 2024", _FEATURES),
+        _zoo("gume", "GUME", "Lin et al., CIKM 2024", _FEATURES_AND_KNN),
+        _zoo(
+            "blast",
+            "BLAST",
+            "Li et al., IJCAI 2025",
+            _FEATURES_AND_KNN | _PROFILES | {"user_knn", "augmented_interactions"},
+            version="2",
+        ),
+        _zoo("recgoat", "RecGOAT", "arXiv 2602.00682, 2026", _FEATURES | _PROFILES, version="2"),
+        _zoo("timemm", "TimeMM", "Yang et al., SIGIR 2026", _FEATURES_AND_KNN),
+        _zoo("bridge", "BRIDGE", "Li et al., CIKM 2026", _FEATURES_AND_KNN),
+    )
+}
+"""Every model by name, in the order of the tables."""
+
+
+def register_model(spec: ModelSpec) -> None:
     """
-    One entry of the registry.
+    Add a model to `MODELS`.
 
-    Attributes
-    ----------
-    name
-        Key of the model; also the name of its module in `recmodels.models`.
-    title
-        Name as its authors write it.
-    needs
-        Tables, by asset name, that must have rows for the default configuration (`interactions` goes without saying).
-    optional
-        Tables that are read where they have rows.
-    reference
-        The publication.
-    version
-        Code version of the model's own file: raised when the same data and settings give another trained model.
-    closed_form
-        Whether it is solved, with a setting that validation chooses, in place of trained in gradient steps.
+    Assets are made of what is there when they are defined: a package whose model is to have some announces it.
+
+    Raises
+    ------
+    InputError
+        If a model of this name is there already.
     """
-
-    name: str
-    title: str
-    reference: str
-    version: str = field(default="1", kw_only=True)
-    needs: frozenset[str] = field(default=frozenset())
-    optional: frozenset[str] = field(default=frozenset())
-    closed_form: bool = False
-
-    @property
-    def module(self) -> str:
-        """Dotted name of the module that defines the classes `Model` and `Config`."""
-        return f"recmodels.models.zoo.{self.name}"
-
-    @property
-    def inputs(self) -> frozenset[str]:
-        """Every table the model reads beside `interactions`."""
-        return self.needs | self.optional
+    if spec.name in MODELS:
+        raise InputError("model", expected="a name of its own", found=f"{spec.name!r}, which is taken")
+    MODELS[spec.name] = spec
 
 
-def _specs(*specs: ModelSpec) -> dict[str, ModelSpec]:
-    return {spec.name: spec for spec in specs}
+def _register_announced() -> None:
+    for entry in entry_points(group=ENTRY_POINTS):
+        spec = entry.load()
+        if not isinstance(spec, ModelSpec):
+            raise InputError(f"entry point {entry.name} = {entry.value}", expected="a ModelSpec", found=repr(spec))
+        register_model(spec)
 
 
-MODELS: dict[str, ModelSpec] = _specs(
-    ModelSpec("itemknn", "ItemKNN", "Deshpande and Karypis, ACM TOIS 2004", closed_form=True),
-    ModelSpec("userknn", "UserKNN", "Sarwar et al., ACM EC 2000", closed_form=True),
-    ModelSpec("ease", "EASE", "Steck, WWW 2019", closed_form=True),
-    ModelSpec("bpr", "BPR", "Rendle et al., UAI 2009"),
-    ModelSpec("lightgcn", "LightGCN", "He et al., SIGIR 2020"),
-    ModelSpec("layergcn", "LayerGCN", "Zhou et al., ICDE 2023"),
-    ModelSpec("vbpr", "VBPR", "He and McAuley, AAAI 2016", needs=frozenset({_TEXT}), optional=frozenset({_IMAGE})),
-    ModelSpec(
-        "lattice",
-        "LATTICE",
-        "Zhang et al., ACM Multimedia 2021",
-        needs=frozenset({_TEXT, _TEXT_KNN}),
-        optional=frozenset({_IMAGE, _IMAGE_KNN}),
-        version="2",
-    ),
-    ModelSpec(
-        "slmrec",
-        "SLMRec",
-        "Tao et al., IEEE Trans. Multimedia 2022",
-        needs=frozenset({_TEXT}),
-        optional=frozenset({_IMAGE}),
-        version="2",
-    ),
-    ModelSpec(
-        "bm3", "BM3", "Zhou et al., WWW 2023", needs=frozenset({_TEXT}), optional=frozenset({_IMAGE}), version="2"
-    ),
-    ModelSpec(
-        "freedom",
-        "FREEDOM",
-        "Zhou and Shen, ACM Multimedia 2023",
-        needs=frozenset({_TEXT, _TEXT_KNN}),
-        optional=frozenset({_IMAGE, _IMAGE_KNN}),
-        version="2",
-    ),
-    ModelSpec(
-        "mgcn",
-        "MGCN",
-        "Yu et al., ACM Multimedia 2023",
-        needs=frozenset({_TEXT, _TEXT_KNN}),
-        optional=frozenset({_IMAGE, _IMAGE_KNN}),
-    ),
-    ModelSpec("lgmrec", "LGMRec", "Guo et al., AAAI 2024", needs=frozenset({_TEXT}), optional=frozenset({_IMAGE})),
-    ModelSpec(
-        "gume",
-        "GUME",
-        "Lin et al., CIKM 2024",
-        needs=frozenset({_TEXT, _TEXT_KNN}),
-        optional=frozenset({_IMAGE, _IMAGE_KNN}),
-    ),
-    ModelSpec(
-        "blast",
-        "BLAST",
-        "Li et al., IJCAI 2025",
-        needs=frozenset({_TEXT, _TEXT_KNN, "user_knn", "user_text_embeddings", "augmented_interactions"}),
-        optional=frozenset({_IMAGE, _IMAGE_KNN}),
-        version="2",
-    ),
-    ModelSpec(
-        "recgoat",
-        "RecGOAT",
-        "arXiv 2602.00682, 2026",
-        needs=frozenset({_TEXT, "user_text_embeddings"}),
-        optional=frozenset({_IMAGE}),
-        version="2",
-    ),
-    ModelSpec(
-        "timemm",
-        "TimeMM",
-        "Yang et al., SIGIR 2026",
-        needs=frozenset({_TEXT, _TEXT_KNN}),
-        optional=frozenset({_IMAGE, _IMAGE_KNN}),
-    ),
-    ModelSpec(
-        "bridge",
-        "BRIDGE",
-        "Li et al., CIKM 2026",
-        needs=frozenset({_TEXT, _TEXT_KNN}),
-        optional=frozenset({_IMAGE, _IMAGE_KNN}),
-    ),
-)
-"""Every model, in the order of the tables."""
+_register_announced()
 
 
 def model_spec(name: str) -> ModelSpec:
@@ -186,6 +135,12 @@ def resolve_config(name: str, *overrides: Mapping[str, Any], dataset: str | None
     ------
     InputError
         If the model or a key is unknown, or a value has the wrong type or range.
+
+    Examples
+    --------
+    >>> config = resolve_config("bm3", {"training": {"epochs": 5}}, dataset="sports")
+    >>> config.regularisation, config.training.epochs, config.training.batch_size
+    (0.01, 5, 2048)
     """
     config_class = _class(name, "Config")
     merged = config_class().model_dump()
@@ -202,6 +157,19 @@ def build_model(name: str, config: AnyConfig, data: "TrainingData", seed: int) -
     ------
     InputError
         If an input that the model needs is absent from the data, or the configuration is another model's.
+
+    Examples
+    --------
+    >>> from recmodels.models.example import example_data
+    >>> model = build_model("lightgcn", resolve_config("lightgcn", {"n_layers": 2}), example_data(), seed=0)
+
+    The same from its own classes, on the CPU:
+
+    >>> import torch
+    >>> from recmodels.models.zoo import lightgcn
+    >>> direct = lightgcn.Model(lightgcn.Config(n_layers=2), example_data(), torch.Generator().manual_seed(0))
+    >>> bool((direct.nodes == model.nodes.cpu()).all())
+    True
     """
     import torch
 

@@ -32,6 +32,24 @@ class Recommender:
     ----------
     checkpoint
         The trained model; its `users` and `items` map ids to the names of the raw data.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from recmodels.models.example import example_data, example_tables
+    >>> from recmodels.models.registry import resolve_config
+    >>> from recmodels.training.run import train_checkpoint
+    >>> tables = example_tables()
+    >>> facts = {"users": tables["users"], "items": tables["item_ids"], "provenance": {"note": "made up"}}
+    >>> with TemporaryDirectory() as folder:
+    ...     directory = Path(folder) / "ease"
+    ...     _ = train_checkpoint(directory, "ease", resolve_config("ease"), example_data(), seed=0, **facts)
+    ...     recommender = Recommender.load(directory)
+    >>> best = recommender.recommend(recommender.user_ids(["R0", "a stranger"]), 1)
+    >>> best["item_id"][0], best["source"].to_list()
+    (2, ['model', 'popularity'])
+    >>> recommender.similar_items([4], 3)["rank"].to_list()
+    [1, 2, 3]
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -39,15 +57,9 @@ class Recommender:
         self._n_users = checkpoint.ranker.n_users
         self._n_items = checkpoint.ranker.n_items
         seen = checkpoint.seen
-        self._seen = interaction_matrix(
-            seen["user_id"].cast(pl.Int64).to_numpy(),
-            seen["item_id"].cast(pl.Int64).to_numpy(),
-            self._n_users,
-            self._n_items,
-        )
+        self._seen = interaction_matrix(seen["user_id"], seen["item_id"], self._n_users, self._n_items)
         train = seen.filter(pl.col("split") == "train")
-        self._train_items = train["item_id"].cast(pl.Int64).to_numpy()
-        self._train = interaction_matrix(train["user_id"], self._train_items, self._n_users, self._n_items)
+        self._train = interaction_matrix(train["user_id"], train["item_id"], self._n_users, self._n_items)
         self._warm = np.diff(self._train.indptr) > 0
 
     @classmethod
@@ -94,17 +106,13 @@ class Recommender:
             If an id or n is out of range.
         """
         users = np.atleast_1d(np.asarray(user_ids, dtype=np.int64))
-        if users.size and (users.min() < UNKNOWN_USER or users.max() >= self._n_users):
-            raise InputError(
-                "user_ids", expected=f"ids from 0 to {self._n_users - 1}, or {UNKNOWN_USER}", found=str(users.tolist())
-            )
-        self._check_n(n, self._n_items)
+        _check_range(f"user_ids ({UNKNOWN_USER} for a stranger)", users, UNKNOWN_USER, self._n_users - 1)
+        _check_range("n", [n], 1, self._n_items)
         known, asked_at = np.unique(users, return_inverse=True)
-        warm = np.zeros(len(known), dtype=bool)
-        warm[known >= 0] = self._warm[known[known >= 0]]
+        warm = (known >= 0) & self._warm[known]
         items = np.zeros((len(known), n), dtype=np.int64)
         scores = np.full((len(known), n), -np.inf, dtype=np.float32)
-        popularity = EmbeddingScorer(*popularity_embeddings(self._train_items, self._n_users, self._n_items))
+        popularity = EmbeddingScorer(*popularity_embeddings(self._train.indices, self._n_users, self._n_items))
         for chosen, ranker, excluded in (
             (warm, self.checkpoint.ranker, exclude_seen),
             (~warm & (known >= 0), popularity, exclude_seen),
@@ -143,9 +151,8 @@ class Recommender:
             If an id or n is out of range.
         """
         asked = np.atleast_1d(np.asarray(item_ids, dtype=np.int64))
-        if asked.size and (asked.min() < 0 or asked.max() >= self._n_items):
-            raise InputError("item_ids", expected=f"ids from 0 to {self._n_items - 1}", found=str(asked.tolist()))
-        self._check_n(n, self._n_items - 1)
+        _check_range("item_ids", asked, 0, self._n_items - 1)
+        _check_range("n", [n], 1, self._n_items - 1)
         known, asked_at = np.unique(asked, return_inverse=True)
         itself = interaction_matrix(known, known, self._n_items, self._n_items)
         similar, scores = self._directions().top_items(torch.from_numpy(known), n, excluded=itself)
@@ -169,6 +176,8 @@ class Recommender:
         users.data = 1 / np.sqrt(np.bincount(users.indices, minlength=self._n_items)[users.indices]).astype(np.float32)
         return LinearScorer(users.T.tocsr(), users)
 
-    def _check_n(self, n: int, most: int) -> None:
-        if not 1 <= n <= most:
-            raise InputError("n", expected=f"1 to {most}", found=str(n))
+
+def _check_range(where: str, values: ArrayLike, least: int, most: int) -> None:
+    found = np.asarray(values)
+    if found.size and (found.min() < least or found.max() > most):
+        raise InputError(where, expected=f"{least} to {most}", found=str(found.tolist()))

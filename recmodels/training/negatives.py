@@ -31,15 +31,14 @@ class NegativeSampler:
     Attributes
     ----------
     n_negatives
-        Number of items each user can be given, int64 tensor of shape (n_users,).
-    n_unrestricted_users
-        Users whose false negatives leave no item at all. They are drawn from all items that they have not interacted
+        Number of items each user can be given, int64 tensor of shape (n_users,): 0 for who has interacted with every
+        item. Users whose false negatives leave no item at all are drawn from all items that they have not interacted
         with, false negatives included: a positive is never drawn.
 
     Raises
     ------
     InputError
-        If the shapes differ, no item occurs in the training rows, or a user has interacted with every item that does.
+        If the shapes differ, or no item occurs in the training rows.
     """
 
     def __init__(
@@ -50,15 +49,7 @@ class NegativeSampler:
         items = np.flatnonzero(np.bincount(seen.indices, minlength=n_items))
         if not items.size:
             raise InputError("training interactions", expected="at least one item", found="none")
-        n_seen = np.diff(seen.indptr)
-        if n_seen.max() == items.size:
-            raise InputError(
-                "training interactions",
-                expected="every user to have at least one item left as a negative",
-                found=f"user {int(n_seen.argmax())} with all {items.size} items",
-                action="Remove the user or sample without restriction.",
-            )
-        forbidden, self.n_unrestricted_users = seen, 0
+        forbidden = seen
         if false_negatives is not None:
             if shape_of(false_negatives) != (n_users, n_items):
                 raise InputError(
@@ -70,7 +61,6 @@ class NegativeSampler:
             is_item[items] = True
             both = _kept(both, is_item[both.indices])
             unrestricted = np.diff(both.indptr) == items.size
-            self.n_unrestricted_users = int(unrestricted.sum())
             forbidden = _kept(both, (both.data >= 2) | ~np.repeat(unrestricted, np.diff(both.indptr)))
         counts = np.diff(forbidden.indptr)
         columns = np.searchsorted(items, forbidden.indices)
@@ -102,10 +92,18 @@ class NegativeSampler:
         -------
         torch.Tensor
             Item ids, int64, the shape of `users`.
+
+        Raises
+        ------
+        InputError
+            If a user has interacted with every item.
         """
         flat = users.reshape(-1)
         uniform = torch.rand(flat.numel(), dtype=torch.float64, generator=generator, device=generator.device)
         available = self.n_negatives[flat]
+        if not available.all():
+            user = int(flat[available == 0][0])
+            raise InputError("negatives", expected="users with an item left", found=f"user {user} with all of them")
         rank = (uniform.to(flat.device) * available).long()
         # The product of a number below 1 and an integer can round up to the integer itself.
         rank = torch.minimum(rank, available - 1)

@@ -32,19 +32,26 @@ def train_checkpoint(
     Build a model, train it and write its checkpoint; see `build_model`, `fit` and `save_checkpoint`.
 
     `directory` must not exist yet; it appears when it is complete, and only then the training's state is removed.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from recmodels.models.example import example_data, example_tables
+    >>> from recmodels.models.registry import resolve_config
+    >>> tables = example_tables()
+    >>> facts = {"users": tables["users"], "items": tables["item_ids"], "provenance": {"note": "made up"}}
+    >>> with TemporaryDirectory() as folder:
+    ...     result = train_checkpoint(
+    ...         Path(folder) / "ease", "ease", resolve_config("ease"), example_data(), seed=0, **facts
+    ...     )
+    >>> result.history.columns
+    ['epoch', 'penalty', 'valid_recall', 'training_seconds', 'seconds']
     """
     model = build_model(name, config, data, seed)
     result = fit(model, data, seed=seed, on_epoch=on_epoch, state_directory=state_directory)
+    tables = {"users": users, "items": items}
     save_checkpoint(
-        directory,
-        name=name,
-        model=model,
-        result=result,
-        data=data,
-        seed=seed,
-        users=users,
-        items=items,
-        provenance=provenance,
+        directory, name=name, model=model, result=result, data=data, seed=seed, provenance=provenance, **tables
     )
     if state_directory is not None:
         discard(state_directory)
@@ -81,16 +88,18 @@ def save_checkpoint(
     provenance
         JSON-ready facts about the inputs: data versions, split digest, code version.
     """
+    pairs = (("train", data.train_users, data.train_items), ("valid", data.valid_users, data.valid_items))
     seen = pl.concat(
-        pl.DataFrame(
-            {"user_id": pair[0], "item_id": pair[1]}, schema={"user_id": pl.Int32, "item_id": pl.Int32}
-        ).with_columns(split=pl.lit(split))
-        for split, pair in (("train", data.train_pairs), ("valid", (data.valid_users, data.valid_items)))
+        pl.DataFrame({"user_id": ids[0], "item_id": ids[1]}, {"user_id": pl.Int32, "item_id": pl.Int32}).with_columns(
+            split=pl.lit(split)
+        )
+        for split, *ids in pairs
     )
     summary = {
         "best_epoch": result.best_epoch,
         "best_valid_recall@20": result.best_valid_recall,
         "stopped_early": result.stopped_early,
+        "pairs_left_out": result.n_left_out,
     }
     checkpoint = Checkpoint(
         model=name,

@@ -22,8 +22,8 @@ _RECORD = "state.json"
 
 
 @dataclass
-class Progress:
-    """How far a training has come: the history, the best epoch and its parameters."""
+class EarlyStopping:
+    """What early stopping goes by: the history so far, the best epoch and its parameters."""
 
     history: list[dict[str, float | int]] = field(default_factory=list)
     best_epoch: int = -1
@@ -64,25 +64,25 @@ def fingerprint(model: Model, data: TrainingData, seed: int) -> str:
 def save(
     directory: Path,
     fingerprint: str,
-    progress: Progress,
+    stopping: EarlyStopping,
     model: Model,
     optimiser: torch.optim.Optimizer,
     generator: torch.Generator,
 ) -> None:
     """Write the state after an epoch as a directory of its own, whole or not at all, and drop the one before."""
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"best/{name}": tensor for name, tensor in progress.best_parameters.items()}
+    tensors |= {f"best/{name}": tensor for name, tensor in stopping.best_parameters.items()}
     for index, entries in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{name}": tensor for name, tensor in entries.items()}
     tensors["generator"] = generator.get_state()
     record = {
         "fingerprint": fingerprint,
-        "history": progress.history,
-        "best_epoch": progress.best_epoch,
-        "best_value": progress.best_value,
+        "history": stopping.history,
+        "best_epoch": stopping.best_epoch,
+        "best_value": stopping.best_value,
     }
     older = _saved(directory)
-    target = directory / f"epoch-{progress.next_epoch:05d}"
+    target = directory / f"epoch-{stopping.next_epoch:05d}"
     if target in older:
         return
     with atomic_directory(target) as temporary:
@@ -94,7 +94,7 @@ def save(
 
 def restore(
     directory: Path, fingerprint: str, model: Model, optimiser: torch.optim.Optimizer, generator: torch.Generator
-) -> Progress | None:
+) -> EarlyStopping | None:
     """
     Put model, optimiser and generator back into the newest saved state; return None if there is none.
 
@@ -131,7 +131,7 @@ def restore(
         optimiser_state["state"].setdefault(int(index), {})[entry] = tensor
     optimiser.load_state_dict(optimiser_state)
     generator.set_state(tensors["generator"])
-    return Progress(
+    return EarlyStopping(
         history=record["history"],
         best_epoch=record["best_epoch"],
         best_value=record["best_value"],

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,18 +12,12 @@ import torch
 from torch import Tensor
 
 from recmodels.errors import InputError, PermanentFailure
-from recmodels.evaluation.evaluator import recall_at
-from recmodels.graphs.matrices import interaction_matrix
-from recmodels.models.base import ClosedFormModel, Model
-from recmodels.models.config import TrainingConfig
+from recmodels.evaluation.evaluator import VALIDATION_K, recall_at
+from recmodels.models.base import Batch, ClosedFormModel, Model
 from recmodels.models.inputs import TrainingData
 from recmodels.ranking.ranker import Ranker
 from recmodels.training import state as training_state
-from recmodels.training.negatives import NegativeSampler
-from recmodels.transport.false_negatives import false_negatives
-
-VALIDATION_K = 20
-"""Early stopping watches Recall at this list length."""
+from recmodels.training.pairs import TrainingPairs, training_pairs
 
 
 @dataclass(frozen=True)
@@ -74,6 +67,8 @@ class FitResult:
         Whether the patience ended before the epochs did.
     ranker
         The final ranking of the best epoch, on the CPU.
+    n_left_out
+        Training pairs that entered no loss, since their user has every item (`recmodels.training.pairs`).
     """
 
     history: pl.DataFrame
@@ -81,6 +76,7 @@ class FitResult:
     best_valid_recall: float
     stopped_early: bool
     ranker: Ranker
+    n_left_out: int = 0
 
 
 def fit(
@@ -105,7 +101,7 @@ def fit(
     seed
         Source of shuffling, negatives, edge dropping and noise. On a CPU the same seed gives identical parameters.
     on_epoch
-        Called in turn after each epoch, for logs and progress.
+        Called in turn after each epoch, for logs and stopping.
     state_directory
         Where to keep what is needed to go on after a crash. If it holds a state of the same training, that training
         continues as if it had never stopped. The last state stays there; `recmodels.training.state.discard` removes it.
@@ -117,6 +113,21 @@ def fit(
         If there are no validation pairs, or the state belongs to another training.
     PermanentFailure
         If the loss stops being finite, or the device runs out of memory.
+
+    Examples
+    --------
+    >>> import torch
+    >>>     >>> from recmodels.models.example import example_data
+    >>> from recmodels.models.zoo import lightgcn
+    >>> config = lightgcn.Config(training=TrainingConfig(epochs=3, device="cpu"))
+    >>> data = example_data()
+    >>> model = lightgcn.Model(config, data, torch.Generator().manual_seed(0))
+    >>> result = fit(model, data, seed=0, on_epoch=[lambda record: print("epoch", record.epoch)])
+    epoch 0
+    epoch 1
+    epoch 2
+    >>> result.ranker.user_embeddings.shape
+    torch.Size([12, 64])
     """
     if data.valid_users.size == 0:
         raise InputError("validation pairs", expected="at least one, to stop training by", found="none")
@@ -127,7 +138,7 @@ def fit(
 
 def _solve(model: ClosedFormModel, data: TrainingData, on_epoch: Iterable[Callable[[EpochRecord], None]]) -> FitResult:
     """Try each choice of the settings in turn; of equally good ones the first is kept."""
-    train_matrix, valid_matrix = _matrices(data)
+    train_matrix, valid_matrix = data.train_matrix(), data.valid_matrix()
     callbacks = list(on_epoch)
     history: list[dict[str, float | int]] = []
     best_epoch, best_recall = 0, -math.inf
@@ -173,82 +184,63 @@ def _train(
 ) -> FitResult:
     """Train in gradient steps."""
     config = model.config.training
-    device = model.device
-    users, positives = _training_pairs(data, config, device)
-    sampler = _sampler(model, data, config)
-    train_matrix, valid_matrix = _matrices(data)
+    pairs = training_pairs(model, data)
+    train_matrix, valid_matrix = data.train_matrix(), data.valid_matrix()
     optimiser = torch.optim.Adam(
         model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
-    generator = torch.Generator(device).manual_seed(_loop_seed(seed))
-    loop = _Loop(model, optimiser, generator, config, device)
+    generator = torch.Generator(model.device).manual_seed(_loop_seed(seed))
+    loop = _Loop(model, optimiser, generator)
 
-    progress = training_state.Progress()
+    stopping = training_state.EarlyStopping()
     fingerprint = training_state.fingerprint(model, data, seed)
     if state_directory is not None:
-        progress = training_state.restore(state_directory, fingerprint, model, optimiser, generator) or progress
-    while progress.next_epoch < config.epochs and progress.stale <= config.patience:
-        epoch = progress.next_epoch
+        stopping = training_state.restore(state_directory, fingerprint, model, optimiser, generator) or stopping
+    while stopping.next_epoch < config.epochs and stopping.stale <= config.patience:
+        epoch = stopping.next_epoch
         started = time.perf_counter()
-        learning_rate, parts = loop.run_epoch(epoch, users, positives, sampler)
+        learning_rate, parts = loop.run_epoch(epoch, pairs)
         training_seconds = time.perf_counter() - started
         valid_recall = recall_at(model.ranker(), train_matrix, valid_matrix, VALIDATION_K)
-        progress.observe(valid_recall, model)
+        stopping.observe(valid_recall, model)
         record = EpochRecord(
             epoch=epoch,
             loss=sum(parts.values()),
             parts=parts,
             valid_recall=valid_recall,
-            best_epoch=progress.best_epoch,
+            best_epoch=stopping.best_epoch,
             learning_rate=learning_rate,
             training_seconds=training_seconds,
             seconds=time.perf_counter() - started,
         )
-        progress.history.append(_history_row(record))
-        if state_directory is not None and progress.next_epoch % config.checkpoint_interval == 0:
-            training_state.save(state_directory, fingerprint, progress, model, optimiser, generator)
+        stopping.history.append(_history_row(record))
+        if state_directory is not None and stopping.next_epoch % config.checkpoint_interval == 0:
+            training_state.save(state_directory, fingerprint, stopping, model, optimiser, generator)
         for callback in on_epoch:
             callback(record)
 
-    model.load_state_dict(progress.best_parameters)
+    model.load_state_dict(stopping.best_parameters)
     return FitResult(
-        history=pl.DataFrame(progress.history),
-        best_epoch=progress.best_epoch,
-        best_valid_recall=progress.best_value,
-        stopped_early=progress.stale > config.patience,
+        history=pl.DataFrame(stopping.history),
+        best_epoch=stopping.best_epoch,
+        best_valid_recall=stopping.best_value,
+        stopped_early=stopping.stale > config.patience,
         ranker=model.ranker().cpu(),
+        n_left_out=pairs.n_left_out,
     )
-
-
-def _matrices(data: TrainingData) -> tuple[Any, Any]:
-    """Return the training and the validation pairs as matrices."""
-    size = (data.n_users, data.n_items)
-    return interaction_matrix(*data.train_pairs, *size), interaction_matrix(data.valid_users, data.valid_items, *size)
 
 
 class _Loop:
     """One epoch after another over sampled batches."""
 
-    def __init__(
-        self,
-        model: Model,
-        optimiser: torch.optim.Optimizer,
-        generator: torch.Generator,
-        config: TrainingConfig,
-        device: torch.device,
-    ) -> None:
-        self.model = model
-        self.optimiser = optimiser
-        self.generator = generator
-        self.config = config
-        self.device = device
-        self.loss = torch.compile(model.loss) if config.compile else model.loss
+    def __init__(self, model: Model, optimiser: torch.optim.Optimizer, generator: torch.Generator) -> None:
+        self.model, self.optimiser, self.generator = model, optimiser, generator
+        self.config = model.config.training
+        self.loss = torch.compile(model.loss) if self.config.compile else model.loss
 
-    def run_epoch(
-        self, epoch: int, users: Tensor, positives: Tensor, sampler: NegativeSampler | None
-    ) -> tuple[float, dict[str, float]]:
+    def run_epoch(self, epoch: int, pairs: TrainingPairs) -> tuple[float, dict[str, float]]:
         """Train one epoch; return its step size and the mean over the batches of each part of the loss."""
-        config = self.config
+        config, users, positives, sampler = self.config, pairs.users, pairs.positives, pairs.sampler
         learning_rate = config.learning_rate * config.learning_rate_factor ** (epoch / config.learning_rate_interval)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
@@ -256,7 +248,7 @@ class _Loop:
         self.model.on_epoch_start(epoch, self.generator)
         shared = config.loss == "sampled_softmax"
         negatives = sampler.sample(users, self.generator) if sampler is not None and not shared else users[:0]
-        order = torch.randperm(len(users), generator=self.generator, device=self.device)
+        order = torch.randperm(len(users), generator=self.generator, device=users.device)
         users, positives = users[order], positives[order]
         negatives = negatives[order] if len(negatives) else negatives
 
@@ -265,10 +257,10 @@ class _Loop:
         for batch in range(n_batches):
             part = slice(batch * config.batch_size, (batch + 1) * config.batch_size)
             try:
-                drawn: tuple[Tensor, ...] = (negatives[part],)
+                drawn: tuple[Tensor, Tensor | None] = negatives[part], None
                 if sampler is not None and shared:
                     drawn = sampler.sample_shared(users[part], config.n_shared_negatives, self.generator)
-                values = self._step(users[part], positives[part], *drawn)
+                values = self._step(Batch(users[part], positives[part], *drawn))
             except torch.OutOfMemoryError as error:
                 raise PermanentFailure(
                     f"training, epoch {epoch}, batch {batch} of {n_batches}: the device ran out of memory. Lower "
@@ -284,10 +276,10 @@ class _Loop:
                 totals[name] = totals.get(name, 0.0) + value
         return learning_rate, {name: total / n_batches for name, total in totals.items()}
 
-    def _step(self, *batch: Tensor) -> dict[str, float]:
+    def _step(self, batch: Batch) -> dict[str, float]:
         self.optimiser.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            parts = self.loss(*batch)
+        with torch.autocast(batch.users.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            parts = self.loss(batch)
             total = torch.stack(list(parts.values())).sum()
         total.backward()
         for parameter in self.model.parameters():
@@ -297,32 +289,6 @@ class _Loop:
                 parameter.grad = torch.zeros_like(parameter)
         self.optimiser.step()
         return dict(zip(parts, torch.stack([part.detach() for part in parts.values()]).tolist(), strict=True))
-
-
-def _training_pairs(data: TrainingData, config: TrainingConfig, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return users and items of the positives, by user: the sampler is fastest that way, batches are shuffled later."""
-    users, items = data.train_pairs
-    if config.augmentation and data.added_users is not None and data.added_items is not None:
-        users = np.concatenate([users, data.added_users])
-        items = np.concatenate([items, data.added_items])
-        order = np.lexsort((items, users))
-        users, items = users[order], items[order]
-    return torch.tensor(users, device=device), torch.tensor(items, device=device)
-
-
-def _sampler(model: Model, data: TrainingData, config: TrainingConfig) -> NegativeSampler | None:
-    """Return the sampler of items that occur in training and that the user neither has nor, if so set, likely likes."""
-    if not model.uses_negatives:
-        return None
-    size = (data.n_users, data.n_items)
-    positives = interaction_matrix(*data.train_pairs, *size)
-    barred: Any = None
-    if config.augmentation and data.added_users is not None and data.added_items is not None:
-        barred = interaction_matrix(data.added_users, data.added_items, *size)
-    if config.restricted_negatives:
-        likely = false_negatives(*data.train_pairs, *size, data.item_knn, k=config.restricted_neighbours)
-        barred = likely if barred is None else barred + likely
-    return NegativeSampler(positives, barred, device=model.device)
 
 
 def _loop_seed(seed: int) -> int:

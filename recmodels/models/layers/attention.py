@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from recmodels.graphs.adjacency import Adjacency
 from recmodels.graphs.propagation import sparse_product
-from recmodels.models.layers.blocks import dropout, rows
+from recmodels.models.layers.blocks import dropout, lookup
 
 _NEGATIVE_SLOPE = 0.2
 
@@ -60,7 +60,7 @@ class GraphAttention(nn.Module):
         h = dropout(x, rate, noise) @ self.weight
         heads = h.view(len(h), self.n_heads, -1)
         into, out_of, _ = self.edges
-        logits = rows((heads * self.source).sum(dim=2), out_of) + rows((heads * self.destination).sum(dim=2), into)
+        logits = lookup((heads * self.source).sum(dim=2), out_of) + lookup((heads * self.destination).sum(dim=2), into)
         logits = functional.leaky_relu(logits, _NEGATIVE_SLOPE)
         weights = dropout(_EdgeSoftmax.apply(logits, self.graph), rate, noise)
         attended = [

@@ -1,23 +1,34 @@
-"""Initialisers, losses and projections that several models share."""
+"""
+Initialisers, losses and projections that several models share.
+
+What only some models share for a purpose of theirs (attention, channels, item graphs) has a module of its own here.
+"""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recmodels.models.inputs import FeatureMatrix
 
-def rows(table: Tensor, ids: Tensor) -> Tensor:
+Init = Literal["default", "xavier_uniform", "xavier_normal"]
+
+
+def lookup(table: Tensor, ids: Tensor) -> Tensor:
     """
     Return the rows of a table, with the gradient summed per row in a fixed order.
 
     Plain indexing would add the gradients of repeated ids in the order of the threads.
     """
     return functional.embedding(ids, table)
+
+
+def lookup_each(table: Tensor, *ids: Tensor) -> tuple[Tensor, ...]:
+    """Return the rows of each of several vectors of ids, all looked up at once."""
+    return lookup(table, torch.cat(ids)).split([len(part) for part in ids])
 
 
 def row_differences(table: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -53,7 +64,7 @@ def linear(
     generator: torch.Generator,
     *,
     bias: bool = True,
-    init: Literal["default", "xavier_uniform", "xavier_normal"] = "default",
+    init: Init = "default",
 ) -> nn.Linear:
     """
     Return an affine map whose entries come from the generator.
@@ -95,13 +106,13 @@ class Features(nn.Module):
 
     def __init__(
         self,
-        features: NDArray[np.float32],
+        features: FeatureMatrix,
         width: int,
         generator: torch.Generator,
         *,
         trainable: bool = False,
         bias: bool = True,
-        init: Literal["default", "xavier_uniform", "xavier_normal"] = "default",
+        init: Init = "default",
     ) -> None:
         super().__init__()
         self.features: Tensor
@@ -113,7 +124,7 @@ class Features(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return the projected rows, (len(ids), width)."""
-        return self.projection(rows(self.features, ids))
+        return self.projection(lookup(self.features, ids))
 
     def all(self) -> Tensor:
         """Return the projection of every row, (n, width)."""
@@ -138,7 +149,24 @@ def dropout(x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
 
 
 class FeaturesByModality(nn.ModuleDict):
-    """The features of several modalities, by name."""
+    """The `Features` of several modalities, by name; the parameters are those of each of them."""
+
+    def __init__(
+        self,
+        features: Mapping[str, FeatureMatrix],
+        width: int,
+        generator: torch.Generator,
+        *,
+        trainable: bool = False,
+        bias: bool = True,
+        init: Init = "default",
+    ) -> None:
+        super().__init__(
+            {
+                modality: Features(matrix, width, generator, trainable=trainable, bias=bias, init=init)
+                for modality, matrix in features.items()
+            }
+        )
 
     def present(self) -> Iterable[tuple[str, Features]]:
         """Return name and features of each modality."""

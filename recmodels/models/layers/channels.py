@@ -3,13 +3,28 @@
 from collections.abc import Mapping
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmodels.models.inputs import Features as FeatureMatrix
-from recmodels.models.layers.blocks import Features, FeaturesByModality, linear, xavier_table
+from recmodels.models.config import FusedGraphConfig, TrainingConfig
+from recmodels.models.inputs import FeatureMatrix
+from recmodels.models.layers.blocks import FeaturesByModality, linear, xavier_table
 
 _HIDDEN = 256
+
+
+class ChannelConfig(FusedGraphConfig):
+    """
+    Settings that TimeMM and BRIDGE have in common.
+
+    Of the published programs' graph of users there is none.
+    """
+
+    n_layers: int = Field(default=2, ge=1)
+    """Layers L of the convolution of each channel: the sum of the operator's powers 0 to L."""
+    training: TrainingConfig = TrainingConfig(learning_rate=1e-4, epochs=300)
+    """The training loop's settings."""
 
 
 class Channels(nn.Module):
@@ -22,12 +37,10 @@ class Channels(nn.Module):
         Item features by modality, each (n_items, its own width) float32.
     n_users, n_items
         Sizes of the tables.
-    width
-        Columns of a channel.
+    config
+        Its `embedding_size` is the width of a channel; `trainable_features` trains copies of the features too.
     generator
         Source of the initial parameters.
-    trainable
-        Train copies of the features too.
 
     Attributes
     ----------
@@ -44,23 +57,16 @@ class Channels(nn.Module):
         features: Mapping[str, FeatureMatrix],
         n_users: int,
         n_items: int,
-        width: int,
+        config: ChannelConfig,
         generator: torch.Generator,
-        *,
-        trainable: bool,
     ) -> None:
         super().__init__()
-        self.width = width
+        width = self.width = config.embedding_size
         self.names = ("id", *features)
         tables = [xavier_table(n_users, width, generator, normal=True).data for _ in self.names]
         self.users = nn.Parameter(torch.cat(tables, dim=1))
         self.ids = xavier_table(n_items, width, generator)
-        self.features = FeaturesByModality(
-            {
-                modality: Features(matrix, _HIDDEN, generator, trainable=trainable)
-                for modality, matrix in features.items()
-            }
-        )
+        self.features = FeaturesByModality(features, _HIDDEN, generator, trainable=config.trainable_features)
         self.outputs = nn.ModuleDict({modality: linear(_HIDDEN, width, generator) for modality in features})
 
     def forward(self) -> Tensor:

@@ -15,8 +15,6 @@ TOLERANCE = 1e-2
 """Largest error of a column's mass, as a share of that mass, at which a plan counts as solved."""
 MAX_ITERATIONS = 1000
 """Updates at the last epsilon after which the solver stops with a warning."""
-_RELEASED_ITERATIONS = 100
-_RELEASED_FLOOR = 1e-8
 _STAGE_ITERATIONS = 30
 _CHECK_INTERVAL = 10
 
@@ -59,10 +57,10 @@ def transport_plan(cost: Tensor, kind: Plan) -> Tensor:
         return torch.zeros_like(cost)
     if kind == "released":
         kernel = torch.exp(-cost / EPSILON)
-        left = right = torch.full((d,), 1 / d, dtype=cost.dtype, device=cost.device)
-        for _ in range(_RELEASED_ITERATIONS):
-            left = (1 / d) / (kernel @ right + _RELEASED_FLOOR)
-            right = (1 / d) / (kernel.T @ left + _RELEASED_FLOOR)
+        left = right = cost.new_full((d,), 1 / d)
+        for _ in range(100):
+            left = 1 / d / (kernel @ right + 1e-8)
+            right = 1 / d / (kernel.T @ left + 1e-8)
         return left[:, None] * kernel * right[None, :]
     plan = _solved(cost.double()).to(cost.dtype)
     return plan * d if kind == "barycentric" else plan

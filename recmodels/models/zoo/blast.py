@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recmodels.errors import InputError
 from recmodels.graphs.adjacency import k_bin
+from recmodels.models import base
 from recmodels.models.config import TrainingConfig
 from recmodels.models.inputs import TrainingData
 from recmodels.models.layers.blocks import Features
@@ -21,10 +22,8 @@ class Config(freedom.Config):
 
     The rows of the paper's ablation (table 4) are: all of it; without `training.restricted_negatives` and
     `training.augmentation` (BLAST-USER); without `user_graph` and with `profile_weight` 0 (BLAST-FN); with none of
-    these, FREEDOM on the same item texts (BLAST-LLM where these are profiles).
-
-    Deviation from the published program: features and profiles are frozen unless `trainable_features` is set; it trains
-    copies.
+    these, FREEDOM on the same item texts (BLAST-LLM where these are profiles). `trainable_features` is about the
+    profiles too.
     """
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -46,11 +45,11 @@ class Config(freedom.Config):
 class Model(freedom.Model):
     """FREEDOM's embeddings, those of users over the graph of similar users too."""
 
+    config: Config  # pyright: ignore[reportIncompatibleVariableOverride] it is never assigned anew
+
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, generator)
         _check(config, data)
-        self.n_uu_layers, self.profile_weight = config.n_uu_layers, config.profile_weight
-        self.user_graph_weight = config.user_graph_weight
         self.profiles = (
             Features(data.user_features, config.embedding_size, generator, trainable=config.trainable_features)
             if config.profile_weight and data.user_features is not None
@@ -62,19 +61,17 @@ class Model(freedom.Model):
             else None
         )
 
-    def _user_losses(
-        self, users: Tensor, positive: Tensor, negative: Tensor, barred: Tensor | None
-    ) -> dict[str, Tensor]:
+    def _user_losses(self, batch: base.Batch, positive: Tensor, negative: Tensor) -> dict[str, Tensor]:
         """Return the ranking loss of the projected profiles."""
         if self.profiles is None:
             return {}
-        losses = self.ranking_losses(self.profiles(users), positive, negative, barred)
-        return {"profile": self.profile_weight * losses.mean()}
+        losses = self.ranking_losses(self.profiles(batch.users), positive, negative, batch.barred)
+        return {"profile": self.config.profile_weight * losses.mean()}
 
     def _with_similar_users(self, users: Tensor) -> Tensor:
         if self.user_graph is None:
             return users
-        return users + self.user_graph_weight * self._over(self.user_graph, 0, self.n_uu_layers)
+        return users + self.config.user_graph_weight * self._over(self.user_graph, 0, self.config.n_uu_layers)
 
 
 def _check(config: Config, data: TrainingData) -> None:

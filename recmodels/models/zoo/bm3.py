@@ -8,28 +8,19 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from recmodels.graphs.adjacency import BipartiteGraph
 from recmodels.graphs.propagation import light_gcn
 from recmodels.models import base
-from recmodels.models.config import ModelConfig
+from recmodels.models.config import FeatureConfig
 from recmodels.models.inputs import TrainingData
-from recmodels.models.layers.blocks import (
-    Features,
-    FeaturesByModality,
-    dropout,
-    frobenius_penalty,
-    linear,
-    node_table,
-    rows,
-)
+from recmodels.models.layers.blocks import FeaturesByModality, dropout, frobenius_penalty, linear, lookup, node_table
 
 
-class Config(ModelConfig):
+class Config(FeatureConfig):
     """
     Settings of BM3.
 
-    Deviations from the published program: features are frozen unless `trainable_features` is set, it trains copies;
-    an item that occurs twice in a batch has two perturbed targets, there it has one.
+    Deviation from the published program: an item that occurs twice in a batch has two perturbed targets, there it has
+    one.
     """
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -46,64 +37,54 @@ class Config(ModelConfig):
     """Weight of the Frobenius norms of all embeddings; the published grid is 0.01 and 0.1."""
     modality_weight: float = Field(default=2.0, ge=0)
     """Weight c of the agreements that involve a modality."""
-    trainable_features: bool = False
-    """Train copies of the features, as the published program does, in place of frozen ones."""
 
 
 class Model(base.Model):
     """ID embeddings, propagated, and a predictor that is trained to meet their perturbed copies."""
 
+    config: Config
     uses_negatives = False
 
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, generator)
-        features = base.require_item_features(data, "bm3")
-        width = config.embedding_size
-        self.n_layers, self.rate = config.n_layers, config.dropout
-        self.regularisation, self.modality_weight = config.regularisation, config.modality_weight
+        features, width = base.require_item_features(data, "bm3"), config.embedding_size
         self.nodes = node_table(data.n_users, data.n_items, width, generator)
         self.predictor = linear(width, width, generator, init="xavier_normal")
         self.features = FeaturesByModality(
-            {
-                modality: Features(matrix, width, generator, trainable=config.trainable_features, init="xavier_normal")
-                for modality, matrix in features.items()
-            }
+            features, width, generator, trainable=config.trainable_features, init="xavier_normal"
         )
-        self.adjacency = BipartiteGraph(*data.train_pairs, data.n_users, data.n_items, device=self.device).adjacency()
+        self.adjacency = self.bipartite_graph(data).adjacency()
 
-    def propagate(self) -> tuple[Tensor, Tensor]:
+    def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return the predictor's output for all users and items."""
         users, items = self._embed()
         return self.predictor(users), self.predictor(items)
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the disagreement of user and item, that of each modality with the item and itself, and the penalty."""
         all_users, all_items = self._embed()
-        user, item = rows(all_users, users), rows(all_items, positives)
+        user, item = lookup(all_users, batch.users), lookup(all_items, batch.positives)
         # Only the batch's rows are perturbed: the others' targets enter no term.
         user_target, item_target = self._target(user), self._target(item)
         parts = {
             "agreement": _disagreement(self.predictor(user), item_target)
             + _disagreement(self.predictor(item), user_target),
-            "penalty": self.regularisation * frobenius_penalty(all_users, all_items, n_rows=self.n_items),
+            "penalty": self.config.regularisation * frobenius_penalty(all_users, all_items, n_rows=self.n_items),
         }
         for modality, features in self.features.present():
-            projected = features(positives)
+            projected = features(batch.positives)
             predicted = self.predictor(projected)
-            parts[modality] = self.modality_weight * (
+            parts[modality] = self.config.modality_weight * (
                 _disagreement(predicted, item_target) + _disagreement(predicted, self._target(projected))
             )
         return parts
 
     def _embed(self) -> tuple[Tensor, Tensor]:
-        sizes = [self.n_users, self.n_items]
-        users, items = light_gcn(self.adjacency, self.nodes, self.n_layers).split(sizes)
-        return users, items + self.nodes.split(sizes)[1]
+        users, items = self.split(light_gcn(self.adjacency, self.nodes, self.config.n_layers))
+        return users, items + self.nodes[self.n_users :]
 
     def _target(self, x: Tensor) -> Tensor:
-        return dropout(x.detach(), self.rate, self.generator)
+        return dropout(x.detach(), self.config.dropout, self.generator)
 
 
 def _disagreement(predicted: Tensor, target: Tensor) -> Tensor:

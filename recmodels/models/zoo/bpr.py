@@ -7,7 +7,7 @@ from torch import Tensor
 from recmodels.models import base
 from recmodels.models.config import ModelConfig
 from recmodels.models.inputs import TrainingData
-from recmodels.models.layers.blocks import frobenius_penalty, rows, xavier_table
+from recmodels.models.layers.blocks import frobenius_penalty, lookup, xavier_table
 
 
 class Config(ModelConfig):
@@ -20,22 +20,22 @@ class Config(ModelConfig):
 class Model(base.Model):
     """User and item embeddings, and nothing else."""
 
+    config: Config
+
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, generator)
-        self.regularisation = config.regularisation
         self.users = xavier_table(data.n_users, config.embedding_size, generator, normal=True)
         self.items = xavier_table(data.n_items, config.embedding_size, generator, normal=True)
 
-    def propagate(self) -> tuple[Tensor, Tensor]:
+    def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return the two tables."""
         return self.users, self.items
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking loss and the penalty."""
-        user, positive, negative = rows(self.users, users), rows(self.items, positives), rows(self.items, negatives)
+        user = lookup(self.users, batch.users)
+        positive, negative = lookup(self.items, batch.positives), lookup(self.items, batch.negatives)
         return {
-            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
-            "penalty": self.regularisation * frobenius_penalty(user, positive, negative, n_rows=len(users)),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, batch.barred).mean(),
+            "penalty": self.config.regularisation * frobenius_penalty(user, positive, negative, n_rows=len(user)),
         }

@@ -9,35 +9,27 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmodels.graphs.adjacency import BipartiteGraph, fuse, k_bin
 from recmodels.graphs.co_occurrence import cosines_of_columns
-from recmodels.graphs.matrices import entry_keys, interaction_matrix, occurs_in, shape_of
+from recmodels.graphs.matrices import entry_keys, occurs_in, shape_of
 from recmodels.graphs.propagation import light_gcn, propagate
 from recmodels.models import base
-from recmodels.models.config import ModelConfig, TrainingConfig
 from recmodels.models.inputs import TrainingData
-from recmodels.models.layers.blocks import bpr_loss, info_nce, linear, row_dot, rows, xavier_table
-from recmodels.models.layers.channels import Channels
+from recmodels.models.layers.blocks import bpr_loss, info_nce, linear, lookup, lookup_each, row_dot, xavier_table
+from recmodels.models.layers.channels import ChannelConfig, Channels
+from recmodels.models.layers.item_graphs import fused_item_graph
 from recmodels.ranking.calibrated import CalibratedRanker, Evidence, shortlist_support, standardised
 from recmodels.ranking.ranker import EmbeddingScorer
 
 
-class Config(ModelConfig):
+class Config(ChannelConfig):
     """
     Settings of BRIDGE, whose fixed strength is the paper's main setting; its gate on the strength is left out.
 
     Deviations from the published program: the frequency loss is the paper's, which keeps bands apart; the evidence of a
     training pair does not know the pair itself unless `evidence` is ``published``; directions of the bands get no
-    gradient; where users are ranked, the shortlist holds none of the excluded items; features are frozen unless
-    `trainable_features` is set, it trains copies; no graph of users.
+    gradient; where users are ranked, the shortlist holds none of the excluded items; no graph of users.
     """
 
-    n_layers: int = Field(default=2, ge=1)
-    """Layers of the convolution of each channel, which are added up."""
-    neighbours: int = Field(default=10, ge=1)
-    """Neighbours k of an item in each modality's graph, itself included."""
-    image_weight: float = Field(default=0.1, ge=0, le=1)
-    """Share of the image graph in the item graph; the text graph has the rest. A modality alone has all."""
     n_bands: int = Field(default=3, ge=1)
     """Bands M of singular directions of a channel, at most its width."""
     strength: float = Field(default=0.4, ge=0)
@@ -54,10 +46,6 @@ class Config(ModelConfig):
     """Weight of the penalty on gates above 1."""
     frequency_weight: float = Field(default=1e-3, ge=0)
     """Weight of the likeness of different bands and of the contrast of users with items in the higher bands."""
-    trainable_features: bool = False
-    """Train copies of the features, as the published program does, in place of frozen ones."""
-    training: TrainingConfig = TrainingConfig(learning_rate=1e-4, epochs=300)
-    """The training loop's settings."""
 
 
 class Model(base.Model):
@@ -69,26 +57,21 @@ class Model(base.Model):
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, generator)
         features, tables = base.require_item_features_and_knn(data, "bridge")
-        sizes = (data.n_users, data.n_items, config.embedding_size)
-        self.channels = Channels(features, *sizes, generator, trainable=config.trainable_features)
+        self.channels = Channels(features, data.n_users, data.n_items, config, generator)
         n_channels = len(self.channels.names)
         weights = xavier_table(data.n_users, n_channels, generator, normal=True)
         self.user_weights = nn.Parameter(functional.softmax(weights.data, dim=1))
         self.fuse_users = _Fusion(n_channels * config.embedding_size, config.n_bands, generator)
         self.fuse_items = _Fusion(n_channels * config.embedding_size, config.n_bands, generator)
-        self.item_graph = fuse(
-            {modality: k_bin(table, data.n_items, config.neighbours) for modality, table in tables.items()},
-            {"image": config.image_weight, "text": 1 - config.image_weight},
-        ).to(self.device)
-        graph = BipartiteGraph(*data.train_pairs, data.n_users, data.n_items, device=self.device)
-        self.adjacency = graph.adjacency(epsilon=0.0)
-        self.history = interaction_matrix(*data.train_pairs, data.n_users, data.n_items)
+        self.item_graph = fused_item_graph(tables, data.n_items, config).to(self.device)
+        self.adjacency = self.bipartite_graph(data).adjacency(epsilon=0.0)
+        self.history = data.train_matrix()
         self.support = CoUserSupport(self.history, config.co_items)
 
-    def propagate(self) -> tuple[Tensor, Tensor]:
+    def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return the fused bands of users and items, whose inner products are the base scores."""
-        (users, items), _ = self._fused()
-        return users, items
+        users, items = self._sides()
+        return users.fused, items.fused
 
     def ranker(self) -> CalibratedRanker:
         """Return the ranking by the base scores, with the evidence added to the best items."""
@@ -96,20 +79,17 @@ class Model(base.Model):
         length = min(self.config.shortlist, self.n_items)
         return CalibratedRanker(super().ranker(), self.history, [evidence], length, "row", relative=False)
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking losses with and without evidence, the bottleneck and the frequency loss."""
         config = self.config
-        (all_users, all_items), (user_side, item_side) = self._fused()
-        user = rows(all_users, users)
-        positive, negative = rows(all_items, torch.cat([positives, negatives])).split([len(positives), len(negatives)])
+        user_side, item_side = self._sides()
+        user = lookup(user_side.fused, batch.users)
+        positive, negative = lookup_each(item_side.fused, batch.positives, batch.negatives)
         margins = row_dot(user, positive - negative)
-        liked, other = self._evidence(
-            EmbeddingScorer(all_users.float(), all_items.float()), users, positives, negatives
-        )
-        user_bands = [rows(band, users) for band in user_side.bands]
-        item_bands = [rows(band, positives) for band in item_side.bands]
+        scorer = EmbeddingScorer(user_side.fused.float(), item_side.fused.float())
+        liked, other = self._evidence(scorer, batch.users, batch.positives, batch.negatives)
+        user_bands = [lookup(band, batch.users) for band in user_side.bands]
+        item_bands = [lookup(band, batch.positives) for band in item_side.bands]
         higher = range(config.n_bands // 2, config.n_bands)
         contrast = torch.stack([info_nce(user_bands[m], item_bands[m], 1.0) for m in higher]).mean()
         frequency = _likeness(user_bands) + _likeness(item_bands) + contrast
@@ -120,28 +100,25 @@ class Model(base.Model):
             "frequency": config.frequency_weight * frequency,
         }
 
-    def _fused(self) -> tuple[tuple[Tensor, Tensor], tuple["_Side", "_Side"]]:
+    def _sides(self) -> tuple["_Side", "_Side"]:
         n_layers, by_channel = self.config.n_layers, self.channels.by_channel
         nodes = (n_layers + 1) * light_gcn(self.adjacency, self.channels(), n_layers)
-        users, items = nodes.split([self.n_users, self.n_items])
+        users, items = self.split(nodes)
         users = (self.user_weights[:, :, None] * by_channel(users)).flatten(1)
         residual = propagate(self.item_graph, items)
-        sides = (
+        return (
             _Side(self.fuse_users, users, self._bands(users, self.channels.users)),
             _Side(self.fuse_items, items, self._bands(items, residual)),
         )
-        return (sides[0].fused, sides[1].fused), sides
 
     def _bands(self, nodes: Tensor, residual: Tensor) -> list[Tensor]:
         """Return the bands of both, added up, each (n, n_channels * width)."""
         of_each: list[list[Tensor]] = []
         for x in (nodes, residual):
             channels = self.channels.by_channel(x).unbind(dim=1)
-            of_each.append([torch.cat(band, dim=1) for band in zip(*map(self._split, channels), strict=True)])
+            split = [spectral_bands(channel, self.config.n_bands) for channel in channels]
+            of_each.append([torch.cat(band, dim=1) for band in zip(*split, strict=True)])
         return [first + second for first, second in zip(*of_each, strict=True)]
-
-    def _split(self, channel: Tensor) -> list[Tensor]:
-        return spectral_bands(channel, self.config.n_bands)
 
     @torch.no_grad()
     def _evidence(self, scorer: EmbeddingScorer, users: Tensor, *items: Tensor) -> list[Tensor]:

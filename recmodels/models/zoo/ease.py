@@ -47,7 +47,7 @@ class Model(base.ClosedFormModel):
     def solve(self, values: Sequence[float]) -> LinearScorer:
         """Return the ranking with a penalty."""
         (penalty,) = values
-        return LinearScorer(self.train_pairs, ease_weights(self.train_pairs, penalty))
+        return LinearScorer(self.train_matrix, ease_weights(self.train_matrix, penalty))
 
 
 def ease_weights(train: sparse.csr_array, penalty: float) -> Tensor:

@@ -9,33 +9,32 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recmodels.errors import InputError
-from recmodels.graphs.adjacency import BipartiteGraph, k_bin, k_cos
 from recmodels.graphs.matrices import neighbour_matrix
-from recmodels.graphs.propagation import light_gcn, propagate
+from recmodels.graphs.propagation import light_gcn
 from recmodels.models import base
-from recmodels.models.config import ModelConfig, TrainingConfig
+from recmodels.models.config import ItemGraphConfig, TrainingConfig
 from recmodels.models.inputs import TrainingData
+from recmodels.models.layers import behaviour
 from recmodels.models.layers.blocks import (
-    Features,
     FeaturesByModality,
     info_nce,
-    linear,
+    lookup,
+    lookup_each,
     node_table,
-    rows,
     squared_penalty,
     xavier_table,
 )
+from recmodels.models.layers.item_graphs import item_graphs
 
 _NOISE = 0.1
 
 
-class Config(ModelConfig):
+class Config(ItemGraphConfig):
     """
     Settings of GUME.
 
     Where there are neighbour tables and no features, set `purify` to false, and `graph_weights` to ``binary`` if the
-    tables have no similarities. Deviation from the published program: features are frozen unless `trainable_features`
-    is set; it trains copies.
+    tables have no similarities. Who is a neighbour in all graphs is joined to the item in the user-item graph.
     """
 
     published: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -49,8 +48,6 @@ class Config(ModelConfig):
     """Layers of the convolution over users and items."""
     n_ii_layers: int = Field(default=1, ge=1)
     """Layers of the propagation over each modality's item graph, of which the last is kept."""
-    neighbours: int = Field(default=10, ge=1)
-    """Neighbours k of an item in each modality's graph, itself included; who is one in all graphs is joined to it."""
     graph_weights: Literal["cosine", "binary"] = "cosine"
     """Weigh neighbours by their similarity, as published, or all alike."""
     purify: bool = True
@@ -69,8 +66,6 @@ class Config(ModelConfig):
     """Weight of the squared lengths of the batch's final embeddings."""
     extended_regularisation: float = Field(default=0.1, ge=0)
     """Weight of the squared lengths of the positives' extended modality embeddings."""
-    trainable_features: bool = False
-    """Train copies of the features, as the published program does, in place of frozen ones."""
     training: TrainingConfig = TrainingConfig(learning_rate_factor=0.96)
     """The training loop's settings; the step size falls by 0.96 in 50 epochs."""
 
@@ -89,61 +84,43 @@ class Model(base.Model):
             if not tables:
                 raise InputError("training data of gume", expected="item_text_knn or item_image_knn", found="neither")
         width = config.embedding_size
-        self.modalities = tuple(tables)
         self.nodes = node_table(data.n_users, data.n_items, width, generator)
         self.users = nn.ParameterDict({name: xavier_table(data.n_users, width, generator) for name in tables})
-        self.features = FeaturesByModality(
-            {
-                modality: Features(matrix, width, generator, trainable=config.trainable_features)
-                for modality, matrix in features.items()
-            }
-        )
-        self.gates = nn.ModuleDict({modality: linear(width, width, generator) for modality in features})
-        self.prefer = nn.ModuleDict({modality: linear(width, width, generator) for modality in tables})
-        self.attention = nn.Sequential(
-            linear(width, width, generator), nn.Tanh(), linear(width, 1, generator, bias=False)
-        )
-        neighbours = k_cos if config.graph_weights == "cosine" else k_bin
-        self.item_graphs = {
-            modality: neighbours(table, data.n_items, config.neighbours).to(self.device)
-            for modality, table in tables.items()
-        }
+        self.features = FeaturesByModality(features, width, generator, trainable=config.trainable_features)
+        self.gates = behaviour.gates(features, width, generator)
+        self.prefer = behaviour.gates(tables, width, generator)
+        self.attention = behaviour.attention_scores(width, generator)
+        self.item_graphs = item_graphs(tables, data.n_items, config.neighbours, self.device, config.graph_weights)
         first, *others = (neighbour_matrix(table, data.n_items, config.neighbours) for table in tables.values())
         for other in others:
             first = first.multiply(other)
-        graph = BipartiteGraph(*data.train_pairs, data.n_users, data.n_items, device=self.device)
-        self.adjacency, self.user_item = graph.with_item_edges(first)
+        self.adjacency, self.user_item = self.bipartite_graph(data).with_item_edges(first)
 
-    def propagate(self) -> tuple[Tensor, Tensor]:
+    def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return the sum of the IDs' embeddings and of the integrated modalities."""
         explicit = self._explicit()
         content = light_gcn(self.adjacency, self.nodes, self.config.n_ui_layers)
-        users, items = (content + self._integrated(explicit, content)).split([self.n_users, self.n_items])
-        return users, items
+        return self.split(content + self._integrated(explicit, content))
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking loss, the contrasts, the modalities' distance and the penalties."""
         config, batch_size = self.config, self.config.training.batch_size
         explicit = self._explicit()
         content, extended = self._extended(explicit)
         side = self._integrated(explicit, content)
-        sizes = [len(users), len(positives), len(negatives)]
-        batch = torch.cat([users, positives + self.n_users, negatives + self.n_users])
-        user, positive, negative = rows(content + side, batch).split(sizes)
-        user_side, item_side, _ = rows(side, batch).split(sizes)
-        user_content, item_content, _ = rows(content, batch).split(sizes)
-        user_extended, item_extended = rows(extended, batch[: len(users) + len(positives)]).chunk(2)
-        behaviour = info_nce(user_side, user_content, config.behaviour_temperature) + info_nce(
+        user, positive, negative = self.of_batch(content + side, batch)
+        user_side, item_side, _ = self.of_batch(side, batch)
+        user_content, item_content, _ = self.of_batch(content, batch)
+        user_extended, item_extended = lookup_each(extended, batch.users, batch.positives + self.n_users)
+        of_behaviour = info_nce(user_side, user_content, config.behaviour_temperature) + info_nce(
             item_side, item_content, config.behaviour_temperature
         )
         of_users = info_nce(user_extended, user_side, config.user_temperature)
         for view in (side, extended):
-            of_users = of_users + self._noise_contrast(view, users)
+            of_users = of_users + self._noise_contrast(view, batch.users)
         parts = {
-            config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
-            "behaviour": config.behaviour_weight * behaviour,
+            config.training.loss: self.ranking_losses(user, positive, negative, batch.barred).mean(),
+            "behaviour": config.behaviour_weight * of_behaviour,
             "users": config.user_weight * of_users,
             "penalty": config.regularisation * squared_penalty(user, positive, negative, batch_size=batch_size)
             + config.extended_regularisation * squared_penalty(item_extended, batch_size=batch_size),
@@ -157,17 +134,8 @@ class Model(base.Model):
     def _explicit(self) -> dict[str, Tensor]:
         """Return each modality's embeddings over its item graph, users from their items, (n_users + n_items, width)."""
         ids = self.nodes[self.n_users :]
-        purified = {
-            modality: ids * torch.sigmoid(self.gates[modality](features.all()))
-            for modality, features in self.features.present()
-        }
-        views: dict[str, Tensor] = {}
-        for modality in self.modalities:
-            items = purified.get(modality, ids)
-            for _ in range(self.config.n_ii_layers):
-                items = propagate(self.item_graphs[modality], items)
-            views[modality] = torch.cat([propagate(self.user_item, items), items])
-        return views
+        items = dict.fromkeys(self.item_graphs, ids) | behaviour.purified(ids, self.features, self.gates)
+        return behaviour.views(items, self.item_graphs, self.user_item, self.config.n_ii_layers)
 
     def _extended(self, explicit: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the convolution of the IDs, and the mean of those of the modalities, in one product."""
@@ -177,19 +145,15 @@ class Model(base.Model):
         return content, torch.stack(modalities).mean(dim=0)
 
     def _integrated(self, explicit: dict[str, Tensor], content: Tensor) -> Tensor:
-        """Return the mean of what the modalities have in common and what each has alone, as behaviour prefers it."""
-        shares = torch.cat([self.attention(view) for view in explicit.values()], dim=1).softmax(dim=1)
-        common = torch.stack([view * shares[:, [n]] for n, view in enumerate(explicit.values())]).sum(dim=0)
-        special = [torch.sigmoid(self.prefer[m](content)) * (view - common) for m, view in explicit.items()]
-        return (torch.stack(special).sum(dim=0) + common) / (len(explicit) + 1)
+        return behaviour.integrated(explicit, content, self.attention, self.prefer)
 
     def _noise_contrast(self, view: Tensor, users: Tensor) -> Tensor:
         """Return the contrast of users with themselves, both perturbed; a user that is twice in a batch is so alike."""
         present, place = torch.unique(users, return_inverse=True)
-        embeddings = rows(view, present)
+        embeddings = lookup(view, present)
 
         def perturbed() -> Tensor:
             noise = torch.rand(embeddings.shape, generator=self.generator, device=embeddings.device)
-            return rows(embeddings + _NOISE * embeddings.sign() * functional.normalize(noise), place)
+            return lookup(embeddings + _NOISE * embeddings.sign() * functional.normalize(noise), place)
 
         return info_nce(perturbed(), perturbed(), self.config.user_temperature)

@@ -39,5 +39,5 @@ class Model(base.ClosedFormModel):
     def solve(self, values: Sequence[float]) -> LinearScorer:
         """Return the ranking with a number of neighbours of an item and a shrinkage."""
         neighbours, shrinkage = values
-        similar = cosines_of_columns(self.train_pairs, int(neighbours), shrinkage=shrinkage)
-        return LinearScorer(self.train_pairs, similar)
+        similar = cosines_of_columns(self.train_matrix, int(neighbours), shrinkage=shrinkage)
+        return LinearScorer(self.train_matrix, similar)

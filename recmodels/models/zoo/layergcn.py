@@ -6,12 +6,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from recmodels.graphs.adjacency import Adjacency, BipartiteGraph
+from recmodels.graphs.adjacency import Adjacency
 from recmodels.graphs.propagation import propagate
 from recmodels.models import base
 from recmodels.models.config import ModelConfig
 from recmodels.models.inputs import TrainingData
-from recmodels.models.layers.blocks import node_table, row_dot, rows
+from recmodels.models.layers.blocks import node_table, row_dot
 
 _LEAST_LENGTH = 1e-8
 
@@ -30,39 +30,36 @@ class Config(ModelConfig):
 class Model(base.Model):
     """ID embeddings, propagated; each layer's rows are scaled by their cosine with layer 0."""
 
+    config: Config
+
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, generator)
-        self.n_layers, self.regularisation, self.edge_drop = config.n_layers, config.regularisation, config.edge_drop
         self.nodes = node_table(data.n_users, data.n_items, config.embedding_size, generator)
-        self.graph = BipartiteGraph(*data.train_pairs, data.n_users, data.n_items, device=self.device)
+        self.graph = self.bipartite_graph(data)
         self.adjacency = self.graph.adjacency()
-        self.thinned = self.adjacency
+        self.dropped_adjacency = self.adjacency
 
     def on_epoch_start(self, epoch: int, generator: torch.Generator) -> None:
         """Draw the edges that the epoch keeps: by degree in even epochs, uniformly in odd ones."""
         super().on_epoch_start(epoch, generator)
         weighting = "uniform" if epoch % 2 else "degree"
-        self.thinned = self.graph.edge_drop(self.edge_drop, generator, weighting=weighting)
+        self.dropped_adjacency = self.graph.edge_drop(self.config.edge_drop, generator, weighting=weighting)
 
-    def propagate(self) -> tuple[Tensor, Tensor]:
+    def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return the sum of the refined layers."""
-        users, items = self._sum_of_layers(self.adjacency).split([self.n_users, self.n_items])
-        return users, items
+        return self.split(self._sum_of_layers(self.adjacency))
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking loss and the penalty on layer 0, both summed over the batch."""
-        sizes = [len(users), len(positives), len(negatives)]
-        batch = torch.cat([users, positives + self.n_users, negatives + self.n_users])
-        user, positive, negative = rows(self._sum_of_layers(self.thinned), batch).split(sizes)
+        user, positive, negative = self.of_batch(self._sum_of_layers(self.dropped_adjacency), batch)
+        ids = torch.cat(self.of_batch(self.nodes, batch))
         return {
-            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).sum(),
-            "penalty": self.regularisation / 2 * rows(self.nodes, batch).square().sum(),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, batch.barred).sum(),
+            "penalty": self.config.regularisation / 2 * ids.square().sum(),
         }
 
     def _sum_of_layers(self, adjacency: Adjacency) -> Tensor:
-        return _SumOfLayers.apply(self.nodes, adjacency, self.n_layers)
+        return _SumOfLayers.apply(self.nodes, adjacency, self.config.n_layers)
 
 
 class _SumOfLayers(torch.autograd.Function):

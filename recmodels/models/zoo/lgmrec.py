@@ -8,12 +8,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmodels.graphs.adjacency import Adjacency, BipartiteGraph
+from recmodels.graphs.adjacency import Adjacency
 from recmodels.graphs.propagation import light_gcn, propagate
 from recmodels.models import base
 from recmodels.models.config import ModelConfig
 from recmodels.models.inputs import TrainingData
-from recmodels.models.layers.blocks import dropout, frobenius_penalty, node_table, rows, xavier_table
+from recmodels.models.layers.blocks import dropout, frobenius_penalty, lookup, node_table, xavier_table
 
 _COLUMNS_AT_ONCE = 512
 
@@ -58,13 +58,12 @@ class Model(base.Model):
     The features are frozen, so their propagation over the graph is done once, before the projection that is trained.
     """
 
+    config: Config
+
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, generator)
         features = base.require_item_features(data, "lgmrec")
-        self.n_ui_layers, self.n_hyper_layers, self.keep = config.n_ui_layers, config.n_hyper_layers, config.keep
-        self.global_weight, self.temperature = config.global_weight, config.temperature
-        self.contrast_weight, self.regularisation = config.contrast_weight, config.regularisation
-        graph = BipartiteGraph(*data.train_pairs, data.n_users, data.n_items, device=self.device)
+        graph = self.bipartite_graph(data)
         self.adjacency = graph.adjacency()
         self.sum_of_items = graph.user_item(normalisation="none")
         mean_of_items = graph.user_item(normalisation="row", epsilon=0.0)
@@ -81,42 +80,37 @@ class Model(base.Model):
                 self.adjacency, mean_of_items, self.items[modality], config.n_modality_layers
             )
 
-    def propagate(self) -> tuple[Tensor, Tensor]:
+    def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return local plus weighted global embeddings, with memberships that hold no noise."""
-        content = light_gcn(self.adjacency, self.nodes, self.n_ui_layers)
+        content = light_gcn(self.adjacency, self.nodes, self.config.n_ui_layers)
         everything = torch.arange(self.n_users + self.n_items, device=self.device)
         hyper = self._hyper(content[self.n_users :])
-        users, items = self._final(content, hyper, everything).split([self.n_users, self.n_items])
-        return users, items
+        return self.split(self._final(content, hyper, everything))
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking loss, the contrast between the modalities' hypergraphs, and the penalty."""
-        content = light_gcn(self.adjacency, self.nodes, self.n_ui_layers)
+        content = light_gcn(self.adjacency, self.nodes, self.config.n_ui_layers)
         hyper = self._hyper(content[self.n_users :])
-        sizes = [len(users), len(positives), len(negatives)]
-        batch = torch.cat([users, positives + self.n_users, negatives + self.n_users])
-        user, positive, negative = self._final(content, hyper, batch).split(sizes)
+        sizes = [len(batch.users), len(batch.positives), len(batch.negatives)]
+        nodes = torch.cat([batch.users, batch.positives + self.n_users, batch.negatives + self.n_users])
+        user, positive, negative = self._final(content, hyper, nodes).split(sizes)
         parts = {
-            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
-            "penalty": self.regularisation * frobenius_penalty(user, positive, negative, n_rows=len(users)),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, batch.barred).mean(),
+            "penalty": self.config.regularisation * frobenius_penalty(user, positive, negative, n_rows=len(user)),
         }
         if len(hyper) == 2:
-            (first_users, first_items), (second_users, second_items) = (
-                view.split([self.n_users, self.n_items]) for view in hyper
-            )
-            parts["contrast"] = self.contrast_weight * (
-                _contrast(first_users, second_users, users, self.temperature)
-                + _contrast(first_items, second_items, positives, self.temperature)
+            (first_users, first_items), (second_users, second_items) = map(self.split, hyper)
+            parts["contrast"] = self.config.contrast_weight * (
+                _contrast(first_users, second_users, batch.users, self.config.temperature)
+                + _contrast(first_items, second_items, batch.positives, self.config.temperature)
             )
         return parts
 
     def _final(self, content: Tensor, hyper: list[Tensor], nodes: Tensor) -> Tensor:
-        result = rows(content, nodes)
+        result = lookup(content, nodes)
         for modality, weight in self.projections.items():
             result = result + functional.normalize(self.propagated[modality][nodes] @ weight)
-        return result + self.global_weight * functional.normalize(rows(torch.stack(hyper).sum(dim=0), nodes))
+        return result + self.config.global_weight * functional.normalize(lookup(torch.stack(hyper).sum(dim=0), nodes))
 
     def _hyper(self, items: Tensor) -> list[Tensor]:
         """Return each modality's hypergraph embeddings of all nodes, users first."""
@@ -126,7 +120,7 @@ class Model(base.Model):
             item_members = self._memberships(logits)
             user_members = self._memberships(propagate(self.sum_of_items, logits))
             x, edges = items, items[:0]
-            for _ in range(self.n_hyper_layers):
+            for _ in range(self.config.n_hyper_layers):
                 edges = item_members.T @ x
                 x = item_members @ edges
             views.append(torch.cat([user_members @ edges, x]))
@@ -134,9 +128,10 @@ class Model(base.Model):
 
     def _memberships(self, logits: Tensor) -> Tensor:
         if not self.training:
-            return functional.softmax(logits / self.temperature, dim=1)
+            return functional.softmax(logits / self.config.temperature, dim=1)
         noise = torch.empty_like(logits).exponential_(generator=self.generator).log()
-        return dropout(functional.softmax((logits - noise) / self.temperature, dim=1), 1 - self.keep, self.generator)
+        members = functional.softmax((logits - noise) / self.config.temperature, dim=1)
+        return dropout(members, 1 - self.config.keep, self.generator)
 
 
 def _propagated(adjacency: Adjacency, mean_of_items: Adjacency, items: Tensor, n_layers: int) -> Tensor:
@@ -153,5 +148,5 @@ def _propagated(adjacency: Adjacency, mean_of_items: Adjacency, items: Tensor, n
 
 def _contrast(first: Tensor, second: Tensor, ids: Tensor, temperature: float) -> Tensor:
     """Return the sum over the batch of the contrast of a row with its own among all rows of the other view."""
-    anchors = functional.normalize(rows(first, ids))
+    anchors = functional.normalize(lookup(first, ids))
     return functional.cross_entropy(anchors @ functional.normalize(second).T / temperature, ids, reduction="sum")

@@ -4,12 +4,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from recmodels.graphs.adjacency import BipartiteGraph
 from recmodels.graphs.propagation import light_gcn
 from recmodels.models import base
 from recmodels.models.config import ModelConfig
 from recmodels.models.inputs import TrainingData
-from recmodels.models.layers.blocks import frobenius_penalty, node_table, rows
+from recmodels.models.layers.blocks import frobenius_penalty, node_table
 
 
 class Config(ModelConfig):
@@ -24,28 +23,25 @@ class Config(ModelConfig):
 class Model(base.Model):
     """ID embeddings, propagated."""
 
+    config: Config
+
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, generator)
-        self.n_layers = config.n_layers
-        self.regularisation = config.regularisation
         self.nodes = node_table(data.n_users, data.n_items, config.embedding_size, generator)
-        self.adjacency = BipartiteGraph(*data.train_pairs, data.n_users, data.n_items, device=self.device).adjacency()
+        self.adjacency = self.bipartite_graph(data).adjacency()
 
-    def propagate(self) -> tuple[Tensor, Tensor]:
+    def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return the mean of the layers."""
-        users, items = light_gcn(self.adjacency, self.nodes, self.n_layers).split([self.n_users, self.n_items])
-        return users, items
+        return self.split(self._convolved())
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking loss and the penalty, which is on layer 0."""
-        sizes = [len(users), len(positives), len(negatives)]
-        batch = torch.cat([users, positives + self.n_users, negatives + self.n_users])
-        propagated = light_gcn(self.adjacency, self.nodes, self.n_layers)
-        user, positive, negative = rows(propagated, batch).split(sizes)
+        user, positive, negative = self.of_batch(self._convolved(), batch)
         return {
-            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
-            "penalty": self.regularisation
-            * frobenius_penalty(*rows(self.nodes, batch).split(sizes), n_rows=len(users)),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, batch.barred).mean(),
+            "penalty": self.config.regularisation
+            * frobenius_penalty(*self.of_batch(self.nodes, batch), n_rows=len(user)),
         }
+
+    def _convolved(self) -> Tensor:
+        return light_gcn(self.adjacency, self.nodes, self.config.n_layers)

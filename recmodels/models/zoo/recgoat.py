@@ -9,15 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recmodels.errors import InputError
-from recmodels.graphs.adjacency import Adjacency, BipartiteGraph, k_sym
+from recmodels.graphs.adjacency import Adjacency, k_sym
 from recmodels.graphs.knn import knn_table
 from recmodels.graphs.propagation import light_gcn
 from recmodels.models import base
 from recmodels.models.config import ModelConfig, TrainingConfig
-from recmodels.models.inputs import Features as FeatureMatrix
-from recmodels.models.inputs import TrainingData
+from recmodels.models.inputs import FeatureMatrix, TrainingData
 from recmodels.models.layers.attention import GraphAttention
-from recmodels.models.layers.blocks import Features, FeaturesByModality, dropout, info_nce, rows
+from recmodels.models.layers.blocks import Features, FeaturesByModality, dropout, info_nce, lookup, lookup_each
 from recmodels.models.layers.dimension_transport import column_cost, transport_plan
 
 _SHARES = {"image": 0.05, "text": 0.8}
@@ -95,11 +94,8 @@ class Model(base.Model):
             )
         self.nodes = nn.Parameter(torch.empty(data.n_users + data.n_items, width))
         nn.init.normal_(self.nodes, std=0.1, generator=generator)
-        graph = BipartiteGraph(*data.train_pairs, data.n_users, data.n_items, device=self.device)
-        self.adjacency = graph.adjacency()
-        self.features = FeaturesByModality(
-            {modality: Features(matrix, width, generator) for modality, matrix in features.items()}
-        )
+        self.adjacency = self.bipartite_graph(data).adjacency()
+        self.features = FeaturesByModality(features, width, generator)
         self.attention = nn.ModuleDict(
             {modality: self._attention(matrix, generator) for modality, matrix in features.items()}
         )
@@ -118,40 +114,37 @@ class Model(base.Model):
         super().on_epoch_start(epoch, generator)
         self.plans = {}
 
-    def propagate(self) -> tuple[Tensor, Tensor]:
+    def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return users and fused items, with plans for the present parameters."""
         users, views = self._views()
         return users, self._fused(views, {modality: self._plan(views, modality) for modality in self.maps})
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking loss, the penalty on the IDs, and the contrasts of users with items and of views."""
         config = self.config
         all_users, views = self._views()
         if config.plan_refresh == "batch" or not self.plans:
             self.plans = {modality: self._plan(views, modality) for modality in self.maps}
-        user, items = rows(all_users, users), torch.cat([positives, negatives])
-        sizes = [len(positives), len(negatives)]
-        positive, negative = rows(self._fused(views, self.plans), items).split(sizes)
-        batch = torch.cat([users, items + self.n_users])
+        user = lookup(all_users, batch.users)
+        positive, negative = lookup_each(self._fused(views, self.plans), batch.positives, batch.negatives)
+        ids = torch.cat(self.of_batch(self.nodes, batch))
         between = info_nce(user, positive, config.temperature)
         return {
-            self.config.training.loss: self.ranking_losses(user, positive, negative, barred).mean(),
-            "penalty": config.regularisation * rows(self.nodes, batch).square().sum() / len(users),
+            self.config.training.loss: self.ranking_losses(user, positive, negative, batch.barred).mean(),
+            "penalty": config.regularisation * ids.square().sum() / len(user),
             "contrast": config.contrast_weight * (1 - config.modality_share) * between,
             "modalities": config.contrast_weight
             * config.modality_share
-            * self._modality_contrast(views, positives, negatives),
+            * self._modality_contrast(views, batch.positives, batch.negatives),
         }
 
     def _views(self) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the users and the views of the items: ``id`` and one a modality."""
         nodes = self.nodes
         if self.profiles is not None and self.profile_attention is None:
-            users, items = nodes.split([self.n_users, self.n_items])
+            users, items = self.split(nodes)
             nodes = torch.cat([users + self.profiles.all(), items])
-        users, ids = light_gcn(self.adjacency, nodes, self.config.n_ui_layers).split([self.n_users, self.n_items])
+        users, ids = self.split(light_gcn(self.adjacency, nodes, self.config.n_ui_layers))
         if self.profiles is not None and self.profile_attention is not None:
             users = users + self._attended(self.profiles.all(), self.profile_attention)
         views = {"id": ids, **dict.fromkeys(_SHARES, ids)}
@@ -178,7 +171,7 @@ class Model(base.Model):
     def _modality_contrast(self, views: dict[str, Tensor], *items: Tensor) -> Tensor:
         names = list(views)
         losses = [
-            info_nce(rows(views[first], part), rows(views[second], part), self.config.temperature)
+            info_nce(lookup(views[first], part), lookup(views[second], part), self.config.temperature)
             for part in items
             for n, first in enumerate(names)
             for second in names[n + 1 :]

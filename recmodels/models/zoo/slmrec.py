@@ -8,12 +8,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmodels.graphs.adjacency import BipartiteGraph
 from recmodels.graphs.propagation import light_gcn
 from recmodels.models import base
 from recmodels.models.config import ModelConfig, TrainingConfig
 from recmodels.models.inputs import TrainingData
-from recmodels.models.layers.blocks import Features, FeaturesByModality, info_nce, linear, node_table, rows
+from recmodels.models.layers.blocks import FeaturesByModality, info_nce, linear, lookup_each, node_table
 
 
 class Config(ModelConfig):
@@ -44,20 +43,19 @@ class Config(ModelConfig):
 class Model(base.Model):
     """The same users beside items as IDs and as projected features, each propagated and then fused."""
 
+    config: Config
     uses_negatives = False
 
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, generator)
         features = base.require_item_features(data, "slmrec")
         width = config.embedding_size
-        self.n_layers, self.temperature = config.n_layers, config.temperature
-        self.view_temperature, self.view_weight = config.view_temperature, config.view_weight
         self.nodes = node_table(data.n_users, data.n_items, width, generator)
         self.features = FeaturesByModality(
-            {
-                modality: Features(_unit_rows(matrix), width, generator, init="xavier_uniform")
-                for modality, matrix in features.items()
-            }
+            {modality: _unit_rows(matrix) for modality, matrix in features.items()},
+            width,
+            generator,
+            init="xavier_uniform",
         )
         n_views = 1 + len(features)
         init = config.initialisation
@@ -70,34 +68,31 @@ class Model(base.Model):
             self.steps.append(linear(width, width, generator, init=init))
             self.exits.append(linear(width, space, generator, init=init) if position else nn.Identity())
             self.heads.append(linear(width, space, generator, init=init))
-        graph = BipartiteGraph(*data.train_pairs, data.n_users, data.n_items, device=self.device)
-        self.adjacency = graph.adjacency(epsilon=1e-8)
+        self.adjacency = self.bipartite_graph(data).adjacency(epsilon=1e-8)
 
-    def propagate(self) -> tuple[Tensor, Tensor]:
+    def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return the fused views."""
-        users, items = self._views().split([self.n_users, self.n_items])
+        users, items = self.split(self._views())
         return self.fuse_users(users), self.fuse_items(items)
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the contrast of users and items, and that of the items' views with each other."""
-        user, item = rows(self._views(), torch.cat([users, positives + self.n_users])).chunk(2)
-        parts = {"contrast": info_nce(self.fuse_users(user), self.fuse_items(item), self.temperature)}
+        user, item = lookup_each(self._views(), batch.users, batch.positives + self.n_users)
+        parts = {"contrast": info_nce(self.fuse_users(user), self.fuse_items(item), self.config.temperature)}
         identity, *modalities = item.chunk(1 + len(self.features), dim=1)
-        targets = torch.arange(len(users), device=users.device)
+        targets = torch.arange(len(item), device=item.device)
         for position, (name, _) in enumerate(self.features.present()):
             identity = self.steps[position](identity)
             met, view = self.exits[position](identity), self.heads[position](modalities[position])
-            logits = met @ view.T / self.view_temperature
-            parts[name] = self.view_weight * functional.cross_entropy(logits, targets)
+            logits = met @ view.T / self.config.view_temperature
+            parts[name] = self.config.view_weight * functional.cross_entropy(logits, targets)
         return parts
 
     def _views(self) -> Tensor:
         """Return all views of all nodes side by side: one propagation instead of one each."""
         users = self.nodes[: self.n_users]
         views = [torch.cat([users, features.all()]) for _, features in self.features.present()]
-        return light_gcn(self.adjacency, torch.cat([self.nodes, *views], dim=1), self.n_layers)
+        return light_gcn(self.adjacency, torch.cat([self.nodes, *views], dim=1), self.config.n_layers)
 
 
 def _unit_rows(matrix: np.ndarray) -> np.ndarray:

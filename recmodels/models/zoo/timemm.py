@@ -9,13 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recmodels.errors import InputError
-from recmodels.graphs.adjacency import BipartiteGraph, fuse, k_bin
 from recmodels.graphs.propagation import light_gcn, propagate
 from recmodels.models import base
-from recmodels.models.config import ModelConfig, TrainingConfig
 from recmodels.models.inputs import TrainingData
-from recmodels.models.layers.blocks import linear, row_dot, rows
-from recmodels.models.layers.channels import Channels
+from recmodels.models.layers.blocks import linear, lookup, lookup_each, row_dot
+from recmodels.models.layers.channels import ChannelConfig, Channels
+from recmodels.models.layers.item_graphs import fused_item_graph
 from recmodels.models.layers.recency import (
     Kernel,
     ages,
@@ -30,17 +29,15 @@ _GATE_HIDDEN = 64
 _ROUTER_HIDDEN = 32
 
 
-class Config(ModelConfig):
+class Config(ChannelConfig):
     """
     Settings of TimeMM. It needs the time of every training pair.
 
     The controls of its claims are `kernel` ``constant``, `time_scales` of one entry, `shuffle_times` and `routing`
-    ``global``. Deviations from the published program: features are frozen unless `trainable_features` is set, it trains
-    copies; `loss` ``paper`` has the terms that the program has commented out; no graph of users.
+    ``global``. Deviations from the published program: `loss` ``paper`` has the terms that the program has commented
+    out; no graph of users.
     """
 
-    n_layers: int = Field(default=2, ge=1)
-    """Layers L of each filter, which is the sum of the operator's powers 0 to L."""
     time_scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(4.0, 6.0, 10.0), min_length=1)
     """Scales tau of the kernels; the larger, the slower a pair's weight falls with its age."""
     kernel: Kernel = "power"
@@ -51,10 +48,6 @@ class Config(ModelConfig):
     """Weigh the modalities for each user by the user's states, or once for all users."""
     gate_temperature: float = Field(default=0.7, gt=0)
     """Temperature of the softmax that mixes the kernels of a node."""
-    neighbours: int = Field(default=10, ge=1)
-    """Neighbours k of an item in each modality's graph, itself included."""
-    image_weight: float = Field(default=0.1, ge=0, le=1)
-    """Share of the image graph in the item graph; the text graph has the rest. A modality alone has all."""
     loss: Literal["paper", "released"] = "paper"
     """``released`` is the cross-entropy of scores alone, as in the program; ``paper`` adds the three terms below."""
     diversity_weight: float = Field(default=1e-2, ge=0)
@@ -63,10 +56,6 @@ class Config(ModelConfig):
     """Weight of the entropy of the modality weights: above 0 it sharpens them, as in the program; below, it evens."""
     regularisation: float = Field(default=0.1, ge=0)
     """Weight of the mean squares of the user tables and of the item IDs."""
-    trainable_features: bool = False
-    """Train copies of the features, as the published program does, in place of frozen ones."""
-    training: TrainingConfig = TrainingConfig(learning_rate=1e-4, epochs=300)
-    """The training loop's settings."""
 
 
 class Model(base.Model):
@@ -85,8 +74,7 @@ class Model(base.Model):
                 action="Use a data set whose interactions have timestamps.",
             )
         features, tables = base.require_item_features_and_knn(data, "timemm")
-        sizes = (data.n_users, data.n_items, config.embedding_size)
-        self.channels = Channels(features, *sizes, generator, trainable=config.trainable_features)
+        self.channels = Channels(features, data.n_users, data.n_items, config, generator)
         names, n_kernels = self.channels.names, len(config.time_scales)
         self.user_stems, self.item_stems, self.heads = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         for name in names:
@@ -98,16 +86,13 @@ class Model(base.Model):
         else:
             hidden, output = linear(4, _ROUTER_HIDDEN, generator), linear(_ROUTER_HIDDEN, len(names), generator)
             self.router = nn.Sequential(hidden, nn.ReLU(), output)
-        self.item_graph = fuse(
-            {modality: k_bin(table, data.n_items, config.neighbours) for modality, table in tables.items()},
-            {"image": config.image_weight, "text": 1 - config.image_weight},
-        ).to(self.device)
+        self.item_graph = fused_item_graph(tables, data.n_items, config).to(self.device)
         users, items = data.train_pairs
         times = data.train_times
         if config.shuffle_times:
             noise = torch.rand(len(times), dtype=torch.float64, generator=generator).numpy()
             times = shuffled_within(users, times, noise)
-        graph = BipartiteGraph(users, items, data.n_users, data.n_items, device=self.device)
+        graph = self.bipartite_graph(data)
         age = ages(users, times, data.n_users)
         self.operators = [
             graph.weighted_adjacency(kernel_weights(age, scale, config.kernel)) for scale in config.time_scales
@@ -116,25 +101,22 @@ class Model(base.Model):
         self.item_states = self._constant(item_states(items, times, data.n_items))
         self.routing_states = self._constant(routing_states(users, times, data.n_users))
 
-    def propagate(self) -> tuple[Tensor, Tensor]:
+    def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return the mixed channels side by side, those of users weighed, those of items over their graph too."""
         return self._embed(self._filtered(), self._route())
 
-    def loss(
-        self, users: Tensor, positives: Tensor, negatives: Tensor, barred: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the cross-entropy of the scores and, of the paper, the terms for diversity, routing and size."""
         config = self.config
         filtered, route = self._filtered(), self._route()
         all_users, all_items = self._embed(filtered, route)
-        user = rows(all_users, users)
-        positive, negative = rows(all_items, torch.cat([positives, negatives])).split([len(positives), len(negatives)])
+        user = lookup(all_users, batch.users)
+        positive, negative = lookup_each(all_items, batch.positives, batch.negatives)
         liked, other = row_dot(user, positive), row_dot(user, negative)
         parts = {"bce": (functional.softplus(-liked) + functional.softplus(other)).mean() / 2}
         if config.loss == "released":
             return parts
-        batch = torch.cat([users, positives + self.n_users, negatives + self.n_users])
-        triples = [rows(nodes, batch).chunk(3) for nodes in filtered]
+        triples = [self.of_batch(nodes, batch) for nodes in filtered]
         margins = torch.stack([row_dot(u, i - j) for u, i, j in triples])
         entropy = -(route * torch.log(route.clamp_min(torch.finfo(route.dtype).tiny))).sum(dim=1).mean()
         return parts | {
@@ -153,7 +135,7 @@ class Model(base.Model):
         by_channel = self.channels.by_channel
         gates = self._gates()
         mixed = torch.stack([gates[:, :, [k]] * by_channel(nodes) for k, nodes in enumerate(filtered)]).sum(dim=0)
-        users, items = mixed.split([self.n_users, self.n_items])
+        users, items = self.split(mixed)
         items = items.flatten(1)
         return (route[:, :, None] * users).flatten(1) + self.channels.users, items + propagate(self.item_graph, items)
 

@@ -29,5 +29,5 @@ class Model(itemknn.Model):
     def solve(self, values: Sequence[float]) -> LinearScorer:
         """Return the ranking with a number of neighbours of a user and a shrinkage."""
         neighbours, shrinkage = values
-        similar = cosines_of_columns(self.train_pairs.T.tocsr(), int(neighbours), shrinkage=shrinkage)
-        return LinearScorer(similar, self.train_pairs)
+        similar = cosines_of_columns(self.train_matrix.T.tocsr(), int(neighbours), shrinkage=shrinkage)
+        return LinearScorer(similar, self.train_matrix)

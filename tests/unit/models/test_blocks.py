@@ -13,9 +13,9 @@ from recmodels.models.layers.blocks import (
     frobenius_penalty,
     info_nce,
     linear,
+    lookup,
     node_table,
     row_differences,
-    rows,
     sampled_softmax,
     squared_penalty,
     xavier_table,
@@ -79,7 +79,7 @@ def test_the_squared_penalty_divides_by_the_configured_batch_on_a_short_one_too(
 
 def test_rows_add_the_gradients_of_repeated_ids() -> None:
     table = torch.arange(6.0).view(3, 2).requires_grad_()
-    rows(table, torch.tensor([2, 0, 2])).sum().backward()
+    lookup(table, torch.tensor([2, 0, 2])).sum().backward()
     assert table.grad is not None
     assert table.grad.tolist() == [[1, 1], [0, 0], [2, 2]]
 

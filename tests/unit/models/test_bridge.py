@@ -86,7 +86,7 @@ def test_only_the_items_with_most_users_in_common_speak(data: TrainingData) -> N
 def test_without_strength_the_ranking_is_that_of_the_base_scores(data: TrainingData) -> None:
     model = build(data, strength=0.0)
     with torch.no_grad():
-        base = EmbeddingScorer(*model.propagate())
+        base = EmbeddingScorer(*model.embeddings())
     everyone = torch.arange(data.n_users)
     for found, expected in zip(model.ranker().top_items(everyone, 40), base.top_items(everyone, 40), strict=True):
         assert torch.equal(found, expected)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from recmodels.models.base import Model
+from recmodels.models.base import Batch, Model
 from recmodels.models.inputs import TrainingData
 from recmodels.models.layers import dimension_transport
 from recmodels.models.registry import MODELS, build_model, resolve_config
@@ -81,7 +81,7 @@ def test_the_sampled_softmax_is_that_of_the_final_embeddings(name: str, data, ba
     settings: dict[str, Any] = {key: value for key, value in (("neighbours", K), ("edge_drop", 0.0)) if key in fields}
     training = {"loss": "sampled_softmax", "temperature": 0.5, "restricted_negatives": False}
     model = build(name, data, **settings, training=training).eval()
-    users, items = model.propagate()
+    users, items = model.embeddings()
     u, i, j = batch
     negatives = j[:9]
     barred = torch.rand(len(u), 9, generator=torch.Generator().manual_seed(1)) < 0.3
@@ -91,7 +91,7 @@ def test_the_sampled_softmax_is_that_of_the_final_embeddings(name: str, data, ba
     losses = torch.log(own.exp() + powers) - own
     # LayerGCN's losses are sums over the batch.
     expected = losses.sum() if name == "layergcn" else losses.mean()
-    parts = model.loss(u, i, negatives, barred)
+    parts = model.loss(Batch(u, i, negatives, barred))
     torch.testing.assert_close(parts["sampled_softmax"], expected, atol=1e-4, rtol=1e-4)
     if name in ("freedom", "blast"):
         features = model.features["text"].all()
@@ -106,17 +106,17 @@ def test_the_penalty_under_the_sampled_softmax_is_by_the_batch(data, batch) -> N
     u, i, j = batch
     ids = model.nodes.split([data.n_users, data.n_items])
     expected = 0.5 * (ids[0][u].norm() + ids[1][i].norm() + ids[1][j[:9]].norm()) / len(u)
-    close(model.loss(u, i, j[:9])["penalty"], expected)
+    close(model.loss(Batch(u, i, j[:9]))["penalty"], expected)
 
 
 def test_lightgcn_is_the_mean_of_the_layers(data, batch) -> None:
     model = build("lightgcn", data, n_layers=3, regularisation=0.5)
     expected = mean_of_layers(normalised_adjacency(data), model.nodes, 3)
     users, items = expected.split([data.n_users, data.n_items])
-    for found, reference in zip(model.propagate(), (users, items), strict=True):
+    for found, reference in zip(model.embeddings(), (users, items), strict=True):
         close(found, reference)
     u, i, j = batch
-    parts = model.loss(*batch)
+    parts = model.loss(Batch(*batch))
     close(parts["bpr"], bpr(users[u], items[i], items[j]))
     ids = model.nodes.split([data.n_users, data.n_items])
     close(parts["penalty"], 0.5 * (ids[0][u].norm() + ids[1][i].norm() + ids[1][j].norm()) / len(u))
@@ -130,13 +130,13 @@ def test_layergcn_scales_each_layer_by_its_cosine_with_the_ids(data, batch) -> N
         layer = functional.cosine_similarity(layer, model.nodes, dim=1)[:, None] * layer
         layers.append(layer)
     expected = torch.stack(layers).sum(dim=0)
-    close(torch.cat(model.propagate()), expected)
+    close(torch.cat(model.embeddings()), expected)
     users, items = expected.split([data.n_users, data.n_items])
     u, i, j = batch
     ids = model.nodes.split([data.n_users, data.n_items])
     squares = sum(x.square().sum() for x in (ids[0][u], ids[1][i], ids[1][j]))
     loss = len(u) * bpr(users[u], items[i], items[j]) + 0.25 * squares
-    found = sum(model.loss(*batch).values())
+    found = sum(model.loss(Batch(*batch)).values())
     close(found, loss)
     close(*(torch.autograd.grad(value, model.nodes)[0] for value in (found, loss)))
 
@@ -145,7 +145,7 @@ def test_layergcn_with_one_layer_points_like_one_product_with_the_adjacency(data
     model = build("layergcn", data, n_layers=1)
     product = normalised_adjacency(data) @ model.nodes
     cosines = functional.cosine_similarity(product, model.nodes, dim=1)
-    close(torch.cat(model.propagate()) / cosines[:, None], product)
+    close(torch.cat(model.embeddings()) / cosines[:, None], product)
 
 
 def test_layergcn_drops_edges_by_degree_in_even_epochs_and_uniformly_in_odd_ones(data, monkeypatch) -> None:
@@ -164,10 +164,10 @@ def test_vbpr_joins_ids_with_projected_features(data, batch) -> None:
     features = torch.from_numpy(np.concatenate([data.item_image_features, data.item_text_features], axis=1))
     layer = model.features.projection
     items = torch.cat([model.items, features @ layer.weight.T + layer.bias], dim=1)
-    close(model.propagate()[1], items)
+    close(model.embeddings()[1], items)
     u, i, j = batch
     norms = sum(x.norm() for x in (model.users[u], items[i], items[j]))
-    close(sum(model.loss(*batch).values()), bpr(model.users[u], items[i], items[j]) + 0.5 * norms / len(u))
+    close(sum(model.loss(Batch(*batch)).values()), bpr(model.users[u], items[i], items[j]) + 0.5 * norms / len(u))
 
 
 def test_lattice_mixes_fixed_and_learned_graphs(data, batch) -> None:
@@ -190,18 +190,18 @@ def test_lattice_mixes_fixed_and_learned_graphs(data, batch) -> None:
     mean = mean_of_layers(loops / loops.sum(dim=1, keepdim=True), model.nodes, 2)
     users, items = mean.split([data.n_users, data.n_items])
     items = items + functional.normalize(s @ ids)
-    for found, reference in zip(model.propagate(), (users, items), strict=True):
+    for found, reference in zip(model.embeddings(), (users, items), strict=True):
         close(found, reference)
     u, i, j = batch
     squares = sum(x.square().sum() for x in (users[u], items[i], items[j])) / (2 * 2048)
     expected = bpr(users[u], items[i], items[j]) + 0.5 * squares
-    first = sum(model.loss(*batch).values())
+    first = sum(model.loss(Batch(*batch)).values())
     close(first, expected)
     variables = [model.nodes, model.shares, *model.features.parameters()]
     gradients = torch.autograd.grad(first, variables, retain_graph=True)
     for found, reference in zip(gradients, torch.autograd.grad(expected, variables), strict=True):
         torch.testing.assert_close(found, reference, atol=1e-6, rtol=1e-3)
-    later = sum(model.loss(*batch).values())
+    later = sum(model.loss(Batch(*batch)).values())
     close(later, first)
     unused = torch.autograd.grad(later, variables, allow_unused=True)
     assert unused[0] is not None
@@ -219,7 +219,7 @@ def test_slmrec_contrasts_fused_views_and_views_with_each_other(data, batch) -> 
     joined = torch.cat(views, dim=1)
     all_users = model.fuse_users(joined[: data.n_users])
     all_items = model.fuse_items(joined[data.n_users :])
-    for found, reference in zip(model.propagate(), (all_users, all_items), strict=True):
+    for found, reference in zip(model.embeddings(), (all_users, all_items), strict=True):
         close(found, reference)
     u, i, _ = batch
     targets = torch.arange(len(u))
@@ -234,7 +234,7 @@ def test_slmrec_contrasts_fused_views_and_views_with_each_other(data, batch) -> 
     expected = cross_entropy(functional.normalize(all_users[u]), functional.normalize(all_items[i]), 0.2)
     expected = expected + 0.1 * cross_entropy(first, model.heads[0](image), 0.2)
     expected = expected + 0.1 * cross_entropy(second, model.heads[1](text), 0.2)
-    close(sum(model.loss(u, i, u[:0]).values()), expected)
+    close(sum(model.loss(Batch(u, i, u[:0])).values()), expected)
 
 
 @pytest.mark.parametrize(("initialisation", "gain"), [("xavier_uniform", 6), ("default", 1)])
@@ -253,7 +253,7 @@ def test_bm3_sums_the_disagreements_of_predictions_with_targets(data, batch) -> 
     users, items = mean_of_layers(normalised_adjacency(data), model.nodes, 2).split([data.n_users, data.n_items])
     items = items + model.nodes[data.n_users :]
     h = model.predictor
-    for found, reference in zip(model.propagate(), (h(users), h(items)), strict=True):
+    for found, reference in zip(model.embeddings(), (h(users), h(items)), strict=True):
         close(found, reference)
     u, i, _ = batch
 
@@ -265,7 +265,7 @@ def test_bm3_sums_the_disagreements_of_predictions_with_targets(data, batch) -> 
     for _, features in model.features.present():
         m = features.all()[i]
         expected = expected + 3.0 * (apart(h(m), items[i]) + apart(h(m), m))
-    found = sum(model.loss(u, i, u[:0]).values())
+    found = sum(model.loss(Batch(u, i, u[:0])).values())
     close(found, expected)
     close(*(torch.autograd.grad(value, model.nodes)[0] for value in (found, expected)))
 
@@ -276,14 +276,14 @@ def test_freedom_adds_item_neighbours_and_modality_losses(data, batch) -> None:
     s = s + 0.7 * neighbours(data.item_text_features, cosine=False)
     users, items = mean_of_layers(normalised_adjacency(data), model.nodes, 2).split([data.n_users, data.n_items])
     items = items + s @ s @ model.nodes[data.n_users :]
-    for found, reference in zip(model.propagate(), (users, items), strict=True):
+    for found, reference in zip(model.embeddings(), (users, items), strict=True):
         close(found, reference)
     u, i, j = batch
     expected = bpr(users[u], items[i], items[j])
     for _, features in model.features.present():
         m = features.all()
         expected = expected + 0.5 * bpr(users[u], m[i], m[j])
-    close(sum(model.loss(*batch).values()), expected)
+    close(sum(model.loss(Batch(*batch)).values()), expected)
 
 
 def test_blast_adds_user_neighbours_and_the_profile_loss(data, batch) -> None:
@@ -295,7 +295,7 @@ def test_blast_adds_user_neighbours_and_the_profile_loss(data, batch) -> None:
     users, items = mean_of_layers(normalised_adjacency(data), model.nodes, 3).split([data.n_users, data.n_items])
     users = users + s_users @ s_users @ model.nodes[: data.n_users]
     items = items + s_items @ model.nodes[data.n_users :]
-    for found, reference in zip(model.propagate(), (users, items), strict=True):
+    for found, reference in zip(model.embeddings(), (users, items), strict=True):
         close(found, reference)
     u, i, j = batch
     expected = bpr(users[u], items[i], items[j])
@@ -303,15 +303,15 @@ def test_blast_adds_user_neighbours_and_the_profile_loss(data, batch) -> None:
         m = features.all()
         expected = expected + 0.5 * bpr(users[u], m[i], m[j])
     expected = expected + 0.25 * bpr(model.profiles.all()[u], items[i], items[j])
-    close(sum(model.loss(*batch).values()), expected)
+    close(sum(model.loss(Batch(*batch)).values()), expected)
 
 
 def test_the_weight_of_blasts_user_graph_is_one_unless_set_and_zero_gives_freedoms_scores(data) -> None:
-    freedom = build("freedom", data, neighbours=K).propagate()
+    freedom = build("freedom", data, neighbours=K).embeddings()
     s_users = neighbours(data.user_features, cosine=False)
     for settings, weight in (({}, 1.0), ({"user_graph_weight": 0.3}, 0.3), ({"user_graph_weight": 0.0}, 0.0)):
         model = build("blast", data, neighbours=K, **settings)
-        users, items = model.propagate()
+        users, items = model.embeddings()
         close(users, freedom[0] + weight * s_users @ model.nodes[: data.n_users])
         assert torch.equal(items, freedom[1])
         if not weight:
@@ -328,7 +328,7 @@ def test_a_modality_alone_has_the_whole_weight_of_the_item_graph(name: str, moda
     s = neighbours(data.item_features[modality], cosine=False)
     close(s.sum(dim=1), torch.ones(data.n_items))
     _, items = mean_of_layers(normalised_adjacency(data), model.nodes, 2).split([data.n_users, data.n_items])
-    close(model.propagate()[1], items + s @ s @ model.nodes[data.n_users :])
+    close(model.embeddings()[1], items + s @ s @ model.nodes[data.n_users :])
 
 
 def test_blast_without_its_user_side_is_freedom_exactly(data, batch) -> None:
@@ -338,10 +338,10 @@ def test_blast_without_its_user_side_is_freedom_exactly(data, batch) -> None:
         torch.equal(first, second)
         for first, second in zip(blast.state_dict().values(), freedom.state_dict().values(), strict=True)
     )
-    assert {key: value.item() for key, value in blast.loss(*batch).items()} == {
-        key: value.item() for key, value in freedom.loss(*batch).items()
+    assert {key: value.item() for key, value in blast.loss(Batch(*batch)).items()} == {
+        key: value.item() for key, value in freedom.loss(Batch(*batch)).items()
     }
-    for first, second in zip(blast.propagate(), freedom.propagate(), strict=True):
+    for first, second in zip(blast.embeddings(), freedom.embeddings(), strict=True):
         assert torch.equal(first, second)
 
 
@@ -370,7 +370,7 @@ def test_mgcn_fuses_purified_modalities_with_content(data, batch) -> None:
     side = sum(torch.sigmoid(model.prefer[m](content)) * (view - common) for m, view in views.items())
     side = (side + common) / 3
     final = content + side
-    close(torch.cat(model.propagate()), final)
+    close(torch.cat(model.embeddings()), final)
     u, i, j = batch
     users, items = final.split([data.n_users, data.n_items])
 
@@ -381,7 +381,7 @@ def test_mgcn_fuses_purified_modalities_with_content(data, batch) -> None:
     squares = sum(x.square().sum() for x in (users[u], items[i], items[j])) / (2 * 2048)
     expected = bpr(users[u], items[i], items[j]) + 0.5 * squares
     expected = expected + 0.3 * (contrast(i + data.n_users) + contrast(u))
-    close(sum(model.loss(*batch).values()), expected)
+    close(sum(model.loss(Batch(*batch)).values()), expected)
 
 
 def info_nce(p: Tensor, q: Tensor, temperature: float) -> Tensor:
@@ -435,7 +435,7 @@ def test_gume_joins_like_items_and_separates_modalities(data, batch, checkerboar
         side = side + torch.sigmoid(model.prefer[m](content)) * (view - common)
     side = side / 3
     final = content + side
-    close(torch.cat(model.propagate()), final)
+    close(torch.cat(model.embeddings()), final)
     u, i, j = batch
     users, items = final.split([n_users, data.n_items])
 
@@ -461,7 +461,7 @@ def test_gume_joins_like_items_and_separates_modalities(data, batch, checkerboar
         "penalty": 0.5 * squares + 0.4 * wide[n_users + i].square().sum() / (2 * 2048),
         "alignment": 0.9 * ((image.var() - text.var()).abs() + (image.mean() - text.mean()).abs()),
     }
-    parts = model.loss(*batch)
+    parts = model.loss(Batch(*batch))
     assert parts.keys() == expected.keys()
     for name, part in parts.items():
         close(part, expected[name])
@@ -490,7 +490,7 @@ def test_lgmrec_adds_modalities_and_hypergraphs(data, batch) -> None:
         hyper.append((q_users @ edges, items))
     both = torch.cat([hyper[0][0] + hyper[1][0], hyper[0][1] + hyper[1][1]])
     final = local + 0.7 * functional.normalize(both)
-    close(torch.cat(model.propagate()), final)
+    close(torch.cat(model.embeddings()), final)
     u, i, j = batch
     users, items = final.split([data.n_users, data.n_items])
     expected = bpr(users[u], items[i], items[j])
@@ -499,7 +499,7 @@ def test_lgmrec_adds_modalities_and_hypergraphs(data, batch) -> None:
         first, second = (functional.normalize(view[side]) for view in hyper)
         similarity = torch.exp(first @ second.T / 0.2)
         expected = expected - 0.5 * torch.log(similarity[ids, ids] / similarity[ids].sum(dim=1)).sum()
-    close(sum(model.loss(*batch).values()), expected)
+    close(sum(model.loss(Batch(*batch)).values()), expected)
 
 
 def channels_of(model: Model, data: TrainingData) -> dict[str, Tensor]:
@@ -561,7 +561,7 @@ def test_timemm_mixes_filters_of_several_time_scales(data, batch) -> None:
     all_users = torch.cat(users, dim=1) + model.channels.users
     all_items = torch.cat(items, dim=1)
     all_items = all_items + item_neighbours(data) @ all_items
-    for found, reference in zip(model.propagate(), (all_users, all_items), strict=True):
+    for found, reference in zip(model.embeddings(), (all_users, all_items), strict=True):
         close(found, reference)
     scores = torch.cat([(all_users[u] * all_items[i]).sum(dim=1), (all_users[u] * all_items[j]).sum(dim=1)])
     labels = torch.cat([torch.ones(len(u)), torch.zeros(len(u))])
@@ -576,7 +576,7 @@ def test_timemm_mixes_filters_of_several_time_scales(data, batch) -> None:
         "entropy": 0.3 * -(route * route.log()).sum(dim=1).mean(),
         "penalty": 0.5 * (model.channels.users.square().mean() + model.channels.ids.square().mean()),
     }
-    parts = model.loss(*batch)
+    parts = model.loss(Batch(*batch))
     assert parts.keys() == expected.keys()
     for name, part in parts.items():
         close(part, expected[name])
@@ -621,7 +621,7 @@ def test_bridge_adds_co_user_evidence_to_its_best_items(data, batch, evidence: s
         gates[side] = 1 + 0.5 * torch.sigmoid(z @ fusion.gate.weight.T + fusion.gate.bias)
         omega = torch.sigmoid(fusion.weights)
         fused[side] = sum(omega[m] * gates[side][:, [m]] * bands[side][m] for m in range(3))
-    for found, reference in zip(model.propagate(), fused.values(), strict=True):
+    for found, reference in zip(model.embeddings(), fused.values(), strict=True):
         close(found, reference)
 
     u, i, j = batch
@@ -666,7 +666,7 @@ def test_bridge_adds_co_user_evidence_to_its_best_items(data, batch, evidence: s
         "bottleneck": 0.5 * bottleneck,
         "frequency": 0.7 * (likeness("users", u) + likeness("items", i) + contrast),
     }
-    found = model.loss(u, i, j)
+    found = model.loss(Batch(u, i, j))
     assert found.keys() == expected.keys()
     for name, part in found.items():
         close(part, expected[name])
@@ -710,7 +710,7 @@ def test_recgoat_fuses_attended_modalities_by_transport(data, batch, monkeypatch
         barycentric = torch.from_numpy(plan).float()
         mixed = mixed + model.shares[m] * views[m] @ (barycentric + model.maps[m])
     items = functional.normalize(functional.layer_norm(mixed, (WIDTH,)))
-    for found, reference in zip(model.propagate(), (users, items), strict=True):
+    for found, reference in zip(model.embeddings(), (users, items), strict=True):
         torch.testing.assert_close(found, reference, atol=1e-4, rtol=1e-3)
     u, i, j = batch
 
@@ -725,7 +725,7 @@ def test_recgoat_fuses_attended_modalities_by_transport(data, batch, monkeypatch
     squares = sum(x.square().sum(dim=1) for x in (id_users[u], id_items[i], id_items[j])).mean()
     expected = bpr(users[u], items[i], items[j]) + 0.5 * squares
     expected = expected + 0.3 * (0.75 * contrast(users[u], items[i]) + 0.25 * between)
-    torch.testing.assert_close(sum(model.loss(*batch).values()), expected, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(sum(model.loss(Batch(*batch)).values()), expected, atol=1e-4, rtol=1e-3)
 
 
 def test_recgoat_puts_the_ids_in_the_place_of_an_absent_modality(checkerboard, batch) -> None:
@@ -735,7 +735,7 @@ def test_recgoat_puts_the_ids_in_the_place_of_an_absent_modality(checkerboard, b
     noise = torch.Generator()
     text = functional.leaky_relu(model.attention["text"][0](model.features["text"].all(), noise), 0.2)
     mixed = 0.15 * ids + 0.05 * ids @ model.maps["image"] + 0.8 * text @ model.maps["text"]
-    close(model.propagate()[1], functional.normalize(functional.layer_norm(mixed, (WIDTH,))))
+    close(model.embeddings()[1], functional.normalize(functional.layer_norm(mixed, (WIDTH,))))
     _, i, j = batch
 
     def contrast(p: Tensor, q: Tensor) -> Tensor:
@@ -744,7 +744,7 @@ def test_recgoat_puts_the_ids_in_the_place_of_an_absent_modality(checkerboard, b
 
     pairs = [(ids, ids), (ids, text), (ids, text)]
     expected = sum(contrast(p[rows], q[rows]) for rows in (i, j) for p, q in pairs) / 6
-    close(model.loss(*batch)["modalities"], expected)
+    close(model.loss(Batch(*batch))["modalities"], expected)
 
 
 def test_recgoat_solves_for_the_plan_once_an_epoch_or_once_a_batch(data, batch, monkeypatch) -> None:
@@ -756,11 +756,11 @@ def test_recgoat_solves_for_the_plan_once_an_epoch_or_once_a_batch(data, batch, 
             model, "_plan", lambda *arguments, plan=plan, calls=calls: calls.append(1) or plan(*arguments)
         )
         for _ in range(3):
-            model.loss(*batch)
+            model.loss(Batch(*batch))
         assert len(calls) == solved
 
 
 def test_recgoats_released_plan_does_nothing_beside_the_linear_map(data) -> None:
     released, linear = (build("recgoat", data, neighbours=K, oat=oat).eval() for oat in ("released", "linear"))
-    for first, second in zip(released.propagate(), linear.propagate(), strict=True):
+    for first, second in zip(released.embeddings(), linear.embeddings(), strict=True):
         torch.testing.assert_close(first, second, atol=0.01, rtol=0)

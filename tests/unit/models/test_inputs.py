@@ -51,7 +51,7 @@ def test_tables_without_rows_are_absent_modalities(checkerboard) -> None:
         ("item_text_embeddings", lambda frame: frame.reverse(), "every id once, in order"),
         ("item_text_embeddings", lambda frame: frame.head(5), "80 rows"),
         ("user_text_embeddings", lambda frame: frame.head(5), "60 rows"),
-        ("item_image_knn", lambda frame: frame.with_columns(dst=pl.lit(80, pl.Int32)), "item_image_knn, dst"),
+        ("item_image_knn", lambda frame: frame.with_columns(dst=pl.lit(80, pl.Int32)), "item_image_knn, item ids"),
         ("augmented_interactions", lambda frame: frame.with_columns(user_id=pl.lit(-1, pl.Int32)), "added pairs"),
     ],
 )

@@ -24,7 +24,6 @@ def test_models_name_only_tables_that_exist() -> None:
     assert set(DEFAULT_MODELS) < MODELS.keys()
     for spec in MODELS.values():
         assert spec.inputs <= TABLES
-        assert not spec.needs & spec.optional
 
 
 def test_listing_the_models_does_not_load_torch() -> None:

@@ -10,6 +10,7 @@ import torch
 
 from recmodels.errors import InputError
 from recmodels.graphs.adjacency import BipartiteGraph
+from recmodels.models.base import Batch
 from recmodels.models.inputs import TrainingData, training_data
 from recmodels.models.layers.recency import (
     ages,
@@ -43,7 +44,7 @@ def build(data: TrainingData, **settings: Any) -> Model:
 def loss_of(model: Model, data: TrainingData) -> dict[str, torch.Tensor]:
     users, positives = (torch.from_numpy(ids[::5].copy()) for ids in data.train_pairs)
     negatives = torch.randint(data.n_items, users.shape, generator=torch.Generator().manual_seed(3))
-    return model.loss(users, positives, negatives)
+    return model.loss(Batch(users, positives, negatives))
 
 
 @pytest.mark.parametrize(
@@ -150,22 +151,22 @@ def test_at_equal_times_the_filters_are_one_and_the_gate_decides_nothing(data: T
     assert len(others) == 2
     for other in others:
         torch.testing.assert_close(other, first)
-    before = model.propagate()
+    before = model.embeddings()
     with torch.no_grad():
         for head in model.heads.values():
             head.bias.copy_(torch.tensor([3.0, -1.0, 0.5]))
-    for found, expected in zip(model.propagate(), before, strict=True):
+    for found, expected in zip(model.embeddings(), before, strict=True):
         torch.testing.assert_close(found, expected)
     torch.testing.assert_close(loss_of(model, equal)["diversity"], torch.tensor(1e-2 * 2 / 3))
     # Constant kernels, asked for as a control, are the same model.
     constant = build(equal, kernel="constant")
-    for found, expected in zip(constant.propagate(), build(equal).propagate(), strict=True):
+    for found, expected in zip(constant.embeddings(), build(equal).embeddings(), strict=True):
         torch.testing.assert_close(found, expected)
 
 
 def test_adding_a_constant_to_all_times_changes_nothing(data: TrainingData) -> None:
     later = replace(data, train_times=data.train_times + 99_999)
-    for found, expected in zip(build(later).propagate(), build(data).propagate(), strict=True):
+    for found, expected in zip(build(later).embeddings(), build(data).embeddings(), strict=True):
         assert torch.equal(found, expected)
 
 
@@ -242,7 +243,7 @@ def test_relabelling_ids_relabels_the_embeddings(checkerboard, data: TrainingDat
         other.load_state_dict(model.state_dict())
         other.channels.users[users] = model.channels.users
         other.channels.ids[items] = model.channels.ids
-    (of_users, of_items), (found_users, found_items) = model.propagate(), other.propagate()
+    (of_users, of_items), (found_users, found_items) = model.embeddings(), other.embeddings()
     torch.testing.assert_close(found_users[users], of_users)
     torch.testing.assert_close(found_items[items], of_items)
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from recmodels.models.base import Batch
 from recmodels.models.registry import MODELS, build_model, resolve_config
 from recmodels.training.trainer import fit
 
@@ -25,7 +26,7 @@ def test_a_model_starts_alike_on_both_devices_and_trains_on_cuda(name: str, chec
         model.on_epoch_start(0, torch.Generator(device).manual_seed(0))
         users, positives = (torch.tensor(ids[::5], device=device) for ids in data.train_pairs)
         negatives = (positives + 1) % data.n_items if model.uses_negatives else positives[:0]
-        parts = model.loss(users, positives, negatives)
+        parts = model.loss(Batch(users, positives, negatives))
         # What is left out is drawn on the device: BM3 perturbs its targets also outside of training.
         starts.append(0.0 if name == "bm3" else sum(part.item() for part in parts.values()))
         result = fit(model, data, seed=0)

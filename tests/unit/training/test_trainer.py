@@ -5,6 +5,7 @@ import math
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from recmodels.errors import InputError, PermanentFailure
-from recmodels.models.base import Model
+from recmodels.models.base import Batch, Model
 from recmodels.models.inputs import TrainingData
 from recmodels.models.registry import MODELS, build_model, resolve_config
 from recmodels.training import trainer
@@ -100,7 +101,7 @@ def test_an_epoch_shows_every_pair_once_with_a_true_negative(data, monkeypatch) 
     model = build(data, epochs=2)
     batches: list[tuple[torch.Tensor, ...]] = []
     loss = model.loss
-    monkeypatch.setattr(model, "loss", lambda *batch: batches.append(batch) or loss(*batch))
+    monkeypatch.setattr(model, "loss", lambda batch: batches.append(batch) or loss(batch))
     fit(model, data, seed=0)
     per_epoch = math.ceil(len(data.train_users) / 100)
     assert len(batches) == 2 * per_epoch
@@ -108,9 +109,8 @@ def test_an_epoch_shows_every_pair_once_with_a_true_negative(data, monkeypatch) 
     known = set(zip(*(ids.tolist() for ids in data.train_pairs), strict=True))
     orders = []
     for epoch in range(2):
-        users, positives, negatives = (
-            torch.cat(part).tolist() for part in zip(*batches[epoch * per_epoch :][:per_epoch], strict=True)
-        )
+        of_epoch = [batch[:3] for batch in batches[epoch * per_epoch :][:per_epoch]]
+        users, positives, negatives = (torch.cat(part).tolist() for part in zip(*of_epoch, strict=True))
         pairs = list(zip(users, positives, strict=True))
         assert len(pairs) == len(known)
         assert set(pairs) == known
@@ -128,10 +128,10 @@ def test_augmentation_adds_pairs_and_restriction_bars_neighbours_of_positives(da
         negatives: set[tuple[int, int]] = set()
         loss = model.loss
 
-        def record(users, likes, others, positives=positives, negatives=negatives, loss=loss):
-            positives.update(zip(users.tolist(), likes.tolist(), strict=True))
-            negatives.update(zip(users.tolist(), others.tolist(), strict=True))
-            return loss(users, likes, others)
+        def record(batch, positives=positives, negatives=negatives, loss=loss):
+            positives.update(zip(batch.users.tolist(), batch.positives.tolist(), strict=True))
+            negatives.update(zip(batch.users.tolist(), batch.negatives.tolist(), strict=True))
+            return loss(batch)
 
         monkeypatch.setattr(model, "loss", record)
         fit(model, data, seed=0)
@@ -163,7 +163,7 @@ def test_the_sampled_softmax_shares_negatives_and_bars_what_the_restriction_bars
     model = build(data, epochs=1, augmentation=True, **settings)
     batches: list[tuple[torch.Tensor, ...]] = []
     loss = model.loss
-    monkeypatch.setattr(model, "loss", lambda *batch: batches.append(batch) or loss(*batch))
+    monkeypatch.setattr(model, "loss", lambda batch: batches.append(batch) or loss(batch))
     result = fit(model, data, seed=0)
     assert "loss_sampled_softmax" in result.history.columns
     forbidden = set(zip(*(ids.tolist() for ids in data.train_pairs), strict=True))
@@ -179,6 +179,33 @@ def test_the_sampled_softmax_shares_negatives_and_bars_what_the_restriction_bars
         assert negatives.shape == (30,)
         expected = [[(user, item) in forbidden for item in negatives.tolist()] for user in users.tolist()]
         assert barred.tolist() == expected
+
+
+@pytest.mark.parametrize("loss", ["bpr", "sampled_softmax"])
+def test_pairs_of_who_has_every_item_are_left_out_and_counted(data, monkeypatch, loss: str) -> None:
+    everything = np.unique(data.train_items)
+    others = data.train_users != 7
+    users = np.concatenate([data.train_users[others], np.full(everything.size, 7)])
+    items = np.concatenate([data.train_items[others], everything])
+    order = np.lexsort((items, users))
+    greedy = replace(data, train_users=users[order], train_items=items[order], train_times=None)
+    model = build(greedy, "lightgcn", loss=loss)
+    trained: set[int] = set()
+    original = model.loss
+    monkeypatch.setattr(model, "loss", lambda batch: trained.update(batch.users.tolist()) or original(batch))
+    with pytest.warns(UserWarning, match=f"{everything.size} of {users.size} training pairs are left out"):
+        result = fit(model, greedy, seed=0)
+    assert trained == set(data.train_users.tolist()) - {7}
+    assert result.n_left_out == everything.size
+    assert result.ranker.is_finite()
+    assert fit(build(greedy, "bm3", epochs=1), greedy, seed=0).n_left_out == 0
+
+
+def test_where_everybody_has_everything_training_is_refused(data) -> None:
+    users, items = (ids.ravel() for ids in np.meshgrid(np.arange(60), np.arange(80), indexing="ij"))
+    full = replace(data, train_users=users, train_items=items, train_times=None, added_users=None, added_items=None)
+    with pytest.raises(InputError, match="no negatives"):
+        fit(build(full), full, seed=0)
 
 
 def test_the_sampled_softmax_means_nothing_to_a_model_without_pairwise_loss(data) -> None:
@@ -203,7 +230,7 @@ def test_parameters_that_only_the_first_batch_reads_keep_their_momentum(data, mo
     gradients: list[torch.Tensor] = []
     loss = model.loss
     model.shares.register_hook(lambda gradient: gradients.append(gradient.clone()))
-    monkeypatch.setattr(model, "loss", lambda *batch: before.append(model.shares.detach().clone()) or loss(*batch))
+    monkeypatch.setattr(model, "loss", lambda batch: before.append(model.shares.detach().clone()) or loss(batch))
     fit(model, data, seed=0)
     (gradient,) = gradients
     # Adam's closed form for one gradient followed by zeros.
@@ -228,9 +255,9 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_batch_and_advice(data, monke
     calls = []
     loss = model.loss
 
-    def failing(*batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def failing(batch: Batch) -> dict[str, torch.Tensor]:
         calls.append(1)
-        return {name: part * (math.nan if len(calls) == 16 else 1) for name, part in loss(*batch).items()}
+        return {name: part * (math.nan if len(calls) == 16 else 1) for name, part in loss(batch).items()}
 
     monkeypatch.setattr(model, "loss", failing)
     per_epoch = math.ceil(len(data.train_users) / 100)
@@ -242,7 +269,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_batch_and_advice(data, monke
 def test_a_full_device_stops_with_epoch_batch_and_advice(data, monkeypatch) -> None:
     model = build(data)
 
-    def failing(*batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def failing(batch: Batch) -> dict[str, torch.Tensor]:
         raise torch.OutOfMemoryError("no memory")
 
     monkeypatch.setattr(model, "loss", failing)
@@ -258,8 +285,6 @@ def test_cuda_where_there_is_none_is_refused(data) -> None:
 
 
 def test_no_validation_pairs_are_refused(data) -> None:
-    from dataclasses import replace
-
     nothing = np.zeros(0, dtype=np.int64)
     with pytest.raises(InputError, match="validation pairs"):
         fit(build(data), replace(data, valid_users=nothing, valid_items=nothing), seed=0)
