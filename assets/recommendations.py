@@ -14,7 +14,7 @@ from assets.training import checkpoint_key
 from recmodels.models.registry import MODELS, ModelSpec
 from recmodels.reporting.examples import example_users
 from recmodels.reporting.tables import recommended_and_had
-from recmodels.schemas.tables import TOP_N
+from recmodels.schemas.results import TOP_N
 
 
 def recommendations_key(model: str) -> dg.AssetKey:

@@ -13,7 +13,8 @@ from recmodels.raw.formats.metadata import RAW_ITEMS, read_metadata
 from recmodels.raw.formats.mmrec import read_feature_array, read_interactions, read_items, read_neighbours
 from recmodels.raw.formats.reviews import ReviewFormat, read_reviews
 from recmodels.raw.manifest import RawManifest, as_hashed
-from recmodels.schemas.tables import INTERACTIONS, ITEMS, KNN, REJECTS, REVIEWS, USERS, Split, embedding_schema
+from recmodels.schemas.data import Split
+from recmodels.schemas.tables import INTERACTIONS, ITEMS, KNN, REJECTS, REVIEWS, USERS, embedding_schema
 
 
 @dataclass(frozen=True)

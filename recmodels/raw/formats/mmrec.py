@@ -13,7 +13,8 @@ from recmodels.raw.formats.metadata import RAW_ITEMS, clean_categories, parse_pr
 from recmodels.raw.lines import LineBlock, read_blocks
 from recmodels.raw.rejects import RejectLog
 from recmodels.raw.text import clean_texts
-from recmodels.schemas.tables import INTERACTIONS, KNN, Split
+from recmodels.schemas.data import Split
+from recmodels.schemas.tables import INTERACTIONS, KNN
 
 RAW_IMPORTED_ITEMS = pl.Schema({"item_id": pl.Int32, **RAW_ITEMS})
 """One row an item of the table, by id; texts cleaned."""
