@@ -26,6 +26,7 @@ from rich.console import Console
 from benchmarks.harness import shared_data
 from recmodels.catalogue.entries import load_catalogue
 from recmodels.data.dump import load_dump, read_imported_knn
+from recmodels.data.raw_files import prepare_raw_files
 from recmodels.embeddings.config import EncoderConfig
 from recmodels.embeddings.encode import embed_table
 from recmodels.evaluation.evaluator import EvaluationResult, evaluate
@@ -38,7 +39,6 @@ from recmodels.models.registry import build_model, resolve_config
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.write import write_item_profiles, write_user_profiles
 from recmodels.ranking.ranker import EmbeddingScorer
-from recmodels.raw.manifest import prepare_raw_files
 from recmodels.training.progress import ProgressBar
 from recmodels.training.state import discard
 from recmodels.training.trainer import fit
