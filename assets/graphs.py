@@ -11,8 +11,8 @@ from assets.support.partitions import entry_of
 from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
 from assets.support.titles import item_titles
-from recmodels.catalogue.entries import Role
 from recmodels.data.dump import read_imported_knn
+from recmodels.raw.formats.base import Role
 from recmodels.raw.manifest import RawManifest
 from recmodels.reporting.tables import neighbour_examples
 from recmodels.schemas.tables import KNN

@@ -13,8 +13,9 @@ from assets.support.partitions import DATASETS, dataset_of, entry_of
 from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
 from recmodels.catalogue.entries import DatasetEntry
+from recmodels.data.raw_files import prepare_raw_files, stat_fingerprint
 from recmodels.errors import InputError, MissingObject
-from recmodels.raw.manifest import RawFile, RawManifest, as_hashed, prepare_raw_files, stat_fingerprint
+from recmodels.raw.manifest import RawFile, RawManifest, as_hashed
 from recmodels.settings import raw_settings
 
 MANIFEST_SUFFIX = ".json"

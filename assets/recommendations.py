@@ -14,7 +14,7 @@ from assets.support.titles import item_titles
 from assets.training import checkpoint_key
 from recmodels.reporting.examples import example_users
 from recmodels.reporting.tables import recommended_and_had
-from recmodels.schemas.tables import TOP_N
+from recmodels.schemas.results import TOP_N
 
 
 def recommendations_key(model: str) -> dg.AssetKey:

@@ -13,7 +13,8 @@ from assets.support.stage import stage_asset
 from assets.support.staleness import Survey, survey
 from recmodels.io.digest import frame_digest
 from recmodels.reporting.status import headline, summarize
-from recmodels.schemas.tables import PIPELINE_STATUS, STATES
+from recmodels.schemas.results import STATES
+from recmodels.schemas.tables import PIPELINE_STATUS
 
 KEY = dg.AssetKey("pipeline_status")
 MAX_REASON = 400

@@ -20,12 +20,14 @@ import numpy as np
 import polars as pl
 
 from benchmarks.harness import Report, parse_arguments, time_in_turns
-from recmodels.catalogue.entries import DatasetEntry, Role, Source
+from recmodels.catalogue.entries import DatasetEntry, Source
 from recmodels.data.dump import load_dump
 from recmodels.data.kcore import k_core_mask
+from recmodels.data.raw_files import prepare_raw_files
 from recmodels.data.split import split_interactions
+from recmodels.raw.formats.base import Role
 from recmodels.raw.formats.image_features import RECORD_BYTES, WIDTH, read_image_features
-from recmodels.raw.manifest import RawManifest, prepare_raw_files
+from recmodels.raw.manifest import RawManifest
 
 ENTRY = DatasetEntry(
     key="generated",

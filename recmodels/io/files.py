@@ -1,6 +1,7 @@
 """Files under one data root: paths that cannot leave it, writes that are whole or absent, reads of what was written."""
 
 import contextlib
+import errno
 import glob
 import hashlib
 import os
@@ -20,6 +21,8 @@ from recmodels.io.processes import has_ended, host
 DATA_ROOT_VARIABLE = "RECMODELS_DATA"
 MANIFEST = "manifest.json"
 """Name of the file of a stored directory that has the digests of the others."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _DISK_IS_FULL = ("No space left on device", "Disk quota exceeded", "database or disk is full")
 _TEMPORARY = ".tmp"
 _ABANDONED_SECONDS = 24 * 3600
@@ -111,10 +114,8 @@ def _written_beside(path: Path, *, told: Path | None = None) -> Generator[Path]:
     """Yield a temporary path beside `path` that is gone in the end; errors tell of `told`, or else of `path`."""
     temporary = _temporary(path)
     try:
-        yield temporary
-    except Exception as error:
-        raise_if_disk_is_full(told or path, error)
-        raise
+        with disk_errors_told(told or path):
+            yield temporary
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -136,37 +137,66 @@ def atomic_directory(path: Path) -> Generator[Path]:
     """
     temporary = _temporary(path)
     try:
-        temporary.mkdir()
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _flush(file)
-        temporary.rename(path)
-    except Exception as error:
-        raise_if_disk_is_full(path, error)
-        raise
+        with disk_errors_told(path):
+            temporary.mkdir()
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _flush(file)
+            temporary.rename(path)
     finally:
         if temporary.exists():
             shutil.rmtree(temporary)
 
 
-def raise_if_disk_is_full(path: Path, error: BaseException) -> None:
+@contextlib.contextmanager
+def disk_errors_told(path: Path) -> Generator[None]:
     """
-    Say in one line that there is no room for a file, if that is what an error means.
+    Say in one line what a disk that is full, or may not be written, did to the block.
 
-    Polars, safetensors and SQLite raise errors of their own that tell so by their text alone.
+    Parameters
+    ----------
+    path
+        What is written, where the error does not name it.
+
+    Raises
+    ------
+    InputError
+        In place of such an error.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise_if_disk_refuses(path, error)
+        raise
+
+
+def raise_if_disk_refuses(path: Path, error: BaseException) -> None:
+    """
+    Say in one line that there is no room for a file, or that it may not be written, if that is what an error means.
+
+    Polars, safetensors and SQLite raise errors of their own that tell of a full disk by their text alone.
 
     Raises
     ------
     InputError
         If that is what it means.
     """
-    if any(text in str(error) for text in _DISK_IS_FULL):
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _FULL or any(text in str(error) for text in _DISK_IS_FULL):
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
         raise InputError(
             str(path),
             expected="room on its disk to write it",
-            found=f"{shutil.disk_usage(path.parent).free:,} bytes free",
+            found=f"{shutil.disk_usage(folder).free:,} bytes free",
             action="Make room (docs/operating.md, Disk) and run it again: what was stored before is intact.",
+        ) from error
+    if isinstance(error, OSError) and number in _REFUSED:
+        raise InputError(
+            str(error.filename or path),
+            expected="a disk that can be written",
+            found=str(error.strerror or error),
+            action="Correct its permissions and run it again: what was stored before is intact.",
         ) from error
 
 

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from recmodels.errors import InputError
-from recmodels.io.files import raise_if_disk_is_full
+from recmodels.io.files import raise_if_disk_refuses
 
 _KEYS_IN_A_QUERY = 500
 
@@ -58,7 +58,7 @@ class SqliteFile:
     ) -> None:
         self._connection.close()
         if error is not None:
-            raise_if_disk_is_full(self._path, error)
+            raise_if_disk_refuses(self._path, error)
 
     @contextmanager
     def _transaction(self) -> Generator[None]:

@@ -1,31 +1,31 @@
-"""Fetching of raw files: resumed, retried, verified, and whole or absent at the end."""
+"""
+Fetching of one raw file: resumed, retried, verified, and whole or absent at the end.
+
+Which files a data set needs, and where they may be, belongs to `recmodels.data.raw_files`.
+"""
 
 import contextlib
-import errno
 import fcntl
-import hashlib
+import netrc
 import os
+import re
 import shutil
-import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import unquote, urlsplit
 
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception_type, wait_exponential_jitter
 
 from recmodels.errors import InputError, PermanentFailure, TransientFailure
-from recmodels.io.files import atomic_file
+from recmodels.io.files import atomic_file, disk_errors_told, file_digest
 from recmodels.raw.lines import is_gzip, verify_gzip
 
-_ORIGIN = "origin.json"
-_PASSING_STATUS = frozenset({408, 425, 429})
-_PARTIAL_CONTENT, _NOT_MODIFIED, _RANGE_NOT_SATISFIABLE = 206, 304, 416
-_GONE = frozenset({404, 410})
+_PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE = 206, 416
+_PASSING_STATUS, _GONE = frozenset({408, 425, 429}), frozenset({404, 410})
 _LONGEST_WAIT = 60.0
 
 
@@ -58,23 +58,31 @@ class NotThere(PermanentFailure):
 
 
 class Origin(BaseModel):
-    """Where a fetched file came from, and what the server said of it. Kept beside the file."""
+    """Where a file, or a part of it, was fetched from, and what the server said of it. Kept beside the file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: str
-    """Address."""
-    etag: str | None = None
-    """The server's ETag."""
-    last_modified: str | None = None
-    """The server's Last-Modified; of a local file its time of change."""
+    """Address, without a query."""
+    validator: str | None = None
+    """What a request may name to get the rest of exactly this file: a strong ETag, or its date of change."""
     size: int | None = None
     """Bytes of the whole file as the server named them."""
+    sha256: str | None = None
+    """Digest of the whole file; of a part none yet."""
 
-    @property
-    def validator(self) -> str | None:
-        """What a request may name to get the rest of exactly this file. Weak ETags promise no equal bytes."""
-        return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
+    @classmethod
+    def load(cls, path: Path) -> "Origin | None":
+        """Return what a file says, None if it is missing or says nothing."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def save(self, path: Path) -> None:
+        """Write a file."""
+        with atomic_file(path) as temporary:
+            temporary.write_text(self.model_dump_json(), encoding="utf-8")
 
 
 def fetch_file(
@@ -99,9 +107,10 @@ def fetch_file(
     target
         Where to put it.
     sha256
-        Digest it has to have.
+        Digest it has to have. Default: that of the same file when it was fetched before, so that it cannot change
+        unnoticed.
     refresh
-        Ask for a newer version of a file that is there. Without, a file that is there is left alone.
+        Take a newer version of a file that is there, or of one that was. Without, a file that is there is left alone.
     patience, progress
         Retries; who to tell.
 
@@ -120,16 +129,19 @@ def fetch_file(
         If some address may have it but cannot be reached now.
     """
     failures: list[Exception] = []
-    with _disk_faults(target):
+    with disk_errors_told(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(_beside(target, "lock")):
-        if target.exists() and not refresh:
-            return False
-        for url in urls:
-            try:
-                return _fetch(url, target, sha256, patience or Patience(), progress)
-            except (PermanentFailure, TransientFailure) as error:
-                failures.append(error)
+        with _beside(target, "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if target.exists() and not refresh:
+                return False
+            if sha256 is None and not refresh and (known := Origin.load(_beside(target, "origin.json"))):
+                sha256 = known.sha256
+            for url in urls:
+                try:
+                    return _Fetch(url, target, sha256, patience or Patience(), progress).run()
+                except (PermanentFailure, TransientFailure) as error:
+                    failures.append(error)
     summary = f"{target.name} cannot be fetched: " + "; ".join(str(failure) for failure in failures)
     summary += f". It can also be put into {target.parent} by hand."
     if any(isinstance(failure, TransientFailure) for failure in failures):
@@ -140,174 +152,96 @@ def fetch_file(
 
 def was_fetched(path: Path) -> bool:
     """Tell whether a file was put there by `fetch_file`."""
-    return _beside(path, _ORIGIN).exists()
-
-
-@contextlib.contextmanager
-def progress_bars() -> Generator[ProgressCallback]:
-    """Yield a callback that draws a bar a file on the terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn()) as bars:
-        tasks = {}
-
-        def show(name: str, done: int, total: int | None) -> None:
-            if name not in tasks:
-                tasks[name] = bars.add_task(name)
-            bars.update(tasks[name], completed=done, total=total)
-
-        yield show
+    return _beside(path, "origin.json").exists()
 
 
 def _beside(target: Path, suffix: str) -> Path:
     return target.with_name(f".{target.name}.{suffix}")
 
 
-@contextlib.contextmanager
-def _lock(path: Path) -> Generator[None]:
-    with _disk_faults(path):
-        handle = path.open("a")
-    with handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def _load_origin(path: Path) -> Origin | None:
-    try:
-        return Origin.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None
-
-
-def _origin_of(target: Path) -> Origin | None:
-    """Return where a file came from, None if it was not fetched or is no longer what was."""
-    origin = _load_origin(_beside(target, _ORIGIN))
-    return origin if origin is not None and target.exists() and target.stat().st_size == origin.size else None
-
-
-def _save_origin(path: Path, origin: Origin) -> None:
-    with atomic_file(path) as temporary:
-        temporary.write_text(origin.model_dump_json() + "\n", encoding="utf-8")
-
-
-def _fetch(url: str, target: Path, sha256: str | None, patience: Patience, progress: ProgressCallback | None) -> bool:
-    scheme = urlsplit(url).scheme
-    if scheme in ("http", "https"):
-        return _Download(url, target, sha256, patience, progress).run()
-    if scheme == "file":
-        return _copy(Path(unquote(urlsplit(url).path)), url, target, sha256)
-    if scheme:
-        raise PermanentFailure(f"{url}: expected http, https, file or a path, found {scheme}")
-    return _copy(Path(url).expanduser(), url, target, sha256)
-
-
-def _copy(source: Path, url: str, target: Path, sha256: str | None) -> bool:
-    if not source.is_file():
-        raise NotThere(f"{url}: no such file")
-    status = source.stat()
-    origin = Origin(url=url, last_modified=str(status.st_mtime_ns), size=status.st_size)
-    if _origin_of(target) == origin:
-        return False
-    _check_space(target, status.st_size)
-    with _disk_faults(target), atomic_file(target) as temporary:
-        shutil.copyfile(source, temporary)
-        _verify(temporary, target.name, url, sha256)
-    _save_origin(_beside(target, _ORIGIN), origin)
-    return True
-
-
-@contextlib.contextmanager
-def _disk_faults(target: Path) -> Generator[None]:
-    """Say it in one line if the disk cannot take a file."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
-            raise
-        raise InputError(str(target), expected="a disk that takes the file", found=str(error.strerror)) from error
-
-
-def _check_space(target: Path, size: int | None) -> None:
-    free = shutil.disk_usage(target.parent).free
-    if size is not None and size > free:
-        raise InputError(
-            f"disk of {target.parent}", expected=f"{size:,} bytes free for {target.name}", found=f"{free:,}"
-        )
-
-
-def _verify(path: Path, name: str, url: str, sha256: str | None) -> None:
-    if path.stat().st_size == 0:
-        raise PermanentFailure(f"{url}: the file is empty")
-    if sha256 is not None:
-        with path.open("rb") as handle:
-            found = hashlib.file_digest(handle, "sha256").hexdigest()
-        if found != sha256:
-            raise PermanentFailure(f"{url}: expected sha256 {sha256}, found {found}")
-    if name.endswith(".gz") and not is_gzip(path):
-        with path.open("rb") as handle:
-            raise PermanentFailure(f"{url}: expected a gzip file, found one that starts with {handle.read(16)!r}")
-    try:
-        verify_gzip(path)
-    except InputError as error:
-        raise PermanentFailure(f"{url}: expected {error.expected}, found {error.found}") from error
-
-
-class _PassingError(Exception):
+class _Passing(Exception):
     """A fault after which the next try may succeed."""
 
-    def __init__(self, message: str, wait: float = 0.0) -> None:
-        super().__init__(message)
-        self.wait = wait
 
-
-class _Download:
+@dataclass
+class _Fetch:
     """One file from one address, over as many connections as it takes."""
 
-    def __init__(
-        self, url: str, target: Path, sha256: str | None, patience: Patience, progress: ProgressCallback | None
-    ) -> None:
-        self.url, self.target, self.sha256 = url, target, sha256
-        self.patience, self.progress = patience, progress
-        self.part, self.part_origin = _beside(target, "part"), _beside(target, "part.json")
-        self.fruitless = 0
-        self.verified_failures = 0
+    url: str
+    target: Path
+    sha256: str | None
+    patience: Patience
+    progress: ProgressCallback | None
+    fruitless: int = 0
+    distrusted: bool = False
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        self.scheme, self.shown = parts.scheme, self.url
+        if parts.netloc:
+            # Neither credentials nor a signature in the query get into a message.
+            host = parts.netloc.rpartition("@")[2]
+            self.shown = f"{parts.scheme}://{host}{parts.path}"
+            if host != parts.netloc:
+                raise InputError(
+                    self.shown,
+                    expected="an address without a user name or password",
+                    found="one with",
+                    action="Put them into ~/.netrc (or what NETRC names): the settings of a run are stored and shown.",
+                )
+        self.part, self.part_origin = _beside(self.target, "part"), _beside(self.target, "part.json")
 
     def run(self) -> bool:
-        backoff = wait_exponential_jitter(
-            multiplier=self.patience.first_wait, max=_LONGEST_WAIT, jitter=self.patience.first_wait
-        )
-
-        def wait(state: RetryCallState) -> float:
-            error = state.outcome.exception() if state.outcome else None
-            asked = error.wait if isinstance(error, _PassingError) else 0.0
-            return max(asked, min(_LONGEST_WAIT, backoff(state)))
-
+        if self.scheme in ("", "file"):
+            return self._copy(Path(unquote(urlsplit(self.url).path) if self.scheme else self.url).expanduser())
+        if self.scheme not in ("http", "https"):
+            raise PermanentFailure(f"{self.shown}: expected http, https, file or a path, found {self.scheme}")
+        first = self.patience.first_wait
         retrying = Retrying(
-            retry=retry_if_exception_type(_PassingError),
+            retry=retry_if_exception_type(_Passing),
             stop=lambda state: self.fruitless >= self.patience.attempts,
-            wait=wait,
+            wait=wait_exponential_jitter(multiplier=first, max=_LONGEST_WAIT, jitter=first),
             reraise=True,
         )
-        timeout = httpx.Timeout(self.patience.timeout)
+        hooks = {"request": [self._require_https]}
+        client = httpx.Client(auth=_netrc(), follow_redirects=True, timeout=self.patience.timeout, event_hooks=hooks)
         try:
-            with httpx.Client(follow_redirects=True, timeout=timeout) as client:
+            with client:
                 return retrying(self._attempt, client)
-        except _PassingError as error:
-            raise TransientFailure(f"{self.url}: {error}") from error
+        except _Passing as error:
+            raise TransientFailure(f"{self.shown}: {error}") from error
+
+    def _copy(self, source: Path) -> bool:
+        if not source.is_file():
+            raise NotThere(f"{self.shown}: no such file")
+        stats = [path.stat() for path in (source, self.target) if path.exists()]
+        if len({(status.st_size, status.st_mtime_ns) for status in stats}) < len(stats):
+            return False
+        with atomic_file(self.target) as temporary:
+            shutil.copy2(source, temporary)
+            if fault := self._fault(temporary):
+                raise PermanentFailure(f"{self.shown}: {fault}")
+        self._remember(Origin(url=self.shown))
+        return True
+
+    def _remember(self, origin: Origin) -> None:
+        origin.model_copy(update={"sha256": file_digest(self.target)}).save(_beside(self.target, "origin.json"))
+
+    def _require_https(self, request: httpx.Request) -> None:
+        if self.scheme == "https" and request.url.scheme != "https":
+            raise PermanentFailure(f"{self.shown}: expected https all the way, found a redirect to plain http")
 
     def _attempt(self, client: httpx.Client) -> bool:
         before = self._have()
         self.fruitless += 1
         try:
-            with _disk_faults(self.target):
-                return self._request(client)
-        except (httpx.TransportError, _PassingError) as error:
+            return self._request(client)
+        except (httpx.TransportError, _Passing) as error:
             if self._have() > before:
                 self.fruitless = 0
-            if isinstance(error, _PassingError):
-                raise
-            raise _PassingError(f"{type(error).__name__}: {error}") from error
+            raise _Passing(str(error) or type(error).__name__) from error
         except (httpx.TooManyRedirects, httpx.InvalidURL) as error:
-            raise PermanentFailure(f"{self.url}: {error}") from error
+            raise PermanentFailure(f"{self.shown}: {error}") from error
 
     def _have(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
@@ -315,53 +249,51 @@ class _Download:
     def _request(self, client: httpx.Client) -> bool:
         # Compression on the way would make lengths and ranges count something else than the bytes of the file.
         headers = {"Accept-Encoding": "identity"}
-        part = _load_origin(self.part_origin)
-        start = self._have()
-        resumed = part is not None and part.url == self.url and part.validator is not None and start > 0
-        if resumed and part is not None:
-            headers |= {"Range": f"bytes={start}-", "If-Range": part.validator or ""}
-        else:
-            start = 0
-            known = _origin_of(self.target)
-            if known is not None and known.url == self.url:
-                if known.etag:
-                    headers["If-None-Match"] = known.etag
-                if known.last_modified:
-                    headers["If-Modified-Since"] = known.last_modified
+        part, start = Origin.load(self.part_origin), self._have()
+        if start and part is not None and part.url == self.shown and part.validator is not None:
+            headers |= {"Range": f"bytes={start}-", "If-Range": part.validator}
         with client.stream("GET", self.url, headers=headers) as response:
-            if response.status_code == _NOT_MODIFIED:
-                return False
-            if response.status_code == _RANGE_NOT_SATISFIABLE and resumed:
+            if response.status_code == _RANGE_NOT_SATISFIABLE and part is not None:
                 if response.headers.get("Content-Range") == f"bytes */{start}":
                     return self._finish(part)
-                self._discard()
-                raise _PassingError("the partial file does not fit the server's")
-            self._check_status(response)
-            if response.status_code == _PARTIAL_CONTENT:
-                total = _range_total(response.headers.get("Content-Range"), start)
-                if total is None or not resumed:
-                    self._discard()
-                    raise _PassingError("the server sent another range than was asked for")
+                self._start_again("the partial file does not fit the server's")
+            status = response.status_code
+            if status in _PASSING_STATUS or status >= 500:
+                raise _Passing(f"the server answered {status}")
+            if status not in (200, _PARTIAL_CONTENT):
+                raise (NotThere if status in _GONE else PermanentFailure)(f"{self.shown}: the server answered {status}")
+            total = response.headers.get("Content-Length", "")
+            if status == _PARTIAL_CONTENT:
+                found = re.fullmatch(rf"bytes {start}-\d+/(\d+)", response.headers.get("Content-Range", ""))
+                if found is None or "Range" not in headers:
+                    self._start_again("the server sent another range than was asked for")
+                total = found[1]
             else:
-                start, total = 0, _length(response.headers.get("Content-Length"))
-            origin = Origin(
-                url=self.url,
-                etag=response.headers.get("ETag"),
-                last_modified=response.headers.get("Last-Modified"),
-                size=total,
-            )
-            if self._unchanged(origin):
+                start = 0
+            etag = response.headers.get("ETag", "W/")  # weak ones promise no equal bytes
+            validator = response.headers.get("Last-Modified") if etag.startswith("W/") else etag
+            origin = Origin(url=self.shown, validator=validator, size=int(total) if total.isdigit() else None)
+            if self._is_there(origin):
                 return False
             self._receive(response, start, origin)
         return self._finish(origin)
 
-    def _unchanged(self, origin: Origin) -> bool:
-        """Tell whether a server that ignores conditions has the file that is there already."""
-        return origin.validator is not None and origin == _origin_of(self.target)
+    def _is_there(self, origin: Origin) -> bool:
+        """Tell whether the file that is there already is the server's."""
+        known = Origin.load(_beside(self.target, "origin.json"))
+        if known is None or origin.validator is None or not self.target.exists():
+            return False
+        return origin == known.model_copy(update={"sha256": None}) and self.target.stat().st_size == origin.size
 
     def _receive(self, response: httpx.Response, start: int, origin: Origin) -> None:
-        _check_space(self.target, origin.size - start if origin.size is not None else None)
-        _save_origin(self.part_origin, origin)
+        free = shutil.disk_usage(self.target.parent).free
+        if origin.size is not None and origin.size - start > free:
+            raise InputError(
+                f"disk of {self.target.parent}",
+                expected=f"{origin.size - start:,} bytes free for {self.target.name}",
+                found=f"{free:,}",
+            )
+        origin.save(self.part_origin)
         done = start
         with self.part.open("r+b" if start else "wb") as handle:
             handle.seek(start)
@@ -373,61 +305,45 @@ class _Download:
                 if self.progress is not None:
                     self.progress(self.target.name, done, origin.size)
         if origin.size is not None and done != origin.size:
-            raise _PassingError(f"{done:,} of {origin.size:,} bytes came")
+            raise _Passing(f"{done:,} of {origin.size:,} bytes came")
 
-    def _finish(self, origin: Origin | None) -> bool:
-        try:
-            _verify(self.part, self.target.name, self.url, self.sha256)
-        except PermanentFailure as error:
-            self._discard()
-            self.verified_failures += 1
-            # A transfer put together from parts may be at fault once; twice, it is the file.
-            if self.verified_failures == 1:
-                raise _PassingError(str(error)) from error
-            raise
+    def _finish(self, origin: Origin) -> bool:
+        if fault := self._fault(self.part):
+            self._start_again(fault)
         with self.part.open("rb") as handle:
             os.fsync(handle.fileno())
         self.part.replace(self.target)
         self.part_origin.unlink(missing_ok=True)
-        if origin is not None:
-            known = origin.model_copy(update={"size": self.target.stat().st_size})
-            _save_origin(_beside(self.target, _ORIGIN), known)
+        self._remember(origin)
         return True
 
-    def _discard(self) -> None:
+    def _start_again(self, fault: str) -> NoReturn:
+        """Drop what came. A transfer put together from parts may be at fault once; twice, it is the server's file."""
         self.part.unlink(missing_ok=True)
         self.part_origin.unlink(missing_ok=True)
+        if self.distrusted:
+            raise PermanentFailure(f"{self.shown}: {fault}")
+        self.distrusted = True
+        raise _Passing(fault)
 
-    def _check_status(self, response: httpx.Response) -> None:
-        status = response.status_code
-        if status in _PASSING_STATUS or status >= 500:
-            raise _PassingError(f"the server answered {status}", _retry_after(response.headers.get("Retry-After")))
-        if status in _GONE:
-            raise NotThere(f"{self.url}: the server answered {status}")
-        if status not in (200, _PARTIAL_CONTENT):
-            raise PermanentFailure(f"{self.url}: the server answered {status}")
-
-
-def _length(header: str | None) -> int | None:
-    return int(header) if header and header.isdigit() else None
-
-
-def _range_total(header: str | None, start: int) -> int | None:
-    """Return the size of the whole file if a Content-Range begins where it should, else None."""
-    unit, _, rest = (header or "").partition(" ")
-    span, _, total = rest.partition("/")
-    first = span.partition("-")[0]
-    if unit != "bytes" or first != str(start) or not total.isdigit():
-        return None
-    return int(total)
+    def _fault(self, path: Path) -> str:
+        """Return what is wrong with a file that came, empty if nothing is."""
+        if path.stat().st_size == 0:
+            return "the file is empty"
+        if self.sha256 is not None and (found := file_digest(path)) != self.sha256:
+            expected = f"sha256 {self.sha256} (of the catalogue, or of what was fetched first)"
+            return f"expected {expected}, found {found}; `refresh` takes a newer version that no catalogue forbids"
+        if self.target.suffix == ".gz" and not is_gzip(path):
+            with path.open("rb") as handle:
+                return f"expected a gzip file, found one that starts with {handle.read(16)!r}"
+        try:
+            verify_gzip(path)
+        except InputError as error:
+            return f"expected {error.expected}, found {error.found}"
+        return ""
 
 
-def _retry_after(header: str | None) -> float:
-    """Return the seconds a Retry-After asks for, at most a minute."""
-    if not header:
-        return 0.0
-    try:
-        seconds = float(header) if header.isdigit() else parsedate_to_datetime(header).timestamp() - time.time()
-    except ValueError:
-        return 0.0
-    return min(max(seconds, 0.0), _LONGEST_WAIT)
+def _netrc() -> httpx.NetRCAuth | None:
+    """Return the credentials of hosts that the user's netrc file has, None if there is no such file."""
+    with contextlib.suppress(OSError, netrc.NetrcParseError):
+        return httpx.NetRCAuth(os.environ.get("NETRC"))

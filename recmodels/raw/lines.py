@@ -155,7 +155,7 @@ def read_blocks(
 def _without_long_lines(data: bytes, first_line: int, rejects: RejectLog, longest_line: int) -> bytes:
     if len(data) <= longest_line:
         return data
-    lines = data.splitlines(keepends=True) if b"\r" not in data else [part + b"\n" for part in data.split(b"\n")[:-1]]
+    lines = [line + b"\n" for line in data.split(b"\n")[:-1]]
     if max(map(len, lines)) <= longest_line:
         return data
     for offset, text in enumerate(lines):

@@ -4,6 +4,7 @@ import html
 
 import polars as pl
 
+_ROUNDS = 3
 _INVISIBLE = r"(?is)<!--.*?-->|<(script|style)\b[^>]*>.*?</(script|style)\s*>"
 _TAG = r"</?[A-Za-z][^<>]*>"
 
@@ -12,8 +13,13 @@ def clean_texts(texts: pl.Series) -> pl.Series:
     """
     Return the texts with HTML entities unescaped, comments, scripts and tags stripped and whitespace folded.
 
-    Null becomes the empty string. The dumps escape some texts twice, so that entities are unescaped until none is left.
-    Control characters count as whitespace.
+    Null becomes the empty string. The dumps escape some texts twice, so that entities are unescaped up to three times;
+    markup that was escaped more often is shown and stays. Control characters count as whitespace.
+
+    Examples
+    --------
+    >>> clean_texts(pl.Series(["<p>Tracker&reg; &amp;amp; Log</p>", None])).to_list()
+    ['Tracker® & Log', '']
     """
     texts = texts.fill_null("")
     escaped = texts.str.contains("&", literal=True)
@@ -28,6 +34,12 @@ def clean_texts(texts: pl.Series) -> pl.Series:
 
 
 def _unescape(text: str) -> str:
-    while (plain := html.unescape(text)) != text:
+    for _ in range(_ROUNDS):
+        try:
+            plain = html.unescape(text)
+        except ValueError:  # a character number of thousands of digits
+            return text
+        if plain == text:
+            break
         text = plain
     return text

@@ -4,7 +4,7 @@ import html
 
 import polars as pl
 
-from recmodels.schemas.tables import STATES
+from recmodels.schemas.results import STATES
 
 NAMES_SHOWN = 8
 """Assets named in one line; the table has them all."""

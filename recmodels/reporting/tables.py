@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from recmodels.schemas.tables import SPLITS
+from recmodels.schemas.data import SPLITS
 
 HEADLINE = (("recall", 10), ("recall", 20), ("ndcg", 10), ("ndcg", 20))
 """The metrics that are shown first, with k."""

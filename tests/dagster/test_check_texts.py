@@ -15,8 +15,8 @@ from assets.support.resources import DataRoot
 from assets.training import checkpoint_key
 from pipelines.definitions import build_definitions
 from recmodels.catalogue.entries import load_catalogue
+from recmodels.data.raw_files import prepare_raw_files
 from recmodels.raw.demo import write_demo_dump
-from recmodels.raw.manifest import prepare_raw_files
 from recmodels.schemas.tables import ITEM_PROFILES, LEADERBOARD, PIPELINE_STATUS
 
 CHECKS = {

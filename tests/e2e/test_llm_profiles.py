@@ -9,13 +9,13 @@ import pytest
 
 from recmodels.catalogue.entries import load_catalogue
 from recmodels.data.dump import load_dump
+from recmodels.data.raw_files import prepare_raw_files
 from recmodels.data.split import split_interactions
 from recmodels.embeddings.config import EncoderConfig
 from recmodels.embeddings.encode import embed_table
 from recmodels.graphs.knn import knn_table
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.write import write_item_profiles, write_user_profiles
-from recmodels.raw.manifest import prepare_raw_files
 
 N_ITEMS, N_USERS = 20, 10
 

@@ -7,47 +7,17 @@ import warnings
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from recmodels.errors import InputError
+from recmodels.raw.formats.base import RAW_ITEMS, RawTable
+from recmodels.raw.formats.reviews import AmazonRelease
 from recmodels.raw.lines import LineBlock, read_blocks
 from recmodels.raw.rejects import RejectLog
 from recmodels.raw.text import clean_texts
-from recmodels.schemas.tables import ITEMS
-
-MetadataFormat = Literal["amazon2014", "amazon2018", "amazon2023"]
-
-RAW_ITEMS = pl.Schema({name: dtype for name, dtype in ITEMS.items() if name != "item_id"})
-"""One row an item, by asin; texts cleaned."""
-
-
-@dataclass(frozen=True)
-class Metadata:
-    """
-    The wanted part of a metadata file.
-
-    Attributes
-    ----------
-    table
-        One row a wanted item that the file has (schema `RAW_ITEMS`), by asin.
-    rejects
-        Unreadable lines (schema `REJECTS`).
-    lines
-        Lines that are not blank: ``table.height + duplicates + unwanted + rejects.height``.
-    duplicates
-        Further lines of items already counted.
-    unwanted
-        Lines of other items.
-    """
-
-    table: pl.DataFrame
-    rejects: pl.DataFrame
-    lines: int
-    duplicates: int
-    unwanted: int
 
 
 @dataclass(frozen=True)
@@ -66,16 +36,16 @@ class _Syntax:
         return re.compile(f"[\"']{self.key}[\"']\\s*:\\s*[\"']([^\"']*)[\"']".encode())
 
 
-_SYNTAX: dict[MetadataFormat, _Syntax] = {
+_SYNTAX: dict[AmazonRelease, _Syntax] = {
     "amazon2014": _Syntax("asin", literal=True),
     "amazon2018": _Syntax("asin", literal=False),
     "amazon2023": _Syntax("parent_asin", literal=False),
 }
 
 
-def read_metadata(path: Path, source_format: MetadataFormat, wanted: Collection[str]) -> Metadata:
+def read_metadata(path: Path, release: AmazonRelease, wanted: Collection[str]) -> RawTable:
     """
-    Read the metadata of some items.
+    Read the metadata of some items into a table of schema `RAW_ITEMS`, by asin.
 
     The asin of a line is found before anything is parsed, so that the lines of other items cost next to nothing. Of
     several lines of one item the one with the most fields filled is kept, and of equals the greatest by its bytes,
@@ -86,37 +56,40 @@ def read_metadata(path: Path, source_format: MetadataFormat, wanted: Collection[
     InputError
         If the file is empty or damaged, or is in the syntax of another release.
     """
-    syntax = _SYNTAX[source_format]
+    syntax = _SYNTAX[release]
     usual, any_spelling = syntax.usual, syntax.any_spelling
     wanted_bytes = {asin.encode() for asin in wanted}
     log = RejectLog(path.name)
     best: dict[str, tuple[int, bytes, tuple[Any, ...]]] = {}
     duplicates = unwanted = 0
     first = True
-    for block in read_blocks(path, log):
-        if first:
-            _check_syntax(path, source_format, block)
-            first = False
-        candidates, n_unwanted = _candidates(block, usual, any_spelling, wanted_bytes)
-        unwanted += n_unwanted
-        for number, line in candidates:
-            record = _parse(line, syntax.literal)
-            if isinstance(record, str):
-                log.add(number, record, line)
-                continue
-            asin = record.get(syntax.key)
-            if not isinstance(asin, str) or not asin:
-                log.add(number, f"{syntax.key} is missing", line)
-            elif asin.encode(errors="replace") not in wanted_bytes:
-                unwanted += 1
-            else:
-                fields = _FIELDS[source_format](record)
-                entry = (sum(1 for field in fields if field), line, fields)
-                if asin in best:
-                    duplicates += 1
-                best[asin] = max(best.get(asin, entry), entry, key=lambda e: e[:2])
+    with warnings.catch_warnings():
+        for category in (SyntaxWarning, DeprecationWarning):  # texts hold backslashes that are no escapes
+            warnings.simplefilter("ignore", category)
+        for block in read_blocks(path, log):
+            if first:
+                _check_syntax(path, release, block)
+                first = False
+            candidates, n_unwanted = _candidates(block, usual, any_spelling, wanted_bytes)
+            unwanted += n_unwanted
+            for number, line in candidates:
+                record = _parse(line, syntax.literal)
+                if isinstance(record, str):
+                    log.add(number, record, line)
+                    continue
+                asin = record.get(syntax.key)
+                if not isinstance(asin, str) or not asin:
+                    log.add(number, f"{syntax.key} is missing", line)
+                elif asin.encode(errors="replace") not in wanted_bytes:
+                    unwanted += 1
+                else:
+                    fields = _FIELDS[release](record)
+                    entry = (sum(1 for field in fields if field), line, fields)
+                    if asin in best:
+                        duplicates += 1
+                    best[asin] = max(best.get(asin, entry), entry, key=lambda e: e[:2])
     rejects = log.frame()
-    return Metadata(
+    return RawTable(
         table=_table({asin: entry[2] for asin, entry in best.items()}),
         rejects=rejects,
         lines=len(best) + duplicates + unwanted + rejects.height,
@@ -125,14 +98,14 @@ def read_metadata(path: Path, source_format: MetadataFormat, wanted: Collection[
     )
 
 
-def _check_syntax(path: Path, source_format: MetadataFormat, block: LineBlock) -> None:
+def _check_syntax(path: Path, release: AmazonRelease, block: LineBlock) -> None:
     start = block.data.lstrip()[:2]
-    literal = _SYNTAX[source_format].literal
+    literal = _SYNTAX[release].literal
     if start == (b'{"' if literal else b"{'"):
         names = ("Python literals, one a line", "JSON lines")
         raise InputError(
             str(path),
-            expected=f"metadata of the {source_format} format ({names[0] if literal else names[1]})",
+            expected=f"metadata of the {release} format ({names[0] if literal else names[1]})",
             found=names[1] if literal else names[0],
             action="Correct the format in the catalogue entry.",
         )
@@ -178,12 +151,7 @@ def _parse(line: bytes, literal: bool) -> dict[str, Any] | str:
     except UnicodeDecodeError:
         return "not UTF-8"
     try:
-        if literal:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # texts hold backslashes that are no escapes
-                record = ast.literal_eval(text.strip())
-        else:
-            record = json.loads(text)
+        record = ast.literal_eval(text.strip()) if literal else json.loads(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return "not a Python literal" if literal else "not JSON"
     return record if isinstance(record, dict) else "not a record of keys and values"

@@ -1,19 +1,20 @@
 """The interchange format of multimodal benchmarks: an `.inter` table with a published split, item texts, arrays."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from recmodels.errors import InputError
+from recmodels.raw.formats.base import RAW_ITEMS, RawTable
 from recmodels.raw.formats.image_features import embedding_frame
-from recmodels.raw.formats.metadata import RAW_ITEMS, clean_categories, parse_price
+from recmodels.raw.formats.metadata import clean_categories, parse_price
 from recmodels.raw.lines import LineBlock, read_blocks
 from recmodels.raw.rejects import RejectLog
 from recmodels.raw.text import clean_texts
-from recmodels.schemas.tables import INTERACTIONS, KNN, Split
+from recmodels.schemas.data import Split
+from recmodels.schemas.tables import INTERACTIONS, KNN
 
 RAW_IMPORTED_ITEMS = pl.Schema({"item_id": pl.Int32, **RAW_ITEMS})
 """One row an item of the table, by id; texts cleaned."""
@@ -32,30 +33,7 @@ _ITEM_COLUMNS = {
 }
 
 
-@dataclass(frozen=True)
-class ImportedTable:
-    """
-    The content of a tab-separated file.
-
-    Attributes
-    ----------
-    table
-        Accepted rows.
-    rejects
-        Unreadable lines (schema `REJECTS`).
-    lines
-        Lines below the header that are not blank: ``table.height + duplicates + rejects.height``.
-    duplicates
-        Rows of a pair or an item already counted.
-    """
-
-    table: pl.DataFrame
-    rejects: pl.DataFrame
-    lines: int
-    duplicates: int
-
-
-def read_interactions(path: Path) -> ImportedTable:
+def read_interactions(path: Path) -> RawTable:
     """
     Read a `.inter` file: userID, itemID and, where they are, rating, timestamp and x_label (0 train, 1 valid, 2 test).
 
@@ -101,7 +79,7 @@ def read_interactions(path: Path) -> ImportedTable:
         )
     order = ["user_id", "item_id", *(["split"] if has_split else []), "timestamp", "rating"]
     table = every.sort(order).unique(["user_id", "item_id"], keep="first", maintain_order=True)
-    return ImportedTable(
+    return RawTable(
         table=table.select(INTERACTIONS.names()),
         rejects=rejects,
         lines=every.height + rejects.height,
@@ -109,7 +87,7 @@ def read_interactions(path: Path) -> ImportedTable:
     )
 
 
-def read_items(path: Path) -> ImportedTable:
+def read_items(path: Path) -> RawTable:
     """
     Read an item table: itemID and whatever texts it has, in fields that may be empty.
 
@@ -153,7 +131,7 @@ def read_items(path: Path) -> ImportedTable:
     by_text = [pl.col(name) for name in ("title", "description", "brand", "asin", "image_url", "price")]
     best = every.sort("item_id", *by_text, descending=[False, *[True] * len(by_text)])
     table = best.unique("item_id", keep="first", maintain_order=True)
-    return ImportedTable(
+    return RawTable(
         table=table, rejects=rejects, lines=every.height + rejects.height, duplicates=every.height - table.height
     )
 

@@ -9,20 +9,12 @@ from typing import Any, Literal
 import polars as pl
 
 from recmodels.errors import InputError
+from recmodels.raw.formats.base import RAW_INTERACTIONS, RawTable
 from recmodels.raw.lines import LineBlock, read_blocks
 from recmodels.raw.rejects import RejectLog
 from recmodels.raw.text import clean_texts
 
-RAW_REVIEWS = pl.Schema(
-    {
-        "reviewer": pl.String,
-        "asin": pl.String,
-        "rating": pl.Float32,
-        "timestamp": pl.Int64,
-        "summary": pl.String,
-        "text": pl.String,
-    }
-)
+RAW_REVIEWS = pl.Schema({name: dtype for name, dtype in RAW_INTERACTIONS.items() if name != "split"})
 """One row an accepted line, in the order of the file; seconds since the epoch."""
 
 ASIN_PATTERN = r"^[A-Za-z0-9]{10}$"
@@ -30,7 +22,7 @@ EARLIEST = 788_918_400  # 1995-01-01: before the shop opened
 LATEST = 4_102_444_800  # 2100-01-01
 HIGHEST_RATING = 5.0
 
-ReviewFormat = Literal["amazon2014", "amazon2018", "amazon2023"]
+AmazonRelease = Literal["amazon2014", "amazon2018", "amazon2023"]
 
 
 @dataclass(frozen=True)
@@ -45,36 +37,16 @@ class _Keys:
 
 
 _KEYS_2014 = _Keys("reviewerID", "asin", "overall", "unixReviewTime", "summary", "reviewText", 1)
-_KEYS: dict[ReviewFormat, _Keys] = {
+_KEYS: dict[AmazonRelease, _Keys] = {
     "amazon2014": _KEYS_2014,
     "amazon2018": _KEYS_2014,
     "amazon2023": _Keys("user_id", "parent_asin", "rating", "timestamp", "title", "text", 1000),
 }
 
 
-@dataclass(frozen=True)
-class Reviews:
+def read_reviews(path: Path, release: AmazonRelease) -> RawTable:
     """
-    The content of a review file.
-
-    Attributes
-    ----------
-    table
-        Accepted lines (schema `RAW_REVIEWS`).
-    rejects
-        The others (schema `REJECTS`).
-    lines
-        Lines that are not blank: ``table.height + rejects.height``.
-    """
-
-    table: pl.DataFrame
-    rejects: pl.DataFrame
-    lines: int
-
-
-def read_reviews(path: Path, source_format: ReviewFormat) -> Reviews:
-    """
-    Read a review file.
+    Read a review file into a table of schema `RAW_REVIEWS`.
 
     A line is rejected, and counted, if it is no JSON object in UTF-8, lacks the reviewer, the asin or the time, or has
     an asin that is not 10 letters or digits, a rating that is no number between 0 and 5, or a time outside 1995-2100.
@@ -84,7 +56,7 @@ def read_reviews(path: Path, source_format: ReviewFormat) -> Reviews:
     InputError
         If the file is empty or damaged, or not one line of it is a review of this format.
     """
-    keys = _KEYS[source_format]
+    keys = _KEYS[release]
     log = RejectLog(path.name)
     tables: list[pl.DataFrame] = []
     for block in read_blocks(path, log):
@@ -95,11 +67,11 @@ def read_reviews(path: Path, source_format: ReviewFormat) -> Reviews:
     if table.is_empty():
         raise InputError(
             str(path),
-            expected=f"reviews of the {source_format} format "
+            expected=f"reviews of the {release} format "
             f"(JSON lines with {keys.reviewer}, {keys.asin}, {keys.rating}, {keys.timestamp})",
             found=_first_reject(rejects),
         )
-    return Reviews(table, rejects, table.height + rejects.height)
+    return RawTable(table, rejects, table.height + rejects.height)
 
 
 def _first_reject(rejects: pl.DataFrame) -> str:

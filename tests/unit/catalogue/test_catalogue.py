@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from recmodels.catalogue.entries import CATALOGUE_VARIABLE, OPTIONAL_ROLES, Role, load_catalogue
+from recmodels.catalogue.entries import CATALOGUE_VARIABLE, load_catalogue
 from recmodels.errors import InputError
+from recmodels.raw.formats.base import OPTIONAL_ROLES
+from recmodels.raw.formats.registry import FORMATS
 
 
 def write(folder: Path, text: str) -> Path:
@@ -54,7 +56,10 @@ def test_a_user_adds_a_data_set_and_changes_one_value_of_another(tmp_path: Path,
         ("[demo]\ncolour = 'red'", "demo: expected some of .*, found 'colour'"),
         ("[demo]\nknn_k = 0", "demo: .*knn_k: .*greater than or equal to 1"),
         ("[new]\ntitle = 'x'\ndomain = 'y'", "new: .*sources: Field required"),
-        ("[demo.sources.csv]\nfiles = { reviews = 'a' }", "'amazon2014', 'amazon2018', 'amazon2023' or 'mmrec'"),
+        (
+            "[demo.sources.csv]\nfiles = { reviews = 'a' }",
+            "'csv': expected one of amazon2014, .*, mmrec",
+        ),
         ("[demo.sources.amazon2014]\nsplit = 'coin'", "'random', 'temporal', 'leave_last_out' or 'published'"),
         ("['../up']\ntitle = 'x'", r"catalogue .*catalogue\.toml, .*'\.\./up'.*expected a plain name.*Rename"),
         ("['$(id)']\ntitle = 'x'", r"catalogue .*catalogue\.toml.*expected a plain name.*found '\$\(id\)'"),
@@ -66,7 +71,10 @@ def test_a_user_adds_a_data_set_and_changes_one_value_of_another(tmp_path: Path,
             "[demo.sources.amazon2014.files]\nreviews = 'a;rm'",
             r"catalogue\.toml, demo.*files.*expected a plain name.*'a;rm'",
         ),
-        ("[new]\ntitle = 'x'\ndomain = 'y'\nsources.mmrec.files = { items = 'i' }", "needs a `reviews` or an"),
+        (
+            "[new]\ntitle = 'x'\ndomain = 'y'\nsources.mmrec.files = { items = 'i' }",
+            "mmrec needs a file `interactions`",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_place(tmp_path: Path, text: str, message: str) -> None:
@@ -79,5 +87,5 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         load_catalogue(tmp_path / "none.toml")
 
 
-def test_reviews_and_interactions_are_never_optional() -> None:
-    assert not OPTIONAL_ROLES & {Role.REVIEWS, Role.INTERACTIONS}
+def test_interactions_are_never_optional() -> None:
+    assert not OPTIONAL_ROLES & {form.interactions for form in FORMATS.values()}

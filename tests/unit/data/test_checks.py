@@ -4,7 +4,8 @@ import polars as pl
 
 from recmodels.catalogue.entries import PublishedCounts
 from recmodels.data.checks import differences, fewest_interactions, first_rejects, rejected_shares, sizes
-from recmodels.schemas.tables import REJECTS, Split
+from recmodels.schemas.data import Split
+from recmodels.schemas.tables import REJECTS
 
 TABLE = pl.DataFrame(
     {

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from recmodels.catalogue.entries import DatasetEntry, Role, Source, load_catalogue
+from recmodels.catalogue.entries import DatasetEntry, Source, load_catalogue
 from recmodels.data.checks import differences, fewest_interactions, sizes
 from recmodels.data.dump import Dump, load_dump, read_image_embeddings, read_imported_knn, read_text_features
+from recmodels.data.raw_files import prepare_raw_files
 from recmodels.data.split import split_interactions, without_training
 from recmodels.errors import InputError
-from recmodels.raw.manifest import prepare_raw_files
+from recmodels.raw.formats.base import Role
 from recmodels.schemas.tables import KNN, problem_of
 
 TABLES = ("items", "users", "reviews", "interactions")
@@ -204,7 +205,7 @@ def test_an_import_keeps_its_ids_and_may_bring_features(tmp_path: Path) -> None:
 
 def test_an_import_with_gaps_in_its_ids_is_an_error(tmp_path: Path) -> None:
     entry, folder = import_folder(tmp_path, "userID\titemID\tx_label\n0\t0\t0\n0\t900000000\t0\n", "itemID\ttitle\n")
-    with pytest.raises(InputError, match=r"itemID: expected every id from 0 to 900,000,000"):
+    with pytest.raises(InputError, match=r"ids of items: expected every id from 0 to 900,000,000"):
         load_dump(prepare_raw_files(entry, folder), entry)
 
 

@@ -12,7 +12,8 @@ from polars.testing import assert_frame_equal
 from recmodels.catalogue.entries import SplitStrategy
 from recmodels.data.split import split_digest, split_interactions, without_training
 from recmodels.errors import InputError
-from recmodels.schemas.tables import INTERACTIONS, Split
+from recmodels.schemas.data import Split
+from recmodels.schemas.tables import INTERACTIONS
 
 STRATEGIES: list[SplitStrategy] = ["random", "temporal", "leave_last_out"]
 

@@ -12,9 +12,9 @@ import pytest
 from recmodels.catalogue.entries import load_catalogue
 from recmodels.data.checks import fewest_interactions
 from recmodels.data.dump import load_dump, read_image_embeddings
+from recmodels.data.raw_files import prepare_raw_files
 from recmodels.raw.demo import IMAGE_FEATURES_NAME, METADATA_NAME, REVIEWS_NAME, write_demo_dump
 from recmodels.raw.formats.image_features import RECORD_BYTES
-from recmodels.raw.manifest import prepare_raw_files
 
 
 @pytest.fixture(scope="module")

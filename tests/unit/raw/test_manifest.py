@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from recmodels.catalogue.entries import DatasetEntry, Role, Source, load_catalogue
+from recmodels.catalogue.entries import DatasetEntry, Source, load_catalogue
 from recmodels.data.dump import load_dump, read_image_embeddings
+from recmodels.data.raw_files import find_file, prepare_raw_files, stat_fingerprint
 from recmodels.errors import InputError, MissingObject, PermanentFailure
 from recmodels.io.digest import frame_digest
 from recmodels.io.files import file_digest
 from recmodels.raw.download import Patience
-from recmodels.raw.formats.reviews import ReviewFormat, Reviews, read_reviews
-from recmodels.raw.manifest import RawManifest, find_file, prepare_raw_files, stat_fingerprint
+from recmodels.raw.formats.base import RawTable, Role
+from recmodels.raw.formats.reviews import AmazonRelease, read_reviews
+from recmodels.raw.manifest import RawManifest
 
 ONCE = Patience(attempts=1, first_wait=0.0)
 REVIEW = {"reviewerID": "A", "asin": "B000000001", "overall": 5.0, "unixReviewTime": 10**9, "reviewText": "fine"}
@@ -80,7 +82,7 @@ def test_files_that_did_not_change_are_not_hashed_again(folder: Path, monkeypatc
 
 def test_a_manifest_survives_its_file(folder: Path, tmp_path: Path) -> None:
     manifest = prepare_raw_files(entry_of(), folder)
-    manifest.save(tmp_path / "manifest.json")
+    (tmp_path / "manifest.json").write_text(manifest.model_dump_json(indent=2))
     assert RawManifest.load(tmp_path / "manifest.json") == manifest
     text = (tmp_path / "manifest.json").read_text()
     for name, content in (("empty.json", "{}"), ("cut.json", text[: len(text) // 2]), ("none.json", None)):
@@ -255,12 +257,12 @@ def test_a_file_that_was_only_touched_or_copied_is_read(folder: Path) -> None:
 def test_a_file_that_is_replaced_while_it_is_read_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = prepare_raw_files(entry_of(), folder)
 
-    def replaced_meanwhile(path: Path, source_format: ReviewFormat) -> Reviews:
-        table = read_reviews(path, source_format)
+    def replaced_meanwhile(path: Path, release: AmazonRelease) -> RawTable:
+        table = read_reviews(path, release)
         path.write_bytes(gzip.compress(b"another\n"))
         return table
 
-    monkeypatch.setattr("recmodels.data.dump.read_reviews", replaced_meanwhile)
+    monkeypatch.setattr("recmodels.raw.formats.registry.read_reviews", replaced_meanwhile)
     with pytest.raises(InputError, match=r"reviews\.json\.gz: expected .*while it was read"):
         load_dump(manifest, entry_of())
 

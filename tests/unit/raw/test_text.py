@@ -1,10 +1,11 @@
 """Texts of the dumps made plain."""
 
 import html
+import time
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recmodels.raw.text import clean_texts
@@ -29,6 +30,8 @@ def clean(text: str | None) -> str:
         ("  a\t\n\r b\u00a0c\u2003d ", "a b c d"),
         ("nul\x00 and bell\x07", "nul and bell"),
         ("&nbsp;&nbsp;", ""),
+        ("shown &amp;amp;amp;lt;b&amp;amp;amp;gt;", "shown &lt;b&gt;"),
+        ("&amp;#1" + "0" * 5000 + ";", "&#1" + "0" * 5000 + ";"),
     ],
 )
 def test_markup_goes_and_words_stay(raw: str | None, plain: str) -> None:
@@ -40,6 +43,29 @@ def test_a_text_that_is_escaped_reads_as_before(text: str) -> None:
     escaped_once = clean(html.escape(text))
     assert escaped_once == clean(text)
     assert clean(escaped_once) == escaped_once
+
+
+PARTS = ["&", "amp;", "&amp;", "&lt;", "&#x26;", "&#38", "&#" + "9" * 5000, "<", "<!--", "<script", "-->", "x"]
+hostile = st.lists(
+    st.builds(lambda part, length: part * (1 + length // len(part)), st.sampled_from(PARTS), st.integers(0, 20_000)),
+    max_size=4,
+).map("".join)
+
+
+@settings(max_examples=60, deadline=2000)
+@given(hostile)
+def test_no_text_takes_long_or_fails(text: str) -> None:
+    assert len(clean(text)) <= len(text)
+
+
+def test_time_grows_with_the_length_of_a_text_alone() -> None:
+    def seconds(repetitions: int) -> float:
+        text = "&" + "amp;" * repetitions
+        start = time.perf_counter()
+        clean(text)
+        return time.perf_counter() - start
+
+    assert seconds(200_000) < 60 * max(seconds(20_000), 1e-3)
 
 
 def test_a_column_keeps_its_name_and_order() -> None:

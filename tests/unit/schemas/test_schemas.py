@@ -15,6 +15,7 @@ from recmodels.evaluation.evaluator import evaluate
 from recmodels.evaluation.metrics import METRICS
 from recmodels.graphs.knn import knn_table
 from recmodels.ranking.ranker import EmbeddingScorer
+from recmodels.schemas.results import SYSTEM_METRICS, USER_METRICS
 from recmodels.schemas.tables import (
     AUGMENTED,
     INTERACTIONS,
@@ -26,9 +27,7 @@ from recmodels.schemas.tables import (
     RECOMMENDATIONS,
     REJECTS,
     REVIEWS,
-    SYSTEM_METRICS,
     TABLES,
-    USER_METRICS,
     USER_PROFILES,
     USERS,
     embedding_schema,

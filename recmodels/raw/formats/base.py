@@ -1,0 +1,112 @@
+"""
+What a format of raw files is: the files it has, by role, and the function that reads each.
+
+The formats themselves stand beside this file, one a file, and `registry` lists them. What is made of the rows (one row
+a pair, the k-core, ids) is the same for all and belongs to `recmodels.data.dump`.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+import polars as pl
+
+from recmodels.schemas.data import Split
+from recmodels.schemas.tables import ITEMS
+
+
+class Role(StrEnum):
+    """What a raw file is for."""
+
+    REVIEWS = "reviews"
+    METADATA = "metadata"
+    INTERACTIONS = "interactions"
+    ITEMS = "items"
+    IMAGE_FEATURES = "image_features"
+    TEXT_FEATURES = "text_features"
+    IMAGE_KNN = "image_knn"
+    TEXT_KNN = "text_knn"
+
+
+OPTIONAL_ROLES = frozenset({Role.IMAGE_FEATURES, Role.TEXT_FEATURES, Role.IMAGE_KNN, Role.TEXT_KNN})
+"""Files a data set can do without: the modality is then absent, or computed."""
+
+RAW_INTERACTIONS = pl.Schema(
+    {
+        "reviewer": pl.String,
+        "asin": pl.String,
+        "rating": pl.Float32,
+        "timestamp": pl.Int64,
+        "summary": pl.String,
+        "text": pl.String,
+        "split": Split,
+    }
+)
+"""What a row can say of a user and an item; `reviewer` and `asin`, which name them, are all it has to. Seconds since
+the epoch."""
+
+RAW_ITEMS = pl.Schema({name: dtype for name, dtype in ITEMS.items() if name != "item_id"})
+"""What a row can say of an item; `asin`, which names it, is all it has to. Texts are cleaned."""
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """
+    The content of a raw file.
+
+    Attributes
+    ----------
+    table
+        Accepted rows.
+    rejects
+        Unreadable lines (schema `REJECTS`).
+    lines
+        Lines that are not blank, or rows: ``table.height + rejects.height + duplicates + unwanted``.
+    duplicates
+        Further rows of a pair or an item already counted.
+    unwanted
+        Rows of items that were not asked for.
+    """
+
+    table: pl.DataFrame
+    rejects: pl.DataFrame
+    lines: int
+    duplicates: int = 0
+    unwanted: int = 0
+
+
+@dataclass(frozen=True)
+class Format:
+    """
+    How one form of raw files is read. Interactions are enough; items and features are read where a source has them.
+
+    Attributes
+    ----------
+    read_interactions
+        Returns rows with some columns of `RAW_INTERACTIONS`; with `summary` and `text` they are reviews. If the format
+        is `numbered`, rows of schema `INTERACTIONS`, one a pair, whose ids are those of the file.
+    read_items
+        Gets a file and the asins of the kept items; returns one row an item with some columns of `RAW_ITEMS`. If the
+        format is `numbered`, it gets none and returns every item, with its `item_id`.
+    readers
+        By role of a ready table (features, neighbours): gets a file and the items in id order (`item_id`; `asin` for
+        images), and returns the table in id order.
+    interactions, items
+        Roles of the first two files.
+    numbered
+        Whether the files number users and items themselves, from 0 and without a gap. Then the rows are kept as they
+        are: no k-core.
+    """
+
+    read_interactions: Callable[[Path], RawTable]
+    read_items: Callable[[Path, Collection[str]], RawTable] | None = None
+    readers: Mapping[Role, Callable[[Path, pl.DataFrame], pl.DataFrame]] = field(default_factory=dict)
+    interactions: Role = Role.INTERACTIONS
+    items: Role = Role.ITEMS
+    numbered: bool = False
+
+    @property
+    def roles(self) -> list[Role]:
+        """What files of this format can be for; the first has to be there."""
+        return [self.interactions, *([self.items] if self.read_items else []), *self.readers]
