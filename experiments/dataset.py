@@ -18,7 +18,7 @@ from recmodels.models.config import AnyConfig
 from recmodels.models.registry import model_spec
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.write import write_item_profiles, write_user_profiles
-from recmodels.raw.manifest import prepare_raw_files
+from recmodels.data.raw_files import prepare_raw_files
 from recmodels.transport.augment import augment
 from recmodels.transport.config import TransportConfig
 
