@@ -117,7 +117,8 @@ def fit(
     Examples
     --------
     >>> import torch
-    >>>     >>> from recmodels.models.example import example_data
+    >>> from recmodels.models.config import TrainingConfig
+    >>> from recmodels.models.example import example_data
     >>> from recmodels.models.zoo import lightgcn
     >>> config = lightgcn.Config(training=TrainingConfig(epochs=3, device="cpu"))
     >>> data = example_data()
