@@ -6,7 +6,7 @@ import polars as pl
 import torch
 
 from benchmarks.harness import Report, parse_arguments, shared_data, time_in_turns
-from recmodels.graphs.adjacency import BipartiteGraph
+from recmodels.graphs.bipartite import BipartiteGraph
 from recmodels.graphs.knn import knn_recall, knn_table
 from recmodels.graphs.propagation import propagate
 

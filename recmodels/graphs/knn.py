@@ -83,7 +83,7 @@ def knn_table(
 
     See Also
     --------
-    recmodels.graphs.item_graphs : Graphs made of such a table.
+    recmodels.graphs.neighbour_graphs : Graphs made of such a table.
 
     Examples
     --------

@@ -19,6 +19,24 @@ def shape_of(matrix: Any) -> tuple[int, int]:
     return int(n_rows), int(n_columns)
 
 
+def canonical_csr(name: str, matrix: Any) -> sparse.csr_array:
+    """
+    Return a sparse matrix as CSR with sorted indices and without repeated entries; the given one is left as it is.
+
+    Raises
+    ------
+    InputError
+        If it is not sparse; the message calls it by its name.
+    """
+    if not sparse.issparse(matrix):
+        raise InputError(name, expected="a scipy sparse matrix", found=type(matrix).__name__)
+    rows = sparse.csr_array(matrix)
+    if not rows.has_canonical_format:
+        rows = rows.copy()
+        rows.sum_duplicates()
+    return rows
+
+
 def checked_pairs(
     user_ids: Any, item_ids: Any, n_users: int, n_items: int, where: str = "interactions"
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ import polars as pl
 from scipy import sparse
 
 from recmodels.errors import InputError
-from recmodels.graphs.matrices import entry_keys, interaction_matrix, neighbour_matrix, row_blocks, shape_of
+from recmodels.graphs.matrices import entry_keys, interaction_matrix, neighbour_matrix, occurs_in, row_blocks, shape_of
 
 Evidence = Literal["binary", "count", "similarity", "collaborative"]
 
@@ -92,7 +92,9 @@ def false_negatives(
         rows = positives[first:last]
         block = sparse.csr_array(rows @ pattern)
         block.sort_indices()
-        outside = ~_contained(block, rows)
+        keys, own = entry_keys(block), entry_keys(rows)
+        outside = np.ones(block.nnz, dtype=bool)
+        outside[np.searchsorted(keys, own[occurs_in(own, keys)])] = False
         if evidence == "binary":
             block.data[:] = 1
         if graded:
@@ -147,24 +149,13 @@ def _cooccurrence(positives: sparse.csr_array) -> sparse.csr_array:
     return sparse.csr_array(scaled.T @ scaled)
 
 
-def _contained(block: sparse.csr_array, other: sparse.csr_array) -> np.ndarray:
-    """Mark the stored entries of `block` that `other` stores too. Both have sorted indices."""
-    marked = np.zeros(block.nnz, dtype=bool)
-    if block.nnz:
-        keys, wanted = entry_keys(block), entry_keys(other)
-        at = np.minimum(np.searchsorted(keys, wanted), block.nnz - 1)
-        marked[at[keys[at] == wanted]] = True
-    return marked
-
-
 def _values_at(source: sparse.csr_array, block: sparse.csr_array) -> np.ndarray:
     """Values of `source` at the stored entries of `block`, 0 where it has none."""
-    if not source.nnz:
-        return np.zeros(block.nnz, np.float32)
     source.sort_indices()
     keys, wanted = entry_keys(source), entry_keys(block)
-    at = np.minimum(np.searchsorted(keys, wanted), source.nnz - 1)
-    return np.where(keys[at] == wanted, source.data[at], np.float32(0))
+    values = np.zeros(block.nnz, np.float32)
+    values[occurs_in(wanted, keys)] = source.data[occurs_in(keys, wanted)]
+    return values
 
 
 def _stacked(blocks: list[sparse.csr_array], n_items: int) -> sparse.csr_array:

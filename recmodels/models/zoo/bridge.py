@@ -9,9 +9,10 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmodels.graphs.adjacency import BipartiteGraph, fuse, k_bin
+from recmodels.graphs.bipartite import BipartiteGraph
 from recmodels.graphs.co_occurrence import cosines_of_columns
 from recmodels.graphs.matrices import entry_keys, interaction_matrix, occurs_in, shape_of
+from recmodels.graphs.neighbour_graphs import fuse, k_bin
 from recmodels.graphs.propagation import light_gcn, propagate
 from recmodels.models import base
 from recmodels.models.config import ModelConfig, TrainingConfig

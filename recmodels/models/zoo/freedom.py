@@ -5,7 +5,9 @@ from pydantic import Field
 from torch import Tensor
 
 from recmodels.errors import InputError
-from recmodels.graphs.adjacency import Adjacency, BipartiteGraph, fuse, k_bin
+from recmodels.graphs.adjacency import Adjacency
+from recmodels.graphs.bipartite import BipartiteGraph
+from recmodels.graphs.neighbour_graphs import fuse, k_bin
 from recmodels.graphs.propagation import light_gcn, propagate
 from recmodels.models import base
 from recmodels.models.config import ModelConfig

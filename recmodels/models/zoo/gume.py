@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recmodels.errors import InputError
-from recmodels.graphs.adjacency import BipartiteGraph, k_bin, k_cos
+from recmodels.graphs.bipartite import BipartiteGraph
 from recmodels.graphs.matrices import neighbour_matrix
+from recmodels.graphs.neighbour_graphs import k_bin, k_cos
 from recmodels.graphs.propagation import light_gcn, propagate
 from recmodels.models import base
 from recmodels.models.config import ModelConfig, TrainingConfig

@@ -7,7 +7,9 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmodels.graphs.adjacency import Adjacency, BipartiteGraph, k_cos
+from recmodels.graphs.adjacency import Adjacency
+from recmodels.graphs.bipartite import BipartiteGraph
+from recmodels.graphs.neighbour_graphs import k_cos
 from recmodels.graphs.propagation import light_gcn, propagate
 from recmodels.models import base
 from recmodels.models.config import ModelConfig, TrainingConfig

@@ -6,7 +6,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from recmodels.graphs.adjacency import Adjacency, BipartiteGraph
+from recmodels.graphs.adjacency import Adjacency
+from recmodels.graphs.bipartite import BipartiteGraph
 from recmodels.graphs.propagation import propagate
 from recmodels.models import base
 from recmodels.models.config import ModelConfig

@@ -4,7 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from recmodels.graphs.adjacency import BipartiteGraph
+from recmodels.graphs.bipartite import BipartiteGraph
 from recmodels.graphs.propagation import light_gcn
 from recmodels.models import base
 from recmodels.models.config import ModelConfig

@@ -4,7 +4,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recmodels.graphs.adjacency import BipartiteGraph, k_cos
+from recmodels.graphs.bipartite import BipartiteGraph
+from recmodels.graphs.neighbour_graphs import k_cos
 from recmodels.graphs.propagation import light_gcn, propagate
 from recmodels.models import base
 from recmodels.models.config import ModelConfig, TrainingConfig

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmodels.graphs.adjacency import BipartiteGraph
+from recmodels.graphs.bipartite import BipartiteGraph
 from recmodels.graphs.propagation import light_gcn
 from recmodels.models import base
 from recmodels.models.config import ModelConfig, TrainingConfig

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recmodels.errors import InputError
-from recmodels.graphs.adjacency import BipartiteGraph, fuse, k_bin
+from recmodels.graphs.bipartite import BipartiteGraph
+from recmodels.graphs.neighbour_graphs import fuse, k_bin
 from recmodels.graphs.propagation import light_gcn, propagate
 from recmodels.models import base
 from recmodels.models.config import ModelConfig, TrainingConfig
