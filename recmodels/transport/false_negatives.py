@@ -13,7 +13,15 @@ import polars as pl
 from scipy import sparse
 
 from recmodels.errors import InputError
-from recmodels.graphs.matrices import entry_keys, interaction_matrix, neighbour_matrix, occurs_in, row_blocks, shape_of
+from recmodels.graphs.matrices import (
+    entry_keys,
+    interaction_matrix,
+    neighbour_matrix,
+    occurs_in,
+    only_entries,
+    row_blocks,
+    shape_of,
+)
 
 Evidence = Literal["binary", "count", "similarity", "collaborative"]
 
@@ -101,10 +109,7 @@ def false_negatives(
             block.data = _values_at(sparse.csr_array(rows @ strength), block)
         if cooccurrence is not None:
             block.data += _values_at(sparse.csr_array(rows @ cooccurrence), block)
-        indptr = np.concatenate(([0], np.cumsum(outside)))[block.indptr].astype(np.int32)
-        blocks.append(
-            sparse.csr_array((block.data[outside], block.indices[outside], indptr), shape=(last - first, n_items))
-        )
+        blocks.append(only_entries(block, outside))
     return _stacked(blocks, n_items)
 
 
@@ -136,10 +141,8 @@ def _item_edges(
 
 
 def _without_diagonal(matrix: sparse.csr_array) -> sparse.csr_array:
-    pairs = matrix.tocoo()
-    kept = pairs.coords[0] != pairs.coords[1]
-    indices = (pairs.coords[0][kept], pairs.coords[1][kept])
-    return sparse.csr_array(sparse.coo_array((pairs.data[kept], indices), shape=matrix.shape))
+    rows = np.repeat(np.arange(matrix.indptr.size - 1), np.diff(matrix.indptr))
+    return only_entries(matrix, rows != matrix.indices)
 
 
 def _cooccurrence(positives: sparse.csr_array) -> sparse.csr_array:

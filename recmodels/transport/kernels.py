@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from recmodels.graphs.matrices import row_blocks
+from recmodels.graphs.matrices import only_entries, row_blocks
 
 # In the scaling form a row sum is sum(g) plus negative terms; where they cancel, e^(max C / eps) digits are lost.
 _LARGEST_SCALING_COST = 12.0
@@ -76,14 +76,8 @@ class _LogProduct:
         with np.errstate(divide="ignore"):
             self._log_weights = np.where(exponent < 0, exponent, exponent + np.log(-np.expm1(-np.abs(exponent))))
         dear = exponent < 0
-        self._left_out = sparse.csr_array(
-            (
-                np.ones(int(dear.sum())),
-                cost.indices[dear],
-                np.concatenate(([0], np.cumsum(dear)))[cost.indptr].astype(cost.indptr.dtype),
-            ),
-            shape=cost.shape,
-        )
+        ones = sparse.csr_array((np.ones(cost.nnz), cost.indices, cost.indptr), shape=cost.shape)
+        self._left_out = only_entries(ones, dear)
 
     def __call__(self, log_x: np.ndarray) -> np.ndarray:
         total = self._log_rest(log_x)
