@@ -37,11 +37,8 @@ def knn_table(
     *,
     index: Index = "exact",
     include_self: bool = True,
-    n_lists: int | None = None,
-    hnsw_links: int = 32,
     target_recall: float = 0.99,
     seed: int = 0,
-    use_gpu: bool = True,
 ) -> pl.DataFrame:
     """
     Return the k nearest neighbours of every row by cosine similarity.
@@ -55,19 +52,14 @@ def knn_table(
         gets all there are.
     index
         ``exact``: every pair is compared, O(n^2 d) time and O(n k) memory. ``ivf`` and ``hnsw`` are for larger sets:
-        their search effort is doubled until a sample of rows reaches `target_recall`. See also `knn_recall`.
+        their search effort is doubled until a sample of rows reaches `target_recall`. See `knn_recall`. ``hnsw`` is
+        built in parallel, so that its tables may differ between runs. The comparison runs on the GPU if torch sees one.
     include_self
         Whether a row is its own neighbour, then always at rank 0.
-    n_lists
-        For ``ivf``: number of clusters. None: 4 sqrt(n).
-    hnsw_links
-        For ``hnsw``: links of a node. Its construction is parallel, so that tables may differ between runs.
     target_recall
         For ``ivf`` and ``hnsw``: share of the true neighbours to find, in (0, 1].
     seed
         Of the clustering of ``ivf`` and of the sample of rows.
-    use_gpu
-        Compare on the GPU if torch sees one.
 
     Returns
     -------
@@ -118,9 +110,9 @@ def knn_table(
         first, row = _distinct(unit)
         x, lengths, unit = x[first], lengths[first], unit[first]
         wanted = min(width, first.size)
-        search = _exact_search(unit, wanted, "cuda" if use_gpu and torch.cuda.is_available() else "cpu")
+        search = _exact_search(unit, wanted, "cuda" if torch.cuda.is_available() else "cpu")
         if index != "exact":
-            built = _build(unit, index, n_lists, hnsw_links, seed)
+            built = _build(unit, index, seed)
             _tune(built, unit, wanted, search, target_recall, seed)
             search = _approximate_search(built, unit, wanted, search)
         equals = pl.DataFrame({"row": row, "id": ids})
@@ -255,15 +247,15 @@ def _approximate_search(built: Any, unit: np.ndarray, width: int, exact: Search)
     return search
 
 
-def _build(unit: np.ndarray, index: Index, n_lists: int | None, hnsw_links: int, seed: int) -> Any:
+def _build(unit: np.ndarray, index: Index, seed: int) -> Any:
     import faiss
 
     n, width = unit.shape
     if index == "hnsw":
-        built = faiss.IndexHNSWFlat(width, hnsw_links, faiss.METRIC_INNER_PRODUCT)
+        built = faiss.IndexHNSWFlat(width, 32, faiss.METRIC_INNER_PRODUCT)
         built.hnsw.efConstruction = 200
     else:
-        lists = max(1, min(n_lists or round(4 * n**0.5), n))
+        lists = min(round(4 * n**0.5), n)
         built = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)
         built.cp.seed = seed
         # FAISS warns on standard output about few points a cluster, which is no concern for a search.
