@@ -5,28 +5,23 @@ import numpy as np
 import polars as pl
 import torch
 
-from benchmarks.harness import Report, parse_arguments, shared_data, time_in_turns
-from recmodels.graphs.adjacency import BipartiteGraph
+from benchmarks.harness import PUBLISHED_SIZES, Report, parse_arguments, published_pairs, time_in_turns
+from recmodels.graphs.bipartite import BipartiteGraph
 from recmodels.graphs.knn import knn_recall, knn_table
 from recmodels.graphs.propagation import propagate
 
 EMBEDDING_SIZE = 64
-PUBLISHED_SIZES = {
-    "baby": (19_445, 7_050, 118_551),
-    "sports": (35_598, 18_357, 218_409),
-    "clothing": (39_387, 23_033, 197_338),
-}
 
 
 def training_graph(name: str) -> BipartiteGraph:
     """The published training rows where they are at hand, else random pairs of the same number."""
     n_users, n_items, n_pairs = PUBLISHED_SIZES[name]
-    folder = shared_data()
-    if folder is None:
+    pairs = published_pairs(name)
+    if pairs is None:
         rng = np.random.default_rng(0)
         return BipartiteGraph(rng.integers(0, n_users, n_pairs), rng.integers(0, n_items, n_pairs), n_users, n_items)
-    table = pl.read_csv(folder / "mmrec" / name / f"{name}.inter.gz", separator="\t").filter(pl.col("x_label") == 0)
-    return BipartiteGraph(table["userID"], table["itemID"], n_users, n_items)
+    train = pairs.filter(split=0)
+    return BipartiteGraph(train["user_id"], train["item_id"], n_users, n_items)
 
 
 def measure_propagation(report: Report, name: str, rounds: int) -> None:

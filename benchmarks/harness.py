@@ -1,4 +1,4 @@
-"""What every benchmark shares: options, timing in turns, peak memory, the table and the JSON file."""
+"""What benchmarks share: options, timing in turns, peak memory, published pairs, the table and the JSON file."""
 
 import argparse
 import ctypes
@@ -12,12 +12,22 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
+import numpy as np
+import polars as pl
 import psutil
 from rich.console import Console
 from rich.table import Table
 
+from recmodels.schemas.tables import KNN
+
 T = TypeVar("T")
 SHARED_DATA_VARIABLE = "RECMODELS_SHARED_DATA"
+PUBLISHED_SIZES = {
+    "baby": (19_445, 7_050, 118_551),
+    "sports": (35_598, 18_357, 218_409),
+    "clothing": (39_387, 23_033, 197_338),
+}
+"""Users, items and training pairs."""
 
 
 def parse_arguments(description: str) -> argparse.Namespace:
@@ -33,6 +43,27 @@ def shared_data() -> Path | None:
     default = Path(__file__).resolve().parents[1].parent / "shared" / "data"
     folder = Path(os.environ.get(SHARED_DATA_VARIABLE) or default)
     return folder if folder.is_dir() else None
+
+
+def published_pairs(name: str) -> pl.DataFrame | None:
+    """Return user_id, item_id and split (0 train, 1 valid, 2 test) of a published set; None where it is absent."""
+    folder = shared_data()
+    path = folder / "mmrec" / name / f"{name}.inter.gz" if folder else None
+    if path is None or not path.exists():
+        return None
+    return pl.read_csv(path, separator="\t").select(user_id="userID", item_id="itemID", split="x_label")
+
+
+def random_neighbours(n: int, seed: int, k: int = 10) -> pl.DataFrame:
+    """Each node itself and k - 1 others at random, the most false negatives a graph of this degree can give."""
+    rng = np.random.default_rng(seed)
+    src = np.repeat(np.arange(n, dtype=np.int32), k)
+    rank = np.tile(np.arange(k, dtype=np.int16), n)
+    # Distances that differ by rank keep the neighbours of a row distinct.
+    distance = rng.integers(0, (n - 1) // (k - 1), src.size) * (k - 1) + rank
+    dst = np.where(rank == 0, src, (src + distance) % n).astype(np.int32)
+    similarity = (1 - rank / (2 * k)).astype(np.float32)
+    return pl.DataFrame({"src": src, "dst": dst, "rank": rank, "similarity": similarity}, schema=KNN)
 
 
 def time_in_turns(
@@ -66,9 +97,13 @@ def peak_megabytes(function: Callable[[], T]) -> tuple[float, T]:
     Path("/proc/self/clear_refs").write_text("5")
     before = psutil.Process().memory_info().rss
     result = function()
-    status = Path("/proc/self/status").read_text()
-    highest = int(status.split("VmHWM:")[1].split()[0]) * 1024
-    return max(highest - before, 0) / 1e6, result
+    return max(highest_megabytes() - before / 1e6, 0.0), result
+
+
+def highest_megabytes() -> float:
+    """Return the most memory that this process ever held, or since the mark was last reset."""
+    # Not getrusage: a child's ru_maxrss starts at what the parent had when it forked.
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 
 class Report:

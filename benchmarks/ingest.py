@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from benchmarks.harness import Report, parse_arguments, time_in_turns
+from benchmarks.harness import Report, highest_megabytes, parse_arguments, time_in_turns
 from recmodels.catalogue.entries import DatasetEntry, Source
 from recmodels.data.dump import load_dump
 from recmodels.data.kcore import k_core_mask
@@ -166,9 +166,7 @@ def core_and_split(users: np.ndarray, items: np.ndarray, times: np.ndarray) -> p
 
 def _peak_of(function: Callable[..., object], *arguments: object) -> tuple[float, object]:
     result = function(*arguments)
-    # Not getrusage: a child's ru_maxrss starts at what the parent had when it forked.
-    kilobytes = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
-    return kilobytes * 1024 / 1e6, result
+    return highest_megabytes(), result
 
 
 def peak_of_process(function: Callable[..., object], *arguments: object) -> tuple[float, object]:

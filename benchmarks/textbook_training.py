@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from recmodels.graphs.adjacency import fuse, k_bin
+from recmodels.graphs.neighbour_graphs import fuse, k_bin
 from recmodels.models.inputs import TrainingData
 
 WIDTH = 64

@@ -12,7 +12,15 @@ import polars as pl
 import torch
 
 from benchmarks import textbook_training as textbook
-from benchmarks.harness import Report, parse_arguments, peak_megabytes, shared_data, time_in_turns
+from benchmarks.harness import (
+    PUBLISHED_SIZES,
+    Report,
+    parse_arguments,
+    peak_megabytes,
+    published_pairs,
+    random_neighbours,
+    time_in_turns,
+)
 from recmodels.calibration.calibrate import calibrate
 from recmodels.calibration.config import CalibrationConfig
 from recmodels.evaluation.evaluator import evaluate
@@ -22,12 +30,11 @@ from recmodels.models.inputs import TrainingData
 from recmodels.models.layers.dimension_transport import column_cost
 from recmodels.models.registry import MODELS, build_model, resolve_config
 from recmodels.ranking.ranker import EmbeddingScorer
-from recmodels.schemas.tables import KNN
 from recmodels.training.negatives import NegativeSampler
 from recmodels.training.trainer import fit
 from recmodels.transport.false_negatives import false_negatives
 
-SIZES = {"baby": (19_445, 7_050, 118_551), "clothing": (39_387, 23_033, 197_338), "quick": (800, 400, 6_000)}
+SIZES = {**PUBLISHED_SIZES, "quick": (800, 400, 6_000)}
 IMAGE_WIDTH, TEXT_WIDTH = 4096, 384
 GOALS = {"lightgcn": 4, "freedom": 5, "blast": 5, "bm3": 3, "layergcn": 3}
 ROUNDS = 3
@@ -37,19 +44,16 @@ def problem(name: str) -> tuple[TrainingData, tuple[np.ndarray, np.ndarray]]:
     """Training data with random features and neighbours, and test pairs; the published pairs where they are at hand."""
     rng = np.random.default_rng(0)
     n_users, n_items, n_train = SIZES[name]
-    folder = shared_data()
-    path = folder / "mmrec" / name / f"{name}.inter.gz" if folder else None
-    if path is not None and path.exists():
-        pairs = pl.read_csv(path, separator="\t")
-    else:
-        drawn = {"userID": rng.integers(n_users, size=2 * n_train), "itemID": rng.zipf(1.3, size=2 * n_train) % n_items}
+    pairs = published_pairs(name)
+    if pairs is None:
+        drawn = {"user_id": rng.integers(n_users, size=2 * n_train), "item_id": rng.zipf(1.3, 2 * n_train) % n_items}
         pairs = pl.DataFrame(drawn).unique(maintain_order=True)
-        pairs = pairs.with_columns(x_label=pl.Series(rng.choice(3, p=[0.74, 0.13, 0.13], size=pairs.height)))
-    pairs = pairs.sort("userID", "itemID")
+        pairs = pairs.with_columns(split=pl.Series(rng.choice(3, p=[0.74, 0.13, 0.13], size=pairs.height)))
+    pairs = pairs.sort("user_id", "item_id")
 
     def split(label: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = pairs.filter(pl.col("x_label") == label)
-        return chosen["userID"].to_numpy().astype(np.int64), chosen["itemID"].to_numpy().astype(np.int64)
+        chosen = pairs.filter(split=label)
+        return chosen["user_id"].to_numpy().astype(np.int64), chosen["item_id"].to_numpy().astype(np.int64)
 
     def features(n: int, width: int) -> np.ndarray:
         return rng.standard_normal((n, width), dtype=np.float32)
@@ -62,23 +66,14 @@ def problem(name: str) -> tuple[TrainingData, tuple[np.ndarray, np.ndarray]]:
         item_text_features=features(n_items, TEXT_WIDTH),
         item_image_features=features(n_items, IMAGE_WIDTH),
         user_features=features(n_users, TEXT_WIDTH),
-        item_text_knn=random_neighbours(n_items, rng),
-        item_image_knn=random_neighbours(n_items, rng),
-        user_knn=random_neighbours(n_users, rng),
+        item_text_knn=random_neighbours(n_items, 0),
+        item_image_knn=random_neighbours(n_items, 1),
+        user_knn=random_neighbours(n_users, 2),
         added_users=rng.integers(n_users, size=n_train // 10),
         added_items=rng.integers(n_items, size=n_train // 10),
-        train_times=rng.integers(10**8, size=pairs.filter(pl.col("x_label") == 0).height),
+        train_times=rng.integers(10**8, size=pairs.filter(split=0).height),
     )
     return data, split(2)
-
-
-def random_neighbours(n: int, rng: np.random.Generator, k: int = 10) -> pl.DataFrame:
-    src = np.repeat(np.arange(n), k)
-    dst = (src + np.tile(np.arange(k), n) * rng.integers(1, n // k, size=n).repeat(k)) % n
-    similarity = np.tile(np.linspace(1, 0.5, k), n)
-    return pl.DataFrame({"src": src, "dst": dst, "rank": np.tile(np.arange(k), n), "similarity": similarity}).cast(
-        dict(KNN)
-    )
 
 
 def measure_epochs(report: Report, data: TrainingData, rounds: int) -> None:

@@ -15,26 +15,33 @@ import polars as pl
 import torch
 from scipy import sparse
 
-from benchmarks.harness import Report, parse_arguments, peak_megabytes, shared_data, time_in_turns
+from benchmarks.harness import (
+    PUBLISHED_SIZES,
+    Report,
+    highest_megabytes,
+    parse_arguments,
+    peak_megabytes,
+    published_pairs,
+    random_neighbours,
+    shared_data,
+    time_in_turns,
+)
 from recmodels.graphs.matrices import interaction_matrix
-from recmodels.schemas.tables import KNN
 from recmodels.training.negatives import NegativeSampler
 from recmodels.transport.augment import Augmentation, augment
 from recmodels.transport.config import TransportConfig
 from recmodels.transport.false_negatives import false_negatives
 from recmodels.transport.sinkhorn import sinkhorn
 
-SIZES = {"baby": (19_445, 7_050), "sports": (35_598, 18_357), "clothing": (39_387, 23_033)}
 TOLERANCE = 1e-8
 HUGE_USERS, HUGE_ITEMS, HUGE_ACTIVITY = 5_000_000, 1_000_000, 2.3
 
 
 def published(name: str) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]] | None:
     """Training pairs and neighbour tables; random neighbours where the published set has none."""
-    folder = shared_data()
-    if folder is None:
+    folder, pairs = shared_data(), published_pairs(name)
+    if folder is None or pairs is None:
         return None
-    table = pl.read_csv(folder / "mmrec" / name / f"{name}.inter.gz", separator="\t").filter(pl.col("x_label") == 0)
     graphs: dict[str, pl.DataFrame] = {}
     for seed, modality in enumerate(("text", "image")):
         path = folder / "mmrec" / name / f"{modality}_knn.parquet"
@@ -42,20 +49,8 @@ def published(name: str) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]] | None:
             rank = pl.int_range(pl.len()).over("src").cast(pl.Int16)
             graphs[modality] = pl.read_parquet(path).select("src", "dst", rank=rank, similarity="cosine")
         else:
-            graphs[modality] = random_neighbours(SIZES[name][1], seed)
-    return table.select(user_id="userID", item_id="itemID"), graphs
-
-
-def random_neighbours(n: int, seed: int, k: int = 10) -> pl.DataFrame:
-    """Each node itself and k - 1 others at random, the most false negatives a graph of this degree can give."""
-    rng = np.random.default_rng(seed)
-    src = np.repeat(np.arange(n, dtype=np.int32), k)
-    rank = np.tile(np.arange(k, dtype=np.int16), n)
-    # Distances that differ by rank keep the neighbours of a row distinct.
-    distance = rng.integers(0, (n - 1) // (k - 1), src.size) * (k - 1) + rank
-    dst = np.where(rank == 0, src, (src + distance) % n).astype(np.int32)
-    similarity = (1 - rank / (2 * k)).astype(np.float32)
-    return pl.DataFrame({"src": src, "dst": dst, "rank": rank, "similarity": similarity}, schema=KNN)
+            graphs[modality] = random_neighbours(PUBLISHED_SIZES[name][1], seed)
+    return pairs.filter(split=0).select("user_id", "item_id"), graphs
 
 
 def synthetic(scale: float) -> tuple[pl.DataFrame, dict[str, pl.DataFrame], int, int]:
@@ -214,13 +209,11 @@ def synthetic_child(scale: float, output: Path) -> None:
     start, start_cpu = time.perf_counter(), time.process_time()
     memory, result = peak_megabytes(run)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
-    status = Path("/proc/self/status").read_text()
-    whole = int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
     figures = {
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
         "grown_mb": memory,
-        "peak_mb": whole,
+        "peak_mb": highest_megabytes(),
         "edges": result.diagnostics["n_false_negatives"],
         "iterations": result.diagnostics["iterations"],
         "added": result.diagnostics["n_added"],
@@ -289,13 +282,13 @@ def main() -> None:
     elif baby is None:
         report.skip("sinkhorn_vs_pot_speed_baby and others", "no real data sets beside the repository")
     else:
-        compare_with_pot(report, "baby", *baby, *SIZES["baby"], rounds=3)
+        compare_with_pot(report, "baby", *baby, *PUBLISHED_SIZES["baby"][:2], rounds=3)
         for name in ("sports", "clothing"):
             data = published(name)
             assert data is not None
-            measure_augmentation(report, name, *data, *SIZES[name])
+            measure_augmentation(report, name, *data, *PUBLISHED_SIZES[name][:2])
             if name == "sports":
-                measure_sampler(report, *data, *SIZES[name], rounds=5)
+                measure_sampler(report, *data, *PUBLISHED_SIZES[name][:2], rounds=5)
     if not arguments.quick:
         plot = arguments.json.with_name("transport_growth.png") if arguments.json else None
         measure_growth(report, [0.0625, 0.125, 0.25, 0.5, 1.0], plot)

@@ -10,6 +10,7 @@ from benchmarks.harness import shared_data
 from experiments.rows import Row
 from recmodels.catalogue.entries import load_catalogue
 from recmodels.data.dump import load_dump, read_imported_knn
+from recmodels.data.raw_files import prepare_raw_files
 from recmodels.embeddings.config import EncoderConfig
 from recmodels.embeddings.encode import embed_table
 from recmodels.graphs.knn import knn_table
@@ -18,7 +19,6 @@ from recmodels.models.config import AnyConfig
 from recmodels.models.registry import model_spec
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.write import write_item_profiles, write_user_profiles
-from recmodels.data.raw_files import prepare_raw_files
 from recmodels.transport.augment import augment
 from recmodels.transport.config import TransportConfig
 

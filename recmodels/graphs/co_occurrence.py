@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 
 from recmodels.errors import InputError
-from recmodels.graphs.matrices import row_blocks, shape_of
+from recmodels.graphs.matrices import only_entries, row_blocks, shape_of
 
 # Multiplications of one sparse product, which bound its temporary arrays to about 200 MB.
 _BLOCK_PRODUCTS = 1 << 23
@@ -51,7 +51,7 @@ def cosines_of_columns(
         block.sort_indices()
         rows = np.repeat(np.arange(first, last), np.diff(block.indptr))
         block.data = (block.data / (np.sqrt(sizes[rows] * sizes[block.indices]) + shrinkage)).astype(np.float32)
-        block = _only(block, block.indices != rows)
+        block = only_entries(block, block.indices != rows)
         blocks.append(block if neighbours is None else largest_of_rows(block, neighbours))
     return sparse.csr_array(sparse.vstack(blocks, format="csr"))
 
@@ -75,9 +75,4 @@ def largest_of_rows(matrix: sparse.csr_array, k: int) -> sparse.csr_array:
     place = np.arange(order.size) - starts[rows[order]]
     kept = np.ones(matrix.nnz, dtype=bool)
     kept[order[place >= k]] = False
-    return _only(matrix, kept)
-
-
-def _only(matrix: sparse.csr_array, kept: np.ndarray) -> sparse.csr_array:
-    indptr = np.concatenate(([0], np.cumsum(kept)))[matrix.indptr].astype(np.int32)
-    return sparse.csr_array((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
+    return only_entries(matrix, kept)

@@ -19,6 +19,37 @@ def shape_of(matrix: Any) -> tuple[int, int]:
     return int(n_rows), int(n_columns)
 
 
+def canonical_csr(name: str, matrix: Any) -> sparse.csr_array:
+    """
+    Return a sparse matrix as CSR with sorted indices and without repeated entries; the given one is left as it is.
+
+    Raises
+    ------
+    InputError
+        If it is not sparse; the message calls it by its name.
+    """
+    if not sparse.issparse(matrix):
+        raise InputError(name, expected="a scipy sparse matrix", found=type(matrix).__name__)
+    rows = sparse.csr_array(matrix)
+    if not rows.has_canonical_format:
+        rows = rows.copy()
+        rows.sum_duplicates()
+    return rows
+
+
+def check_ids(where: str, ids: np.ndarray, n: int) -> None:
+    """
+    Refuse ids that are not in ``[0, n)``.
+
+    Raises
+    ------
+    InputError
+        If there is one; the message calls the ids what `where` says.
+    """
+    if ids.size and (ids.min() < 0 or ids.max() >= n):
+        raise InputError(where, expected=f"ids in [0, {n})", found=f"{ids.min()} to {ids.max()}")
+
+
 def checked_pairs(
     user_ids: Any, item_ids: Any, n_users: int, n_items: int, where: str = "interactions"
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -48,10 +79,7 @@ def checked_pairs(
                 expected="a flat array of integers",
                 found=f"{array.dtype} of shape {array.shape}",
             )
-        if array.size and (array.min() < 0 or array.max() >= n):
-            raise InputError(
-                f"{where}, {name} ids", expected=f"ids in [0, {n})", found=f"{array.min()} to {array.max()}"
-            )
+        check_ids(f"{where}, {name} ids", array, n)
         checked.append(array.astype(np.int64))
     users, items = checked
     if users.size != items.size:
@@ -158,6 +186,12 @@ def entry_keys(matrix: sparse.csr_array) -> np.ndarray:
     keys = np.repeat(np.arange(n_rows, dtype=np.int64) * n_columns, np.diff(matrix.indptr))
     keys += matrix.indices
     return keys
+
+
+def only_entries(matrix: sparse.csr_array, kept: np.ndarray) -> sparse.csr_array:
+    """Return a CSR matrix with those of its stored entries that are marked, int32 indices."""
+    indptr = np.concatenate(([0], np.cumsum(kept)))[matrix.indptr].astype(np.int32)
+    return sparse.csr_array((matrix.data[kept], matrix.indices[kept], indptr), shape=matrix.shape)
 
 
 def occurs_in(keys: np.ndarray, table: np.ndarray) -> np.ndarray:

@@ -38,6 +38,17 @@ def propagate(adjacency: Adjacency, x: torch.Tensor) -> torch.Tensor:
     ------
     InputError
         If the shapes do not fit.
+
+    See Also
+    --------
+    light_gcn : The mean of several propagations.
+
+    Examples
+    --------
+    >>> from recmodels.graphs.bipartite import BipartiteGraph
+    >>> graph = BipartiteGraph([0, 0, 1], [0, 1, 1], n_users=2, n_items=2)
+    >>> propagate(graph.adjacency(normalisation="none"), torch.tensor([[1.0], [2.0], [3.0], [4.0]])).tolist()
+    [[7.0], [4.0], [1.0], [3.0]]
     """
     _check(adjacency, x)
     return _Product.apply(adjacency, x)

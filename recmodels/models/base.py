@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recmodels.errors import InputError
-from recmodels.graphs.adjacency import BipartiteGraph
+from recmodels.graphs.bipartite import BipartiteGraph
 from recmodels.models.config import AnyConfig, ClosedFormConfig, ModelConfig
 from recmodels.models.inputs import FeatureMatrix, TrainingData
 from recmodels.models.layers.blocks import lookup_each, row_dot, sampled_softmax

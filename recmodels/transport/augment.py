@@ -84,6 +84,14 @@ def augment(
     -----
     NotConverged
         If the solver stopped at its iteration limit; the pairs of the plan so far are returned.
+
+    Examples
+    --------
+    >>> train = pl.DataFrame({"user_id": [0, 1, 2, 3], "item_id": [0, 1, 2, 3]})
+    >>> knn = pl.DataFrame({"src": [0, 1], "dst": [1, 0], "rank": [0, 0], "similarity": [0.9, 0.9]})
+    >>> result = augment(train, {"text": knn}, TransportConfig(ratio=0.5, neighbours=None))
+    >>> result.added.select("user_id", "item_id").rows()
+    [(0, 1), (1, 0)]
     """
     config = config or TransportConfig()
     for column in ("user_id", "item_id"):
@@ -138,7 +146,7 @@ def augment(
         relaxation=config.relaxation,
         tolerance=config.tolerance,
         max_iterations=config.max_iterations,
-        backend=config.backend,
+        solver=config.backend,
     )
     best = top_q(solved.log_f, solved.log_g, cost, config.epsilon, q, excluded=positives)
     added = _table(best.user_ids, best.item_ids, best.mass)

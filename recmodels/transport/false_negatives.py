@@ -13,7 +13,15 @@ import polars as pl
 from scipy import sparse
 
 from recmodels.errors import InputError
-from recmodels.graphs.matrices import entry_keys, interaction_matrix, neighbour_matrix, row_blocks, shape_of
+from recmodels.graphs.matrices import (
+    entry_keys,
+    interaction_matrix,
+    neighbour_matrix,
+    occurs_in,
+    only_entries,
+    row_blocks,
+    shape_of,
+)
 
 Evidence = Literal["binary", "count", "similarity", "collaborative"]
 
@@ -92,17 +100,16 @@ def false_negatives(
         rows = positives[first:last]
         block = sparse.csr_array(rows @ pattern)
         block.sort_indices()
-        outside = ~_contained(block, rows)
+        keys, own = entry_keys(block), entry_keys(rows)
+        outside = np.ones(block.nnz, dtype=bool)
+        outside[np.searchsorted(keys, own[occurs_in(own, keys)])] = False
         if evidence == "binary":
             block.data[:] = 1
         if graded:
             block.data = _values_at(sparse.csr_array(rows @ strength), block)
         if cooccurrence is not None:
             block.data += _values_at(sparse.csr_array(rows @ cooccurrence), block)
-        indptr = np.concatenate(([0], np.cumsum(outside)))[block.indptr].astype(np.int32)
-        blocks.append(
-            sparse.csr_array((block.data[outside], block.indices[outside], indptr), shape=(last - first, n_items))
-        )
+        blocks.append(only_entries(block, outside))
     return _stacked(blocks, n_items)
 
 
@@ -134,10 +141,8 @@ def _item_edges(
 
 
 def _without_diagonal(matrix: sparse.csr_array) -> sparse.csr_array:
-    pairs = matrix.tocoo()
-    kept = pairs.coords[0] != pairs.coords[1]
-    indices = (pairs.coords[0][kept], pairs.coords[1][kept])
-    return sparse.csr_array(sparse.coo_array((pairs.data[kept], indices), shape=matrix.shape))
+    rows = np.repeat(np.arange(matrix.indptr.size - 1), np.diff(matrix.indptr))
+    return only_entries(matrix, rows != matrix.indices)
 
 
 def _cooccurrence(positives: sparse.csr_array) -> sparse.csr_array:
@@ -147,24 +152,13 @@ def _cooccurrence(positives: sparse.csr_array) -> sparse.csr_array:
     return sparse.csr_array(scaled.T @ scaled)
 
 
-def _contained(block: sparse.csr_array, other: sparse.csr_array) -> np.ndarray:
-    """Mark the stored entries of `block` that `other` stores too. Both have sorted indices."""
-    marked = np.zeros(block.nnz, dtype=bool)
-    if block.nnz:
-        keys, wanted = entry_keys(block), entry_keys(other)
-        at = np.minimum(np.searchsorted(keys, wanted), block.nnz - 1)
-        marked[at[keys[at] == wanted]] = True
-    return marked
-
-
 def _values_at(source: sparse.csr_array, block: sparse.csr_array) -> np.ndarray:
     """Values of `source` at the stored entries of `block`, 0 where it has none."""
-    if not source.nnz:
-        return np.zeros(block.nnz, np.float32)
     source.sort_indices()
     keys, wanted = entry_keys(source), entry_keys(block)
-    at = np.minimum(np.searchsorted(keys, wanted), source.nnz - 1)
-    return np.where(keys[at] == wanted, source.data[at], np.float32(0))
+    values = np.zeros(block.nnz, np.float32)
+    values[occurs_in(wanted, keys)] = source.data[occurs_in(keys, wanted)]
+    return values
 
 
 def _stacked(blocks: list[sparse.csr_array], n_items: int) -> sparse.csr_array:

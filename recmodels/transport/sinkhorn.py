@@ -11,27 +11,18 @@ instead of O(M N). The plan :math:`P_{ui} = f_u K_{ui} g_i` is never formed.
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
-import psutil
 from scipy import sparse
-from scipy.special import logsumexp
 
 from recmodels.errors import InputError
-from recmodels.graphs.matrices import row_blocks, shape_of
+from recmodels.graphs.matrices import canonical_csr, shape_of
+from recmodels.transport.kernels import Kernel, log_kernel, scaling_is_safe, scaling_kernel
+from recmodels.transport.pot_solver import dense_potentials
 
-Backend = Literal["structured", "pot"]
+Solver = Literal["structured", "pot"]
 Form = Literal["auto", "scaling", "log"]
-
-# In the scaling form a row sum is sum(g) plus negative terms; where they cancel, e^(max C / eps) digits are lost.
-_LARGEST_SCALING_COST = 12.0
-# The scaling vectors spread by at most e^(range of C / eps) times the range of the marginals; float64 ends at e^709.
-_LARGEST_SCALING_RANGE = 300.0
-# Entries handled at once in the log form, so that its temporary arrays stay near 100 MB.
-_BLOCK_ENTRIES = 1 << 22
-# Dense arrays of M x N float64 that POT holds at its peak: cost, kernel, plan and temporaries.
-_POT_DENSE_ARRAYS = 6
 
 
 class NotConverged(UserWarning):
@@ -79,7 +70,7 @@ def sinkhorn(
     tolerance: float = 1e-8,
     max_iterations: int = 1000,
     form: Form = "auto",
-    backend: Backend = "structured",
+    solver: Solver = "structured",
 ) -> SinkhornResult:
     r"""
     Solve the entropic transport problem for a sparse cost.
@@ -109,7 +100,7 @@ def sinkhorn(
     form
         ``scaling`` multiplies, ``log`` adds logarithms and is safe for small `epsilon`; ``auto`` takes the first
         where no digit is lost.
-    backend
+    solver
         ``structured``, or ``pot``: the dense solver of POT for reference.
 
     Returns
@@ -126,6 +117,20 @@ def sinkhorn(
     -----
     Sources: M. Cuturi, "Sinkhorn distances" (2013); L. Chizat et al., "Scaling algorithms for unbalanced optimal
     transport problems" (2018).
+
+    See Also
+    --------
+    recmodels.transport.top_q.top_q : The largest entries of the plan.
+
+    Examples
+    --------
+    >>> cost = sparse.csr_array([[-1.0, 0.0], [0.0, -1.0]])
+    >>> solved = sinkhorn(cost, np.array([0.5, 0.5]), np.array([0.5, 0.5]))
+    >>> plan = np.exp(solved.log_f[:, None] + solved.log_g - cost.toarray())
+    >>> plan.round(3).tolist()
+    [[0.366, 0.134], [0.134, 0.366]]
+    >>> solved.converged
+    True
     """
     matrix = _checked_cost(cost)
     n_users, n_items = shape_of(matrix)
@@ -143,33 +148,36 @@ def sinkhorn(
             found=f"{a.sum():g} and {b.sum():g}",
             action="Scale one of them, or set a relaxation.",
         )
-    if backend == "pot":
-        return _solve_with_pot(matrix, a, b, epsilon, relaxation, tolerance, max_iterations)
-    if backend != "structured":
-        raise InputError("backend", expected="'structured' or 'pot'", found=repr(backend))
+    if solver not in ("structured", "pot"):
+        raise InputError("solver", expected="'structured' or 'pot'", found=repr(solver))
     if form not in ("auto", "scaling", "log"):
         raise InputError("form", expected="'auto', 'scaling' or 'log'", found=repr(form))
-    if form == "auto":
-        form = "scaling" if _scaling_is_safe(matrix, a, b, epsilon) else "log"
-    kernel = _ScalingKernel(matrix, epsilon) if form == "scaling" else _LogKernel(matrix, epsilon)
     power = 1.0 if relaxation is None else relaxation / (relaxation + epsilon)
     with np.errstate(divide="ignore"):
         log_a, log_b = np.log(a), np.log(b)
-    return _iterate(kernel, form, log_a, log_b, power, tolerance, max_iterations)
-
-
-class _Kernel(Protocol):
-    def rows(self, log_g: np.ndarray) -> np.ndarray:
-        """Return log(K g)."""
-        ...
-
-    def columns(self, log_f: np.ndarray) -> np.ndarray:
-        """Return log(K^T f)."""
-        ...
+    if solver == "pot":
+        potentials = dense_potentials(matrix, a, b, epsilon, relaxation, tolerance, max_iterations)
+        log_f, log_g, log_kg, n_iterations = potentials
+        error, mass = _marginal_error(log_f, log_kg, power * (log_a - log_kg))
+        result = SinkhornResult(log_f, log_g, error, n_iterations, error <= tolerance, mass, "pot")
+    else:
+        if form == "auto":
+            form = "scaling" if scaling_is_safe(matrix, a, b, epsilon) else "log"
+        kernel = scaling_kernel(matrix, epsilon) if form == "scaling" else log_kernel(matrix, epsilon)
+        result = _iterate(kernel, form, log_a, log_b, power, tolerance, max_iterations)
+    if not result.converged:
+        warnings.warn(
+            f"Sinkhorn stopped after {result.n_iterations} iterations with a marginal error of "
+            f"{result.marginal_error:.1e} of the mass (tolerance {tolerance:.1e}). "
+            "Allow more iterations, or raise epsilon or the tolerance.",
+            NotConverged,
+            stacklevel=2,
+        )
+    return result
 
 
 def _iterate(
-    kernel: _Kernel,
+    kernel: Kernel,
     form: str,
     log_a: np.ndarray,
     log_b: np.ndarray,
@@ -186,173 +194,22 @@ def _iterate(
         n_iterations += 1
         log_kg = kernel.rows(log_g)
         wanted = power * (log_a - log_kg)
-        row_sums = np.exp(log_f + log_kg)
-        mass = float(row_sums.sum())
-        error = float(np.abs(np.exp(wanted + log_kg) - row_sums).sum()) / mass
+        error, mass = _marginal_error(log_f, log_kg, wanted)
         if error <= tolerance or n_iterations == max_iterations:
             break
         log_f = wanted
-    return _reported(SinkhornResult(log_f, log_g, error, n_iterations, error <= tolerance, mass, form), tolerance)
+    return SinkhornResult(log_f, log_g, error, n_iterations, error <= tolerance, mass, form)
 
 
-def _reported(result: SinkhornResult, tolerance: float) -> SinkhornResult:
-    if not result.converged:
-        warnings.warn(
-            f"Sinkhorn stopped after {result.n_iterations} iterations with a marginal error of "
-            f"{result.marginal_error:.1e} of the mass (tolerance {tolerance:.1e}). "
-            "Allow more iterations, or raise epsilon or the tolerance.",
-            NotConverged,
-            stacklevel=4,
-        )
-    return result
-
-
-class _ScalingKernel:
-    def __init__(self, cost: sparse.csr_array, epsilon: float) -> None:
-        weights = cost.data.astype(np.float64)
-        weights *= -1 / epsilon
-        np.expm1(weights, out=weights)
-        self._s = sparse.csr_array((weights, cost.indices, cost.indptr), shape=cost.shape)
-        # A view on the same arrays: the product with it runs over the rows and scatters.
-        self._s_transposed = self._s.T
-
-    def rows(self, log_g: np.ndarray) -> np.ndarray:
-        return self._product(self._s, log_g)
-
-    def columns(self, log_f: np.ndarray) -> np.ndarray:
-        return self._product(self._s_transposed, log_f)
-
-    @staticmethod
-    def _product(s: Any, logs: np.ndarray) -> np.ndarray:
-        # Only the size of the largest entry is taken out: the spread of the others is bounded where this form is used.
-        shift = logs.max()
-        scaled = np.exp(logs - shift)
-        return np.log(scaled.sum() + s @ scaled) + shift
-
-
-class _LogKernel:
-    def __init__(self, cost: sparse.csr_array, epsilon: float) -> None:
-        self._rows = _LogProduct(cost, epsilon)
-        self._columns = _LogProduct(sparse.csr_array(cost.T), epsilon)
-
-    def rows(self, log_g: np.ndarray) -> np.ndarray:
-        return self._rows(log_g)
-
-    def columns(self, log_f: np.ndarray) -> np.ndarray:
-        return self._columns(log_f)
-
-
-class _LogProduct:
-    """log(K x) from log x, for the rows of one sparse cost, with positive terms only."""
-
-    # With C < 0 the sparse part e^(-C/eps) - 1 is positive and is added to the rank-one sum. With C > 0 it would be
-    # subtracted; such an entry is left out of the rank-one sum instead and added with its own weight e^(-C/eps).
-
-    def __init__(self, cost: sparse.csr_array, epsilon: float) -> None:
-        self._indptr = cost.indptr
-        self._indices = cost.indices
-        exponent = cost.data.astype(np.float64) * (-1 / epsilon)
-        with np.errstate(divide="ignore"):
-            self._log_weights = np.where(exponent < 0, exponent, exponent + np.log(-np.expm1(-np.abs(exponent))))
-        dear = exponent < 0
-        self._left_out = sparse.csr_array(
-            (
-                np.ones(int(dear.sum())),
-                cost.indices[dear],
-                np.concatenate(([0], np.cumsum(dear)))[cost.indptr].astype(cost.indptr.dtype),
-            ),
-            shape=cost.shape,
-        )
-
-    def __call__(self, log_x: np.ndarray) -> np.ndarray:
-        total = self._log_rest(log_x)
-        for first, last in row_blocks(self._indptr, _BLOCK_ENTRIES):
-            start, stop = self._indptr[first], self._indptr[last]
-            terms = log_x[self._indices[start:stop]]
-            terms += self._log_weights[start:stop]
-            total[first:last] = np.logaddexp(
-                total[first:last], _segment_log_sum(terms, self._indptr[first : last + 1] - start)
-            )
-        return total
-
-    def _log_rest(self, log_x: np.ndarray) -> np.ndarray:
-        """Log of the sum over the columns that are not left out of each row."""
-        shift = log_x.max()
-        x = np.exp(log_x - shift)
-        if not self._left_out.nnz:
-            return np.full(self._indptr.size - 1, np.log(x.sum()) + shift)
-        whole = x.sum()
-        rest = whole - self._left_out @ x
-        # Below a thousandth of the sum the difference has lost digits that a second, slower way keeps.
-        cancelled = rest < 1e-3 * whole
-        with np.errstate(divide="ignore", invalid="ignore"):
-            log_rest = np.log(rest) + shift
-        if cancelled.any():
-            log_rest[cancelled] = _log_complement(self._left_out, log_x, np.flatnonzero(cancelled))
-        return log_rest
-
-
-def _log_complement(left_out: sparse.csr_array, log_x: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """
-    Return the log of the sum over the columns that a row does not hold, without cancellation.
-
-    With columns sorted by falling x, take the first one, k, that the row does not hold. The suffix sum from k on
-    contains x_k, and the entries of the row behind k are at most x_k each, so that subtracting them loses at most a
-    factor of (1 + entries of the row) in precision, whatever the range of x.
-    """
-    order = np.argsort(-log_x, kind="stable")
-    place = np.empty_like(order)
-    place[order] = np.arange(order.size)
-    suffix = np.append(np.logaddexp.accumulate(log_x[order][::-1])[::-1], -np.inf)
-    chosen = sparse.csr_array(left_out[rows])
-    counts = np.diff(chosen.indptr)
-    owner = np.repeat(np.arange(rows.size), counts)
-    places = place[chosen.indices]
-    by_place = np.lexsort((places, owner))
-    places = places[by_place]
-    leading = places == np.arange(places.size) - np.repeat(chosen.indptr[:-1], counts)
-    first_free = np.bincount(owner, weights=leading, minlength=rows.size).astype(np.int64)
-    behind = np.where(leading, -np.inf, log_x[order[places]])
-    whole = suffix[first_free]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = np.exp(_segment_log_sum(behind, chosen.indptr) - whole)
-        return np.where(np.isfinite(whole), whole + np.log1p(-np.minimum(share, 1.0)), -np.inf)
-
-
-def _segment_log_sum(terms: np.ndarray, indptr: np.ndarray) -> np.ndarray:
-    """Log of the sum of exponentials within each segment; -inf for an empty one. `terms` is overwritten."""
-    result = np.full(indptr.size - 1, -np.inf)
-    counts = np.diff(indptr)
-    filled = np.flatnonzero(counts)
-    if filled.size:
-        starts = indptr[filled]
-        largest = np.maximum.reduceat(terms, starts)
-        # A segment of nothing but -inf would become NaN below.
-        shift = np.where(np.isfinite(largest), largest, 0.0)
-        terms -= np.repeat(shift, counts[filled])
-        np.exp(terms, out=terms)
-        with np.errstate(divide="ignore"):
-            result[filled] = np.log(np.add.reduceat(terms, starts)) + shift
-    return result
-
-
-def _scaling_is_safe(cost: sparse.csr_array, a: np.ndarray, b: np.ndarray, epsilon: float) -> bool:
-    highest = max(float(cost.data.max(initial=0.0)), 0.0)
-    lowest = min(float(cost.data.min(initial=0.0)), 0.0)
-    spread = sum(float(np.log(m.max() / m[m > 0].min())) for m in (a, b))
-    return (
-        highest / epsilon <= _LARGEST_SCALING_COST
-        and 2 * (highest - lowest) / epsilon + spread <= _LARGEST_SCALING_RANGE
-    )
+def _marginal_error(log_f: np.ndarray, log_kg: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
+    """Return how far the row sums are from those of the wanted log f, as a share of the mass, and the mass."""
+    row_sums = np.exp(log_f + log_kg)
+    mass = float(row_sums.sum())
+    return float(np.abs(np.exp(wanted + log_kg) - row_sums).sum()) / mass, mass
 
 
 def _checked_cost(cost: Any) -> sparse.csr_array:
-    if not sparse.issparse(cost):
-        raise InputError("cost", expected="a scipy sparse matrix", found=type(cost).__name__)
-    matrix = sparse.csr_array(cost)
-    if not matrix.has_canonical_format:
-        matrix = matrix.copy()
-        matrix.sum_duplicates()
+    matrix = canonical_csr("cost", cost)
     if min(shape_of(matrix)) < 1:
         raise InputError("cost", expected="at least one user and one item", found=f"shape {shape_of(matrix)}")
     if not np.isfinite(matrix.data).all():
@@ -372,68 +229,3 @@ def _checked_marginal(name: str, values: np.ndarray, n: int) -> np.ndarray:
     if not values.sum() > 0:
         raise InputError(f"marginal {name}", expected="a positive sum", found="0")
     return values
-
-
-def _solve_with_pot(
-    cost: sparse.csr_array,
-    a: np.ndarray,
-    b: np.ndarray,
-    epsilon: float,
-    relaxation: float | None,
-    tolerance: float,
-    max_iterations: int,
-) -> SinkhornResult:
-    needed = _POT_DENSE_ARRAYS * 8 * a.size * b.size
-    available = int(psutil.virtual_memory().available)
-    if needed > available:
-        raise InputError(
-            "backend 'pot'",
-            expected=f"a problem whose dense arrays fit in {available / 1e9:.1f} GB of free memory",
-            found=f"{a.size} x {b.size}, about {needed / 1e9:.1f} GB",
-            action="Use the backend 'structured'.",
-        )
-    import ot
-
-    dense = cost.toarray().astype(np.float64)
-    # POT measures absolute errors: a mass of 1 makes its tolerance mean the same as ours.
-    total = float(a.sum())
-    with warnings.catch_warnings(), np.errstate(divide="ignore"):
-        warnings.filterwarnings("ignore", category=UserWarning)
-        if relaxation is None:
-            power = 1.0
-            # POT updates the second vector first: with the problem turned round its last update is g, as here.
-            solved: Any = ot.sinkhorn(
-                b / total,
-                a / total,
-                dense.T,
-                epsilon,
-                method="sinkhorn_log",
-                numItermax=max_iterations,
-                stopThr=tolerance,
-                log=True,
-            )
-            log = solved[1]
-            log_f, log_g = log["log_v"] + np.log(total), log["log_u"]
-            n_iterations = int(log["niter"]) + 1
-        else:
-            power = relaxation / (relaxation + epsilon)
-            solved = ot.unbalanced.sinkhorn_unbalanced(
-                a,
-                b,
-                dense,
-                epsilon,
-                relaxation,
-                reg_type="entropy",
-                numItermax=max_iterations,
-                stopThr=tolerance,
-                log=True,
-            )
-            log = solved[1]
-            log_f, log_g = log["logu"], log["logv"]
-            n_iterations = len(log["err"])
-        log_kg = logsumexp(log_g - dense / epsilon, axis=1)
-        log_a = np.log(a)
-    row_sums = np.exp(log_f + log_kg)
-    mass = float(row_sums.sum())
-    error = float(np.abs(np.exp(power * (log_a - log_kg) + log_kg) - row_sums).sum()) / mass
-    return _reported(SinkhornResult(log_f, log_g, error, n_iterations, error <= tolerance, mass, "pot"), tolerance)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from recmodels.errors import InputError
-from recmodels.graphs.matrices import occurs_in, row_blocks, shape_of
+from recmodels.graphs.matrices import canonical_csr, occurs_in, row_blocks, shape_of
 
 # Logarithms of masses are compared as integers in this unit (1.2e-10, well below any solver's tolerance). Sums of
 # integers are exact, so counting and listing can never disagree, and entries that are equal but for rounding are ties.
@@ -76,10 +76,19 @@ def top_q(
     InputError
         If `q` is negative or not a whole number, `epsilon` is not above 0, shapes differ, or a potential or a cost is
         NaN or +infinity.
+
+    Examples
+    --------
+    >>> cost = sparse.csr_array([[-1.0, 0.0], [0.0, 1.0]])
+    >>> best = top_q(np.zeros(2), np.zeros(2), cost, epsilon=1.0, q=2)
+    >>> list(zip(best.user_ids.tolist(), best.item_ids.tolist(), best.mass.round(3).tolist()))
+    [(0, 0, 2.718), (0, 1, 1.0)]
     """
-    matrix = _canonical(cost)
+    matrix = canonical_csr("cost", cost)
     n_users, n_items = shape_of(matrix)
-    skip = _canonical(excluded) if excluded is not None else sparse.csr_array((n_users, n_items), dtype=np.int8)
+    if excluded is None:
+        excluded = sparse.csr_array((n_users, n_items), dtype=np.int8)
+    skip = canonical_csr("excluded entries", excluded)
     if isinstance(q, bool) or int(q) != q or q < 0:
         raise InputError("q", expected="a whole number of at least 0", found=str(q))
     if not (np.isfinite(epsilon) and epsilon > 0):
@@ -99,16 +108,6 @@ def top_q(
     weights = np.zeros(users.size)
     weights[stored] = _lookup(matrix, users[stored], items[stored])
     return TopEntries(users, items, np.exp(log_f[users] + log_g[items] - weights / epsilon), stored)
-
-
-def _canonical(matrix: Any) -> sparse.csr_array:
-    if not sparse.issparse(matrix):
-        raise InputError("top-q input", expected="a scipy sparse matrix", found=type(matrix).__name__)
-    rows = sparse.csr_array(matrix)
-    if not rows.has_canonical_format:
-        rows = rows.copy()
-        rows.sum_duplicates()
-    return rows
 
 
 def _integers(logs: np.ndarray) -> np.ndarray:

@@ -6,7 +6,8 @@ from typing import Literal
 import polars as pl
 import torch
 
-from recmodels.graphs.adjacency import Adjacency, fuse, k_bin, k_cos
+from recmodels.graphs.adjacency import Adjacency
+from recmodels.graphs.neighbour_graphs import fuse, k_bin, k_cos
 from recmodels.models.config import FusedGraphConfig
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from recmodels.errors import InputError
-from recmodels.graphs.adjacency import k_bin
+from recmodels.graphs.neighbour_graphs import k_bin
 from recmodels.models import base
 from recmodels.models.config import TrainingConfig
 from recmodels.models.inputs import TrainingData

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recmodels.errors import InputError
-from recmodels.graphs.adjacency import Adjacency, k_sym
+from recmodels.graphs.adjacency import Adjacency
 from recmodels.graphs.knn import knn_table
+from recmodels.graphs.neighbour_graphs import k_sym
 from recmodels.graphs.propagation import light_gcn
 from recmodels.models import base
 from recmodels.models.config import ModelConfig, TrainingConfig

@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -89,9 +90,26 @@ def test_ties_that_float32_products_would_scatter_stay_in_id_order() -> None:
 def test_the_same_table_comes_back_whatever_the_block_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(3).integers(-1, 2, (200, 5)).astype(np.float32)
     whole = knn_table(x, 7)
-    monkeypatch.setattr(module, "_QUERY_ROWS", 13)
-    monkeypatch.setattr(module, "_SCAN_ROWS", 3)
+    monkeypatch.setattr(module, "_BLOCK_PRODUCTS", 1000)
+    monkeypatch.setattr(module, "_BLOCK_PAIRS", 3)
     assert knn_table(x, 7).equals(whole)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 90), st.integers(1, 12), st.sampled_from([1, 500, 1 << 20]))
+def test_duplicates_among_real_vectors_are_ranked_as_by_float64_in_any_blocks_and_threads(
+    seed: int, n: int, k: int, products: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, 33)).astype(np.float32)[rng.integers(n, size=n)]
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_BLOCK_PRODUCTS", products)
+        try:
+            torch.set_num_threads(1 + seed % 2)
+            assert neighbours(knn_table(x, k)) == by_sorting(x, k, include_self=True)
+        finally:
+            torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize(("n", "expected"), [(0, 0), (1, 1), (3, 9)])

@@ -6,7 +6,8 @@ import torch
 from scipy import sparse
 
 from recmodels.errors import InputError
-from recmodels.graphs.adjacency import Adjacency, BipartiteGraph
+from recmodels.graphs.adjacency import Adjacency
+from recmodels.graphs.bipartite import BipartiteGraph
 from recmodels.graphs.propagation import light_gcn, propagate
 
 

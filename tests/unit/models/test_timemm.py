@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recmodels.errors import InputError
-from recmodels.graphs.adjacency import BipartiteGraph
+from recmodels.graphs.bipartite import BipartiteGraph
 from recmodels.models.base import Batch
 from recmodels.models.inputs import TrainingData, training_data
 from recmodels.models.layers.recency import (

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 from scipy import sparse
 
 from recmodels.errors import InputError
-from recmodels.transport import sinkhorn as module
+from recmodels.transport import kernels as module
 from recmodels.transport.sinkhorn import NotConverged, SinkhornResult, sinkhorn
 
 
@@ -187,23 +187,23 @@ def test_stopping_early_warns_and_reports_the_error_of_its_marginals() -> None:
     assert result.marginal_error == pytest.approx(missing)
 
 
-def test_the_dense_backend_gives_the_same_plan() -> None:
+def test_the_dense_solver_gives_the_same_plan() -> None:
     rng = np.random.default_rng(4)
     cost = rng.choice([-1.0, 0.0, 1.0], (15, 10))
     a, b = np.full(15, 2.0), np.full(10, 3.0)
     for relaxation in (None, 2.0):
         ours = sinkhorn(sparse.csr_array(cost), a, b, 0.5, relaxation=relaxation)
-        theirs = sinkhorn(sparse.csr_array(cost), a, b, 0.5, relaxation=relaxation, backend="pot")
+        theirs = sinkhorn(sparse.csr_array(cost), a, b, 0.5, relaxation=relaxation, solver="pot")
         assert theirs.converged
         assert theirs.form == "pot"
         plan = plan_of(theirs, cost, 0.5)
         assert_allclose(plan_of(ours, cost, 0.5), plan, rtol=0, atol=1e-6 * plan.max())
 
 
-def test_the_dense_backend_refuses_what_does_not_fit_in_memory() -> None:
+def test_the_dense_solver_refuses_what_does_not_fit_in_memory() -> None:
     n = 1_000_000
     with pytest.raises(InputError, match="structured"):
-        sinkhorn(sparse.csr_array((n, n)), np.ones(n), np.ones(n), backend="pot")
+        sinkhorn(sparse.csr_array((n, n)), np.ones(n), np.ones(n), solver="pot")
 
 
 COST = sparse.csr_array(np.array([[1.0, 0.0], [0.0, -1.0]]))
@@ -230,7 +230,7 @@ HALVES = np.array([0.5, 0.5])
         ({"tolerance": 0.0}, "tolerance"),
         ({"max_iterations": 0}, "max_iterations"),
         ({"form": "dense"}, "form"),
-        ({"backend": "gpu"}, "backend"),
+        ({"solver": "gpu"}, "solver"),
     ],
 )
 def test_wrong_input_is_refused_by_name(change: dict[str, object], named: str) -> None:
