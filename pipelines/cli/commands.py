@@ -19,7 +19,7 @@ from rich.table import Table
 
 from assets.evaluation import HEADLINE
 from assets.profiles import CACHE as PROFILE_CACHE
-from assets.profiles import ProfilesConfig
+from assets.profiles import ProfilesConfig, run_settings
 from assets.raw import FOLDER, RawDumpsConfig
 from assets.support.dagster_internals import AssetGraph
 from assets.support.io_managers import read_table, recorded_path
@@ -37,7 +37,8 @@ from recmodels.errors import InputError
 from recmodels.io.files import data_root
 from recmodels.models.registry import DEFAULT_MODELS, MODELS
 from recmodels.profiles.config import resolve_profile_config
-from recmodels.profiles.write import Estimate, estimate_item_profiles, estimate_user_profiles
+from recmodels.profiles.write import Estimate, item_task, user_task
+from recmodels.profiles.write import estimate as estimate_profiles
 from recmodels.settings import profile_settings
 
 
@@ -81,6 +82,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     console.print(f"[bold]recmodels[/]: data set [bold]{dataset}[/], everything under {data_root()}", soft_wrap=True)
     raw_dir = str(options.raw_dir.resolve()) if options.raw_dir else ""
     profiles = ProfilesConfig(backend=options.profiles, settings=_profile_settings(options))
+    run_settings(profiles)
     graph = defs.resolve_asset_graph()
     trained = assets_of_models(models or DEFAULT_MODELS)
     steps = [
@@ -267,11 +269,10 @@ def estimate(options: argparse.Namespace, console: Console) -> int:
     config = resolve_profile_config(
         entry.profiles, {"backend": options.profiles} if options.profiles else {}, _profile_settings(options)
     )
-    shared: dict[str, Any] = {"domain": entry.domain, "config": config, "cache_path": root.cache(PROFILE_CACHE)}
-    estimates = {
-        "items": estimate_item_profiles(items, reviews, interactions, **shared),
-        "users": estimate_user_profiles(items, None, reviews, interactions, n_users=users.height, **shared),
-    }
+    of_items = item_task(items, reviews, interactions, domain=entry.domain, config=config)
+    of_users = user_task(items, None, reviews, interactions, n_users=users.height, domain=entry.domain, config=config)
+    cache = root.cache(PROFILE_CACHE)
+    estimates = {"items": estimate_profiles(of_items, cache), "users": estimate_profiles(of_users, cache)}
     table = _plain_table(f"{dataset}: profiles by {config.backend}, without a call")
     table.add_column("")
     for kind in estimates:

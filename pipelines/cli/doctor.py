@@ -22,7 +22,8 @@ from safetensors import SafetensorError, safe_open
 from assets.support.dagster_internals import is_migrated
 from recmodels.catalogue.entries import DatasetEntry
 from recmodels.errors import InputError, RecmodelsError
-from recmodels.llm.backend import make_backend
+from recmodels.llm.factory import make_backend
+from recmodels.profiles.answers import PROFILE_ANSWERS
 from recmodels.profiles.config import ProfileConfig
 
 PACKAGE = "recmodels"
@@ -228,7 +229,7 @@ def llm_server(profiles: ProfileConfig) -> Finding:
     subject = "LLM server"
 
     async def start() -> str:
-        backend = make_backend(asked)
+        backend = make_backend(asked, PROFILE_ANSWERS)
         try:
             await backend.start()
         finally:

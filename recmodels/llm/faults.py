@@ -3,16 +3,14 @@
 import json
 from collections.abc import Generator
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
-from time import time
 
 import aiohttp
 import httpx
 from pydantic import ValidationError
 
 from recmodels.errors import InputError, PermanentFailure, TransientFailure
-from recmodels.llm.backend import Busy, PromptRejected
-from recmodels.llm.breaker import Unreachable
+from recmodels.io.retry_after import retry_after_seconds
+from recmodels.llm.base import Busy, PromptRejected, Unreachable
 
 
 @contextmanager
@@ -20,11 +18,9 @@ def transport_faults(address: str) -> Generator[None]:
     """Raise TransientFailure for whatever goes wrong before a reply is decoded; Unreachable if the connection broke."""
     try:
         yield
-    except (aiohttp.ConnectionTimeoutError, ConnectionError) as error:
-        raise Unreachable(f"{address} cannot be reached: {error or type(error).__name__}") from error
-    except TimeoutError as error:
+    except (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout) as error:
         raise TransientFailure(f"{address} did not answer in time") from error
-    except (aiohttp.ClientError, httpx.TransportError) as error:
+    except (ConnectionError, aiohttp.ClientError, httpx.TransportError) as error:
         raise Unreachable(f"{address} cannot be reached: {error or type(error).__name__}") from error
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, ValidationError, httpx.DecodingError) as error:
         raise TransientFailure(f"{address} sent an unreadable reply ({type(error).__name__})") from error
@@ -57,26 +53,12 @@ async def raise_for_status(response: httpx.Response, *, address: str, model: str
     if status in (408, 409, 425) or status >= 500:
         raise TransientFailure(message)
     if status in (401, 403):
-        raise PermanentFailure(f"{message}. Check the key in the variable that profiles.api_key_variable names.")
+        raise PermanentFailure(f"{message}. Check the key in the variable that the setting api_key_variable names.")
     if status == 404:
         raise InputError(
             f"model {model!r}",
             expected=f"a model that {address} serves",
             found=message,
-            action="Check profiles.server and profiles.model, or load the model on the server.",
+            action="Check the settings server and model, or load the model on the server.",
         )
     raise PromptRejected(message)
-
-
-def retry_after_seconds(header: str | None) -> float | None:
-    """Return the seconds a Retry-After header asks for, given as a number or an HTTP date; None if it says neither."""
-    if header is None:
-        return None
-    try:
-        return max(0.0, float(header))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time())
-    except ValueError:
-        return None
