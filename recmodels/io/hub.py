@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 
 from recmodels.errors import InputError
 from recmodels.io.files import file_digest
@@ -48,7 +49,7 @@ def fetch_model(name: str, commit: str, patterns: Sequence[str]) -> Path:
         directory = Path(snapshot_download(name, revision=commit, allow_patterns=list(patterns)))
         if not any(directory.rglob("*.safetensors")):
             _convert(Path(snapshot_download(name, revision=commit, allow_patterns=[_PICKLE])))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, UnpicklingError, OSError, ValueError) as error:
         raise InputError(
             where,
             expected="a local path, or the name and commit of a hub model that can be reached",

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from recmodels.errors import TransientFailure
+from recmodels.io.sqlite import MEMORY
 from recmodels.llm.base import Backend, Prompt, RunStopped
 from recmodels.llm.cache import CallCache, ModelIdentity, key_function
 from recmodels.llm.factory import make_backend
@@ -233,7 +234,7 @@ def estimate(task: ProfileTask, cache_path: Path) -> Estimate:
         return Estimate(task.rows, task.rows - prompts, 0, 0, 0, 0, 0.0, 0.0, True)
     backend = make_backend(config, PROFILE_ANSWERS)
     # A dry run must not leave a file behind.
-    with CallCache(cache_path if cache_path.exists() else Path(":memory:")) as cache:
+    with CallCache(cache_path if cache_path.exists() else MEMORY) as cache:
         last_seen = config.backend, backend.model, backend.address
         identity = ModelIdentity(*last_seen, cache.known_digest(*last_seen) or "")
         run = _run(task, backend, cache, identity)
