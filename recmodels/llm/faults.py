@@ -1,34 +1,26 @@
-"""Faults of HTTP servers, sorted by what can be done about them."""
+"""Faults that a server reports, sorted by what can be done about them."""
 
-import json
 from collections.abc import Generator
 from contextlib import contextmanager
 
-import aiohttp
-import httpx
 from pydantic import ValidationError
 
 from recmodels.errors import InputError, PermanentFailure, TransientFailure
-from recmodels.io.retry_after import retry_after_seconds
-from recmodels.llm.base import Busy, PromptRejected, Unreachable
+from recmodels.llm.base import Busy, PromptRejected
 
 
 @contextmanager
-def transport_faults(address: str) -> Generator[None]:
-    """Raise TransientFailure for whatever goes wrong before a reply is decoded; Unreachable if the connection broke."""
+def unreadable_replies(address: str) -> Generator[None]:
+    """Raise TransientFailure for a reply that is not what its server documents."""
     try:
         yield
-    except (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout) as error:
-        raise TransientFailure(f"{address} did not answer in time") from error
-    except (ConnectionError, aiohttp.ClientError, httpx.TransportError) as error:
-        raise Unreachable(f"{address} cannot be reached: {error or type(error).__name__}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, ValidationError, httpx.DecodingError) as error:
-        raise TransientFailure(f"{address} sent an unreadable reply ({type(error).__name__})") from error
+    except ValidationError as error:
+        raise TransientFailure(f"{address} sent an unreadable reply ({error.errors()[0]['type']})") from error
 
 
-async def raise_for_status(response: httpx.Response, *, address: str, model: str) -> None:
+def raise_for_status(status: int, body: bytes, retry_after: float | None, *, address: str, model: str) -> None:
     """
-    Raise the fault that a response of status 400 or more stands for.
+    Raise the fault that a status of 400 or more stands for.
 
     Raises
     ------
@@ -43,13 +35,11 @@ async def raise_for_status(response: httpx.Response, *, address: str, model: str
     PromptRejected
         Any other 4xx.
     """
-    status = response.status_code
     if status < 400:
         return
-    body = (await response.aread()).decode(errors="replace")
-    message = f"{address} answered {status}: {' '.join(body.split())[:300]}"
+    message = f"{address} answered {status}: {' '.join(body.decode(errors='replace').split())[:300]}"
     if status == 429:
-        raise Busy(message, retry_after_seconds(response.headers.get("retry-after")))
+        raise Busy(message, retry_after)
     if status in (408, 409, 425) or status >= 500:
         raise TransientFailure(message)
     if status in (401, 403):
