@@ -62,8 +62,8 @@ def parse_answer(text: str) -> ProfileAnswer | InvalidAnswer:
     --------
     >>> parse_answer('Of course: {"summarization": "For diggers.", "reasoning": "It is a spade."}').summarization
     'For diggers.'
-    >>> parse_answer("I would rather not.").reason
-    'the answer: Invalid JSON: expected value at line 1 column 1'
+    >>> parse_answer('{"summary": "For diggers.", "reasoning": "It is a spade."}').reason
+    'summarization: Field required'
     """
     try:
         return ProfileAnswer.model_validate_json(text)

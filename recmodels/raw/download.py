@@ -6,10 +6,8 @@ import fcntl
 import hashlib
 import os
 import shutil
-import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +18,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exp
 
 from recmodels.errors import InputError, PermanentFailure, TransientFailure
 from recmodels.io.files import atomic_file
+from recmodels.io.retry_after import retry_after_seconds
 from recmodels.raw.lines import is_gzip, verify_gzip
 
 _ORIGIN = "origin.json"
@@ -401,7 +400,8 @@ class _Download:
     def _check_status(self, response: httpx.Response) -> None:
         status = response.status_code
         if status in _PASSING_STATUS or status >= 500:
-            raise _PassingError(f"the server answered {status}", _retry_after(response.headers.get("Retry-After")))
+            wait = retry_after_seconds(response.headers.get("Retry-After")) or 0.0
+            raise _PassingError(f"the server answered {status}", min(wait, _LONGEST_WAIT))
         if status in _GONE:
             raise NotThere(f"{self.url}: the server answered {status}")
         if status not in (200, _PARTIAL_CONTENT):
@@ -420,14 +420,3 @@ def _range_total(header: str | None, start: int) -> int | None:
     if unit != "bytes" or first != str(start) or not total.isdigit():
         return None
     return int(total)
-
-
-def _retry_after(header: str | None) -> float:
-    """Return the seconds a Retry-After asks for, at most a minute."""
-    if not header:
-        return 0.0
-    try:
-        seconds = float(header) if header.isdigit() else parsedate_to_datetime(header).timestamp() - time.time()
-    except ValueError:
-        return 0.0
-    return min(max(seconds, 0.0), _LONGEST_WAIT)
