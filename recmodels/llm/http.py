@@ -3,20 +3,23 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from typing import TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx
+from pydantic import BaseModel, ValidationError
 
-from recmodels.errors import TransientFailure
+from recmodels.errors import InputError, PermanentFailure, TransientFailure
 from recmodels.io.retry_after import retry_after_seconds
-from recmodels.llm.base import Unreachable
+from recmodels.llm.base import Busy, PromptRejected, Unreachable
 from recmodels.llm.config import LLMConfig
-from recmodels.llm.faults import raise_for_status
 
 _CONNECT_SECONDS = 10.0
 _SPARE_CONNECTIONS = 4
+
+Answer = TypeVar("Answer", bound=BaseModel)
 
 
 class JsonServer:
@@ -44,17 +47,17 @@ class JsonServer:
         self._session: aiohttp.ClientSession | None = None
 
     async def call(
-        self, method: str, path: str, body: Mapping[str, object] | None = None, *, optional: bool = False
-    ) -> bytes:
+        self, method: str, path: str, answer: type[Answer], body: Mapping[str, object] | None = None
+    ) -> Answer:
         """
-        Return the body of a response; with `optional` an empty one from a server that has no such path.
+        Return what a server answers, as a pydantic class reads it.
 
         Raises
         ------
         Busy, TransientFailure
             If trying again can help; Unreachable if the connection broke.
         PermanentFailure
-            As `recmodels.llm.faults.raise_for_status`.
+            As `raise_for_status`.
         """
         session = self._session = self._session or self._open()
         data = None if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
@@ -70,11 +73,12 @@ class JsonServer:
             raise TransientFailure(f"{self.address} did not answer in time") from error
         except aiohttp.ClientError as error:
             raise Unreachable(f"{self.address} cannot be reached: {error or type(error).__name__}") from error
-        if optional and response.status in (404, 405):
-            return b""
         wait = retry_after_seconds(response.headers.get("Retry-After"))
         raise_for_status(response.status, content, wait, address=self.address, model=self._config.model)
-        return content
+        try:
+            return answer.model_validate_json(content)
+        except ValidationError as error:
+            raise TransientFailure(f"{self.address} sent an unreadable reply ({type(error).__name__})") from error
 
     async def close(self) -> None:
         """Close the connections."""
@@ -92,3 +96,39 @@ class JsonServer:
             cookie_jar=aiohttp.DummyCookieJar(),
             proxy=None if proxy_bypass(server.hostname or "") else getproxies().get(server.scheme),
         )
+
+
+def raise_for_status(status: int, body: bytes, retry_after: float | None, *, address: str, model: str) -> None:
+    """
+    Raise the fault that a status of 400 or more stands for.
+
+    Raises
+    ------
+    Busy
+        429.
+    TransientFailure
+        408, 409, 425 and 5xx.
+    InputError
+        404: the address or the model is not there.
+    PermanentFailure
+        401 and 403.
+    PromptRejected
+        Any other 4xx.
+    """
+    if status < 400:
+        return
+    message = f"{address} answered {status}: {' '.join(body.decode(errors='replace').split())[:300]}"
+    if status == 429:
+        raise Busy(message, retry_after)
+    if status in (408, 409, 425) or status >= 500:
+        raise TransientFailure(message)
+    if status in (401, 403):
+        raise PermanentFailure(f"{message}. Check the key in the variable that the setting api_key_variable names.")
+    if status == 404:
+        raise InputError(
+            f"model {model!r}",
+            expected=f"a model that {address} serves",
+            found=message,
+            action="Check the settings server and model, or load the model on the server.",
+        )
+    raise PromptRejected(message)

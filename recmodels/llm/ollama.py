@@ -9,7 +9,6 @@ from pydantic import BaseModel
 from recmodels.errors import InputError
 from recmodels.llm.base import AnswerFormat, Prompt, Reply
 from recmodels.llm.config import LLMConfig
-from recmodels.llm.faults import unreadable_replies
 from recmodels.llm.http import JsonServer
 
 DEFAULT_MODEL = "llama3.1:8b"
@@ -61,9 +60,7 @@ class OllamaServer:
 
     async def start(self) -> str:
         """Return the digest that the server lists for the model."""
-        content = await self._server.call("GET", "/api/tags")
-        with unreadable_replies(self.address):
-            models = _Models.model_validate_json(content).models
+        models = (await self._server.call("GET", "/api/tags", _Models)).models
         for entry in models:
             if entry.model in (self.model, f"{self.model}:latest") and entry.digest:
                 return entry.digest
@@ -78,14 +75,12 @@ class OllamaServer:
         """Answer one prompt through ``/api/chat``; the server enforces the schema of the answer."""
         (prompt,) = prompts
         body = {"model": self.model, "messages": prompt.messages, "format": self._format, "options": self.parameters}
-        content = await self._server.call("POST", "/api/chat", body | {"stream": False})
-        with unreadable_replies(self.address):
-            answer = _Answer.model_validate_json(content)
+        answer = await self._server.call("POST", "/api/chat", _Answer, body | {"stream": False})
         return [Reply(answer.message.content, answer.prompt_eval_count, answer.eval_count)]
 
     async def ping(self) -> None:
         """List the models."""
-        await self._server.call("GET", "/api/tags")
+        await self._server.call("GET", "/api/tags", _Models)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -7,9 +7,8 @@ from pydantic import BaseModel, Field
 
 from recmodels.errors import InputError
 from recmodels.io.digest import digest_of
-from recmodels.llm.base import AnswerFormat, Prompt, Reply
+from recmodels.llm.base import AnswerFormat, Prompt, PromptRejected, Reply
 from recmodels.llm.config import LLMConfig
-from recmodels.llm.faults import unreadable_replies
 from recmodels.llm.http import JsonServer
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000/v1"
@@ -73,11 +72,10 @@ class OpenAIServer:
 
     async def start(self) -> str:
         """Return a digest of what the server lists for the model; of its name alone if it lists no models."""
-        content = await self._server.call("GET", "/models", optional=True)
-        if not content:
+        try:
+            models = (await self._server.call("GET", "/models", _Models)).data
+        except (InputError, PromptRejected):  # it lists none
             return digest_of(self.model, self._revision)
-        with unreadable_replies(self.address):
-            models = _Models.model_validate_json(content).data
         for entry in models:
             if entry.id == self.model:
                 return digest_of(entry.id, entry.owned_by, entry.root or "", self._revision)
@@ -92,15 +90,13 @@ class OpenAIServer:
         """Answer one prompt; the schema of the answer is passed as ``response_format``."""
         (prompt,) = prompts
         body = {"model": self.model, "messages": prompt.messages, **self.parameters}
-        content = await self._server.call("POST", "/chat/completions", body)
-        with unreadable_replies(self.address):
-            completion = _Completion.model_validate_json(content)
+        completion = await self._server.call("POST", "/chat/completions", _Completion, body)
         usage = completion.usage or _Usage()
         return [Reply(completion.choices[0].message.content or "", usage.prompt_tokens, usage.completion_tokens)]
 
     async def ping(self) -> None:
         """List the models."""
-        await self._server.call("GET", "/models", optional=True)
+        await self._server.call("GET", "/models", _Models)
 
     async def close(self) -> None:
         """Close the connections."""
