@@ -1,5 +1,6 @@
 """Profiles: what an item is and what a user likes, in a few sentences, from training rows only."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
@@ -10,16 +11,10 @@ from assets.support.lineage import inline_table, materialized
 from assets.support.partitions import entry_of
 from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
+from recmodels.errors import InputError
 from recmodels.llm.runner import Progress
 from recmodels.profiles.config import MAX_FALLBACK_SHARE
-from recmodels.profiles.write import (
-    Explanation,
-    ProfileResult,
-    explain_item,
-    explain_user,
-    write_item_profiles,
-    write_user_profiles,
-)
+from recmodels.profiles.write import ProfileTask, item_task, user_task, write
 from recmodels.reporting.examples import example_items, example_users, profiles_and_evidence
 from recmodels.settings import Settings, profile_config, profile_settings
 
@@ -29,6 +24,8 @@ CACHE = "profiles.sqlite"
 N_EXAMPLES = 3
 EXAMPLE_CHARACTERS = 400
 UNANSWERED_SHOWN = 20
+RESERVED = ("server", "api_key_variable")
+"""Settings that the catalogue and the environment decide about, never a run."""
 
 
 class ProfilesConfig(dg.Config):
@@ -38,7 +35,8 @@ class ProfilesConfig(dg.Config):
     """`extractive` (no LLM), `ollama`, `openai` or `transformers`; empty for the catalogue's."""
 
     settings: dict[str, Any] = {}
-    """Further settings of the back-end, such as model or server, by name. Unknown keys fail."""
+    """Further settings of the back-end, such as model or temperature, by name. Unknown keys fail, and so do server and
+    api_key_variable: they are set in the catalogue or the environment."""
 
 
 @stage_asset(
@@ -63,20 +61,10 @@ def item_profiles(
     who wrote it.
     """
     entry = entry_of(context.partition_key)
-    domain, settings = entry.domain, profile_config(entry, *_overrides(config))
-    result = write_item_profiles(
-        items,
-        reviews,
-        interactions,
-        domain=domain,
-        config=settings,
-        cache_path=data_root.cache(CACHE),
-        progress=_logged(context),
-    )
+    settings = profile_config(entry, *run_settings(config))
+    task = item_task(items, reviews, interactions, domain=entry.domain, config=settings)
     shown = example_items(interactions, N_EXAMPLES)
-    of_shown = [table.filter(pl.col("item_id").is_in(shown)) for table in (reviews, interactions)]
-    examples = [explain_item(item, items, *of_shown, domain=domain, config=settings) for item in shown]
-    return _recorded(context, result, examples, profile_settings(entry, *_overrides(config)))
+    return _written(context, data_root, task, shown, profile_settings(entry, *run_settings(config)))
 
 
 @stage_asset(
@@ -102,28 +90,35 @@ def user_profiles(
     `source` names who wrote it.
     """
     entry = entry_of(context.partition_key)
-    domain, settings = entry.domain, profile_config(entry, *_overrides(config))
-    result = write_user_profiles(
-        items,
-        item_profiles,
-        reviews,
-        interactions,
-        n_users=users.height,
-        domain=domain,
-        config=settings,
-        cache_path=data_root.cache(CACHE),
-        progress=_logged(context),
+    settings = profile_config(entry, *run_settings(config))
+    task = user_task(
+        items, item_profiles, reviews, interactions, n_users=users.height, domain=entry.domain, config=settings
     )
     shown = example_users(interactions, N_EXAMPLES)
-    of_shown = [table.filter(pl.col("user_id").is_in(shown)) for table in (reviews, interactions)]
-    explanations = [
-        explain_user(user, items, item_profiles, *of_shown, n_users=users.height, domain=domain, config=settings)
-        for user in shown
-    ]
-    return _recorded(context, result, explanations, profile_settings(entry, *_overrides(config)))
+    return _written(context, data_root, task, shown, profile_settings(entry, *run_settings(config)))
 
 
-def _overrides(config: ProfilesConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+def run_settings(config: ProfilesConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """
+    Return the settings of a run by name, in two layers.
+
+    Whoever may start a run, as in the user interface, must not be able to send a secret of this deployment to a server
+    of their choice: where calls go and which key goes with them is not up to a run.
+
+    Raises
+    ------
+    InputError
+        If they name a server or a key.
+    """
+    reserved = [name for name in RESERVED if name in config.settings]
+    if reserved:
+        raise InputError(
+            "settings of a run",
+            expected=f"none of {', '.join(RESERVED)}, which say where secrets are sent",
+            found=", ".join(reserved),
+            action="Set them for the data set in the file that RECMODELS_CATALOGUE names, or the server by OLLAMA_HOST "
+            "or OPENAI_BASE_URL in the environment.",
+        )
     return {"backend": config.backend} if config.backend else {}, config.settings
 
 
@@ -135,16 +130,22 @@ def _logged(context: dg.AssetExecutionContext):
     return log
 
 
-def _recorded(
-    context: dg.AssetExecutionContext, result: ProfileResult, examples: list[Explanation], used: Settings
+def _written(
+    context: dg.AssetExecutionContext,
+    data_root: DataRoot,
+    task: ProfileTask,
+    shown: Sequence[int],
+    used: Settings,
 ) -> dg.MaterializeResult[pl.DataFrame]:
+    result = write(task, data_root.cache(CACHE), _logged(context))
     unanswered = result.dead_letters
+    examples = profiles_and_evidence(result.table, [task.explain(row) for row in shown])
     return materialized(
         context,
         result.table,
         used=used,
         metadata={
-            "examples": inline_table(profiles_and_evidence(result.table, examples), EXAMPLE_CHARACTERS),
+            "examples": inline_table(examples, EXAMPLE_CHARACTERS),
             **result.stats,
             **({} if unanswered.is_empty() else {"unanswered": inline_table(unanswered.head(UNANSWERED_SHOWN))}),
         },

@@ -21,7 +21,7 @@ from recmodels.errors import MissingObject
 from recmodels.io.digest import digest_of
 from recmodels.models.registry import MODELS, NON_PERSONALISED
 from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.write import explain_item, explain_user
+from recmodels.profiles.write import item_task, user_task
 from recmodels.reporting.examples import example_items, example_users
 from recmodels.reporting.self_contained import references_to_outside
 from recmodels.reporting.tables import leaderboard_summary
@@ -81,6 +81,16 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
     notes = _notes(context)
     item_domain, item_config = _profiles_written(context, "item_profiles")
     user_domain, user_config = _profiles_written(context, "user_profiles")
+    of_items = item_task(items, reviews, interactions, domain=item_domain, config=item_config)
+    of_users = user_task(
+        items,
+        tables["item_profiles"],
+        reviews,
+        interactions,
+        n_users=users.height,
+        domain=user_domain,
+        config=user_config,
+    )
     html = build_report(
         ReportInputs(
             dataset=dataset,
@@ -104,23 +114,8 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
                 for name in TITLES
                 if (runs := inputs[f"recommendations_{identifier(name)}"])
             },
-            item_evidence=[
-                explain_item(item, items, reviews, interactions, domain=item_domain, config=item_config)
-                for item in example_items(interactions)
-            ],
-            user_evidence=[
-                explain_user(
-                    user,
-                    items,
-                    tables["item_profiles"],
-                    reviews,
-                    interactions,
-                    n_users=users.height,
-                    domain=user_domain,
-                    config=user_config,
-                )
-                for user in shown[:2]
-            ],
+            item_evidence=[of_items.explain(item) for item in example_items(interactions)],
+            user_evidence=[of_users.explain(user) for user in shown[:2]],
             lineage=_lineage(records_read(context)),
         )
     )

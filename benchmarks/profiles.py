@@ -16,13 +16,14 @@ from statistics import median
 import polars as pl
 
 from benchmarks.harness import Report, parse_arguments
-from recmodels.llm.backend import Reply, make_backend
+from recmodels.llm.base import Reply
 from recmodels.llm.cache import CallCache, ModelIdentity, key_function
+from recmodels.llm.factory import make_backend
 from recmodels.llm.runner import run_blocking
+from recmodels.profiles.answers import PROFILE_ANSWERS
 from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.inputs import ItemSource
-from recmodels.profiles.prompts import item_prompt
-from recmodels.profiles.write import ProfileResult, write_item_profiles
+from recmodels.profiles.write import ProfileResult, item_task
+from recmodels.profiles.write import write as write_profiles
 from recmodels.schemas.tables import INTERACTIONS, ITEMS, REVIEWS
 
 LATENCY = 0.05
@@ -87,7 +88,7 @@ def loopback_server() -> Iterator[str]:
 def write(tables: Tables, config: ProfileConfig, cache: Path) -> tuple[ProfileResult, float, float]:
     """Return the result, its wall time and its CPU time in seconds."""
     wall, cpu = time.perf_counter(), time.process_time()
-    result = write_item_profiles(*tables, domain=DOMAIN, config=config, cache_path=cache)
+    result = write_profiles(item_task(*tables, domain=DOMAIN, config=config), cache)
     return result, time.perf_counter() - wall, time.process_time() - cpu
 
 
@@ -119,7 +120,7 @@ def measure_cache(report: Report, address: str, n_items: int, rounds: int) -> No
     """Time a run that finds every answer."""
     tables = shop(n_items)
     config = ProfileConfig(backend="ollama", server=address, model=MODEL)
-    backend = make_backend(config)
+    backend = make_backend(config, PROFILE_ANSWERS)
 
     async def digest() -> str:
         try:
@@ -128,15 +129,16 @@ def measure_cache(report: Report, address: str, n_items: int, rounds: int) -> No
             await backend.close()
 
     identity = ModelIdentity("ollama", MODEL, backend.address, run_blocking(digest()))
-    key = key_function(identity, backend.parameters)
+    key = key_function(identity, PROFILE_ANSWERS.version, backend.parameters)
     answer = '{{"summarization": "Number {}. {}", "reasoning": "It is a spade."}}'
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cache.sqlite"
         with CallCache(path) as cache:
-            prompts = (item_prompt(inputs, DOMAIN) for inputs in ItemSource(*tables, config))
+            task = item_task(*tables, domain=DOMAIN, config=config)
             rows = [
                 (key(prompt), Reply(answer.format(i, "For people who dig a lot. " * 15), 400, 110))
-                for i, prompt in enumerate(prompts)
+                for i in range(task.rows)
+                if (prompt := task.prompt(i))
             ]
             cache.store(rows)
         seconds: list[float] = []

@@ -18,7 +18,7 @@ from recmodels.io.files import atomic_file, data_root
 from recmodels.models.config import AnyConfig
 from recmodels.models.registry import model_spec
 from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.write import write_item_profiles, write_user_profiles
+from recmodels.profiles.write import item_task, user_task, write
 from recmodels.transport.augment import augment
 from recmodels.transport.config import TransportConfig
 
@@ -52,11 +52,10 @@ class Dataset:
         """Extractive profiles of items and users, from item texts and training rows, through the sentence encoder."""
         dump, cache = self.dump, self.folder / "profiles.sqlite"
         config, encoder = ProfileConfig(), EncoderConfig(model=ENCODER)
-        common = {"domain": self.entry.domain, "config": config, "cache_path": cache}
-        items = write_item_profiles(dump.items, dump.reviews, dump.interactions, **common).table
-        users = write_user_profiles(
-            dump.items, items, dump.reviews, dump.interactions, n_users=dump.users.height, **common
-        ).table
+        common = {"domain": self.entry.domain, "config": config}
+        items = write(item_task(dump.items, dump.reviews, dump.interactions, **common), cache).table
+        of_users = user_task(dump.items, items, dump.reviews, dump.interactions, n_users=dump.users.height, **common)
+        users = write(of_users, cache).table
         store = self.folder / "embeddings.sqlite"
         text = embed_table(items, id_column="item_id", text_column="profile", config=encoder, store_path=store)
         profile = embed_table(users, id_column="user_id", text_column="profile", config=encoder, store_path=store)

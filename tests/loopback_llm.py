@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 MODEL = "llama3.1:8b"
 DIGEST = "46e0c10c039e019119339687c3c1757cc81b9da49709a3b3924863ba87ca666e"
@@ -95,6 +96,7 @@ class LoopbackLLM:
         self.calls: list[Call] = []
         self.answered: list[Call] = []
         self.last_headers: dict[str, str] = {}
+        self.last_host = ""  # where a client wants to go that takes this for a proxy
         self.in_flight = 0
         self.most_in_flight = 0
         self._seen: Counter[tuple[str, ...]] = Counter()
@@ -184,7 +186,9 @@ class _Connection(asyncio.Protocol):
                 return
             body = self._buffer[end + 4 : end + 4 + length]
             self._buffer = self._buffer[end + 4 + length :]
-            self._request(head[0].split(" ")[1], body)
+            target = urlsplit(head[0].split(" ")[1])
+            self._server.last_host = target.netloc
+            self._request(target.path, body)
 
     def _request(self, path: str, body: bytes) -> None:
         server = self._server

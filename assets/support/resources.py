@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from recmodels.io.files import data_root, safe_join
+from recmodels.io.files import cache_folder, data_root, safe_join
 
 
 class DataRoot(dg.ConfigurableResource[None]):
@@ -24,4 +24,4 @@ class DataRoot(dg.ConfigurableResource[None]):
 
     def cache(self, name: str) -> Path:
         """Return the path of a cache that may be deleted at any time at the price of computing it again."""
-        return safe_join(self.root, "cache", name)
+        return safe_join(cache_folder(self.root), name)

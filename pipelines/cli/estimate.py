@@ -1,7 +1,6 @@
 """`recmodels estimate`: what profiles would take."""
 
 from dataclasses import fields
-from typing import Any
 
 from pipelines.cli.options import Dataset, Profiles, ProfileSetting, data_set, profile_overrides
 from pipelines.cli.output import CONSOLE, plain_table
@@ -13,7 +12,8 @@ def estimate(dataset: Dataset = "demo", profiles: Profiles = "", profile_setting
     from assets.support.io_managers import read_table
     from assets.support.resources import DataRoot
     from pipelines.instance import open_instance
-    from recmodels.profiles.write import Estimate, estimate_item_profiles, estimate_user_profiles
+    from recmodels.profiles.write import Estimate, item_task, user_task
+    from recmodels.profiles.write import estimate as estimated
     from recmodels.settings import profile_config
 
     entry, root = data_set(dataset), DataRoot()
@@ -21,11 +21,9 @@ def estimate(dataset: Dataset = "demo", profiles: Profiles = "", profile_setting
     with open_instance() as instance:
         items, users, reviews, interactions = (read_table(instance, root, name, entry.key) for name in names)
     config = profile_config(entry, profile_overrides(profiles, profile_setting))
-    shared: dict[str, Any] = {"domain": entry.domain, "config": config, "cache_path": root.cache(CACHE)}
-    estimates = {
-        "items": estimate_item_profiles(items, reviews, interactions, **shared),
-        "users": estimate_user_profiles(items, None, reviews, interactions, n_users=users.height, **shared),
-    }
+    of_items = item_task(items, reviews, interactions, domain=entry.domain, config=config)
+    of_users = user_task(items, None, reviews, interactions, n_users=users.height, domain=entry.domain, config=config)
+    estimates = {"items": estimated(of_items, root.cache(CACHE)), "users": estimated(of_users, root.cache(CACHE))}
     table = plain_table(f"{entry.key}: profiles by {config.backend}, without a call")
     table.add_column("")
     for kind in estimates:

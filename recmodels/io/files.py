@@ -19,6 +19,7 @@ from recmodels.errors import InputError, MissingObject
 from recmodels.io.processes import has_ended, host
 
 DATA_ROOT_VARIABLE = "RECMODELS_DATA"
+CACHE_VARIABLE = "RECMODELS_CACHE"
 MANIFEST = "manifest.json"
 """Name of the file of a stored directory that has the digests of the others."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -36,6 +37,17 @@ def data_root() -> Path:
     It is named by the environment variable ``RECMODELS_DATA``; the default is ``./data``.
     """
     return Path(os.environ.get(DATA_ROOT_VARIABLE) or "data").resolve()
+
+
+def cache_folder(root: Path) -> Path:
+    """
+    Return the directory of the caches, which several processes of one machine share: ``cache`` below a data root.
+
+    The environment variable ``RECMODELS_CACHE`` names another, on a local disk, where the data root is on a network
+    file system.
+    """
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named).resolve() if named else safe_join(root, "cache")
 
 
 def safe_join(root: Path, *parts: str) -> Path:

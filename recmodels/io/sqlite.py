@@ -1,5 +1,6 @@
 """One SQLite file that several runs write to at once, opened and closed the same way whatever it keeps."""
 
+import re
 import sqlite3
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -7,10 +8,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
+
 from recmodels.errors import InputError
 from recmodels.io.files import raise_if_disk_refuses
 
+MEMORY = Path(":memory:")
+"""A file that is none: what is stored is gone when it is closed."""
+
 _KEYS_IN_A_QUERY = 500
+_SHARED_FILE_SYSTEM = re.compile(
+    r"nfs4?|cifs|smb3|smbfs|9p|virtiofs|lustre|ceph|glusterfs|beegfs|gpfs|afs|ocfs2|gfs2|fuse\.(?!fuse-overlayfs).+"
+)
 
 
 class SqliteFile:
@@ -29,13 +38,16 @@ class SqliteFile:
     Raises
     ------
     InputError
-        If the file is no SQLite file or cannot be opened; at the end, if an error was that of a full disk.
+        If the file is no SQLite file or cannot be opened, or would lie on a file system that several machines can
+        write to: SQLite's write-ahead log works on one machine only. At the end, if an error was that of a full disk.
     """
 
     def __init__(self, path: Path, what: str, tables: str) -> None:
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path != MEMORY:
+                require_local(path, what)
             self._connection = sqlite3.connect(path, timeout=60.0, isolation_level=None)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=NORMAL")
@@ -74,6 +86,26 @@ class SqliteFile:
         """Return the rows of a query that ends in IN, for at most a block of keys; `before` fills its other marks."""
         marks = ",".join("?" * len(keys))
         return self._connection.execute(f"{query} ({marks})", (*before, *keys)).fetchall()
+
+
+def require_local(path: Path, what: str) -> None:
+    """
+    Refuse a path on a file system that several machines can write to, by the types of the mounts.
+
+    Raises
+    ------
+    InputError
+        If the path is on one.
+    """
+    mounts = [mount for mount in psutil.disk_partitions(all=True) if path.resolve().is_relative_to(mount.mountpoint)]
+    mount = max(reversed(mounts), key=lambda mount: len(mount.mountpoint), default=None)
+    if mount and _SHARED_FILE_SYSTEM.fullmatch(mount.fstype):
+        raise InputError(
+            f"{what} {path}",
+            expected="a disk of this machine, as several machines would damage an SQLite file that they share",
+            found=f"the file system {mount.fstype} at {mount.mountpoint}",
+            action="Name a folder on a local disk, or on a volume that one machine mounts, with RECMODELS_CACHE.",
+        )
 
 
 def key_blocks(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

@@ -1,25 +1,20 @@
-"""A circuit breaker: calls pause while the server is away, and the run stops when it stays away."""
+"""A circuit breaker: calls pause while the server is away or busy, and the run stops when it stays so."""
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_before_delay, wait_random_exponential
 
 from recmodels.errors import PermanentFailure, TransientFailure
-from recmodels.llm.backend import Busy, PromptRejected
+from recmodels.llm.base import Busy, RunStopped, Unreachable
 
 _STREAK = 8
-_FIRST_PROBE = 0.05
+_FIRST_PROBE = 0.1
 _LONGEST_PROBE = 5.0
 _PING_SECONDS = 10.0
 _MAX_DOUBLINGS = 6
-
-
-class Unreachable(TransientFailure):
-    """The server cannot be reached, or went away during a call."""
-
-
-class RunStopped(TransientFailure):
-    """A run cannot go on now. What it has paid for is in the cache, and starting it again goes on from there."""
 
 
 class Breaker:
@@ -38,6 +33,11 @@ class Breaker:
         Seconds.
     backoff
         Seconds to leave a server alone that says 429 without saying for how long; doubles while it keeps saying so.
+
+    Attributes
+    ----------
+    outages
+        Times the server was away.
     """
 
     def __init__(self, ping: Callable[[], Awaitable[None]], patience: float, backoff: float) -> None:
@@ -49,22 +49,20 @@ class Breaker:
         self._streak = 0
         self._busy_since: float | None = None
         self._resume_at = 0.0
+        self._closed = asyncio.Event()
+        self._closed.set()
         self._stopped: RunStopped | None = None
-        self._probe: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Task[None] | None = None
 
     async def ready(self) -> None:
         """Return when a call may be made. Raise RunStopped when there is no point in waiting."""
-        while True:
-            if self._stopped:
-                raise self._stopped
-            if self._probe:
-                await asyncio.wait([self._probe])
-                continue
-            wait = self._resume_at - asyncio.get_running_loop().time()
-            if wait <= 0:
-                return
-            # The jitter keeps all callers from coming back in the same instant.
-            await asyncio.sleep(wait * (1.0 + 0.1 * random.random()))  # noqa: S311
+        while not self._closed.is_set():
+            await self._closed.wait()
+            if not self._stopped:
+                # The jitter keeps all callers from coming back in the same instant.
+                await asyncio.sleep(self._backoff * random.random())  # noqa: S311
+        if self._stopped:
+            raise self._stopped
 
     def succeeded(self) -> None:
         """Note an answered call."""
@@ -74,50 +72,64 @@ class Breaker:
 
     def failed(self, fault: TransientFailure) -> None:
         """Note a failed call."""
-        now = asyncio.get_running_loop().time()
         if isinstance(fault, Busy):
-            if self._busy_since is None:
-                self._busy_since = now
-            if now >= self._resume_at:
-                self._busy_rounds = min(self._busy_rounds + 1, _MAX_DOUBLINGS)
-            wait = self._backoff * 2.0**self._busy_rounds if fault.retry_after is None else fault.retry_after
-            self._resume_at = max(self._resume_at, now + wait)
-            if self._resume_at - self._busy_since > self._patience:
-                self._stopped = RunStopped(f"the server has no time: {fault}")
+            self._leave_alone(fault)
             return
         self._streak += 1
-        if self._probe is None and (isinstance(fault, Unreachable) or self._streak % _STREAK == 0):
-            self._probe = asyncio.create_task(self._wait_for_server(fault))
+        if isinstance(fault, Unreachable) or self._streak % _STREAK == 0:
+            self._open_until(self._server_answers)
 
     async def close(self) -> None:
         """Stop pinging."""
-        if self._probe:
-            self._probe.cancel()
-            await asyncio.wait([self._probe])
+        if self._waiting:
+            self._waiting.cancel()
+            await asyncio.wait([self._waiting])
 
-    async def _wait_for_server(self, fault: TransientFailure) -> None:
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + self._patience
-        pause = _FIRST_PROBE
-        missed = False
-        try:
-            while True:
-                try:
-                    await asyncio.wait_for(self._ping(), _PING_SECONDS)
-                except (Busy, PermanentFailure, PromptRejected):
-                    return
-                except TimeoutError:
-                    missed = True
-                except TransientFailure as error:
-                    fault = error
-                    missed = True
-                else:
-                    return
-                if clock() + pause > deadline:
-                    self._stopped = RunStopped(f"the server has been away for {self._patience:g} s: {fault}")
-                    return
-                await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311
-                pause = min(2 * pause, _LONGEST_PROBE)
-        finally:
-            self.outages += missed
-            self._probe = None
+    def _leave_alone(self, fault: Busy) -> None:
+        now = asyncio.get_running_loop().time()
+        self._busy_since = now if self._busy_since is None else self._busy_since
+        if now >= self._resume_at:
+            self._busy_rounds = min(self._busy_rounds + 1, _MAX_DOUBLINGS)
+        wait = self._backoff * 2.0**self._busy_rounds if fault.retry_after is None else fault.retry_after
+        self._resume_at = max(self._resume_at, now + wait)
+        if self._resume_at - self._busy_since > self._patience:
+            self._stop(f"the server has no time: {fault}")
+        self._open_until(self._time_is_up)
+
+    def _stop(self, reason: str) -> None:
+        self._stopped = RunStopped(reason)
+        self._closed.set()
+
+    def _open_until(self, condition: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if self._closed.is_set() and not self._stopped:
+            self._closed.clear()
+            self._waiting = asyncio.create_task(condition())
+            self._waiting.add_done_callback(lambda _: self._closed.set())
+
+    async def _time_is_up(self) -> None:
+        while (wait := self._resume_at - asyncio.get_running_loop().time()) > 0:
+            await asyncio.sleep(wait)
+
+    async def _server_answers(self) -> None:
+        def give_up(state: RetryCallState) -> None:
+            fault = state.outcome and state.outcome.exception()
+            self._stop(f"the server has been away for {self._patience:g} s: {fault}")
+
+        def missed(state: RetryCallState) -> None:
+            self.outages += state.attempt_number == 1
+
+        async def ping() -> None:
+            try:
+                await asyncio.wait_for(self._ping(), _PING_SECONDS)
+            except (Busy, PermanentFailure):
+                return  # whatever it says, it is there
+
+        probes = AsyncRetrying(
+            retry=retry_if_exception_type((TransientFailure, TimeoutError)),
+            stop=stop_before_delay(self._patience),
+            wait=wait_random_exponential(multiplier=_FIRST_PROBE, max=_LONGEST_PROBE),
+            after=missed,
+            retry_error_callback=give_up,
+        )
+        await probes(ping)
+        await self._time_is_up()

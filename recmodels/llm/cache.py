@@ -11,15 +11,14 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
 
 from recmodels.io import processes
 from recmodels.io.sqlite import SqliteFile, key_blocks
-from recmodels.llm.backend import Reply
-from recmodels.profiles.prompts import TEMPLATE_VERSION, Prompt
+from recmodels.llm.base import Prompt, Reply
 
 HEARTBEAT_SECONDS = 5.0
 _HEARTBEAT_LAPSE = 60.0
@@ -81,9 +80,13 @@ class Claims:
     answered: dict[bytes, str] = field(default_factory=dict[bytes, str])
 
 
-def key_function(identity: ModelIdentity, parameters: Mapping[str, object]) -> Callable[[Prompt], bytes]:
-    """Return the function that gives a prompt's key: SHA-256 of back-end, digest, template, parameters and messages."""
-    frame = json.dumps([identity.backend, identity.digest, TEMPLATE_VERSION, parameters], sort_keys=True)
+def key_function(identity: ModelIdentity, version: str, parameters: Mapping[str, object]) -> Callable[[Prompt], bytes]:
+    """
+    Return the function that gives a prompt's key: SHA-256 of back-end, digest, version, parameters and messages.
+
+    Answers are paid for: whatever changes a key makes every answer of before unfindable.
+    """
+    frame = json.dumps([identity.backend, identity.digest, version, parameters], sort_keys=True)
     prefix = hashlib.sha256(frame.encode())
 
     def key(prompt: Prompt) -> bytes:
@@ -113,7 +116,7 @@ class CallCache(SqliteFile):
     """
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, "profile cache", _TABLES)
+        super().__init__(path, "cache of answers", _TABLES)
         self._run = ""
 
     def load(self, keys: Sequence[bytes]) -> dict[bytes, str]:
@@ -151,13 +154,13 @@ class CallCache(SqliteFile):
         """Claim and store on behalf of a run of this model; its claims end with the block."""
         self._run = uuid.uuid4().hex
         process = psutil.Process()
+        values = asdict(identity) | {"run": self._run, "host": processes.host(), "pid": process.pid}
+        values |= {"started": process.create_time(), "now": time.time()}
         self._connection.execute("DELETE FROM claims WHERE key IN (SELECT key FROM answers)")
         self._connection.execute(
-            "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, ?, 0, 0, 0, 0, 0)",
-            (
-                *(self._run, identity.backend, identity.model, identity.address, identity.digest),
-                *(processes.host(), process.pid, process.create_time(), time.time()),
-            ),
+            "INSERT INTO runs VALUES (:run, :backend, :model, :address, :digest, :host, :pid, :started, 1, :now, "
+            "0, 0, 0, 0, 0)",
+            values,
         )
         try:
             yield
@@ -169,12 +172,9 @@ class CallCache(SqliteFile):
     def heartbeat(self, usage: Usage) -> None:
         """Say that the run lives, and what it has taken so far."""
         self._connection.execute(
-            "UPDATE runs SET heartbeat = ?, calls = ?, seconds = ?, estimated_tokens = ?, prompt_tokens = ?, "
-            "answer_tokens = ? WHERE run = ?",
-            (
-                *(time.time(), usage.calls, usage.seconds, usage.estimated_tokens),
-                *(usage.prompt_tokens, usage.answer_tokens, self._run),
-            ),
+            "UPDATE runs SET heartbeat = :now, calls = :calls, seconds = :seconds, prompt_tokens = :prompt_tokens, "
+            "estimated_tokens = :estimated_tokens, answer_tokens = :answer_tokens WHERE run = :run",
+            asdict(usage) | {"now": time.time(), "run": self._run},
         )
 
     def claim(self, keys: Sequence[bytes]) -> Claims:
@@ -205,9 +205,9 @@ class CallCache(SqliteFile):
     def store(self, replies: Sequence[tuple[bytes, Reply]]) -> None:
         """Keep finished calls, in one transaction. Their claims mean nothing any more and go with the run."""
         now = time.time()
-        statement = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)"
         rows = [(key, reply.text, reply.prompt_tokens, reply.answer_tokens, now) for key, reply in replies]
-        if len(rows) == 1:  # a statement by itself is a transaction already
+        statement = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)"
+        if len(rows) == 1:  # a statement by itself is a transaction already, in a third of the time
             self._connection.execute(statement, rows[0])
         else:
             with self._transaction():

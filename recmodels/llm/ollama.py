@@ -1,36 +1,42 @@
-"""Profiles from an Ollama server."""
+"""Answers from an Ollama server, by its native API: the context length cannot be set through the other one."""
 
-import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
-import ollama
+from pydantic import BaseModel
 
 from recmodels.errors import InputError
-from recmodels.llm.backend import Reply
-from recmodels.llm.http_client import JsonClient, connection_options
-from recmodels.llm.http_faults import raise_for_status, transport_faults
-from recmodels.profiles.answers import ANSWER_SCHEMA
-from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.prompts import Prompt
+from recmodels.llm.base import AnswerFormat, Prompt, Reply
+from recmodels.llm.config import LLMConfig
+from recmodels.llm.http import JsonServer
 
 DEFAULT_MODEL = "llama3.1:8b"
 DEFAULT_ADDRESS = "http://127.0.0.1:11434"
-_FRAME_TOKENS = 768
 
 
-class _Client(ollama.AsyncClient):
-    """The package's client over ours."""
+class _Model(BaseModel):
+    model: str = ""
+    digest: str = ""
 
-    def __init__(self, host: str, **options: Any) -> None:
-        super(ollama.AsyncClient, self).__init__(JsonClient, host, **options)
+
+class _Models(BaseModel):
+    models: list[_Model]
+
+
+class _Message(BaseModel):
+    content: str = ""
+
+
+class _Answer(BaseModel):
+    message: _Message
+    prompt_eval_count: int | None = None
+    eval_count: int | None = None
 
 
 class OllamaServer:
     """
-    A model on an Ollama server, through the `ollama` package.
+    A model on an Ollama server.
 
     The server is the configured one, else the environment variable ``OLLAMA_HOST``, else port 11434 of this machine.
     The context length is set to what the data, the template (with a repair) and the answer need, because Ollama by
@@ -39,7 +45,7 @@ class OllamaServer:
 
     batch_size = 1
 
-    def __init__(self, config: ProfileConfig) -> None:
+    def __init__(self, config: LLMConfig, answers: AnswerFormat) -> None:
         self.model = config.model or DEFAULT_MODEL
         self.address = config.server or os.environ.get("OLLAMA_HOST") or DEFAULT_ADDRESS
         self.in_flight = config.in_flight
@@ -47,43 +53,50 @@ class OllamaServer:
             "temperature": config.temperature,
             "seed": config.seed,
             "num_predict": config.answer_tokens,
-            "num_ctx": config.prompt_tokens + config.answer_tokens + _FRAME_TOKENS,
+            "num_ctx": config.context_tokens,
         }
-        self._client = _Client(self.address, **connection_options(config), event_hooks={"response": [self._check]})
-        self._timeout = config.timeout
+        self._format = answers.schema
+        self._server = JsonServer(_url(self.address), config.model_copy(update={"model": self.model}))
 
     async def start(self) -> str:
         """Return the digest that the server lists for the model."""
-        with transport_faults(self.address):
-            models = (await self._client.list()).models
+        models = (await self._server.call("GET", "/api/tags", _Models)).models
         for entry in models:
             if entry.model in (self.model, f"{self.model}:latest") and entry.digest:
                 return entry.digest
         raise InputError(
             f"model {self.model!r}",
             expected=f"a model that the Ollama server at {self.address} has",
-            found=", ".join(sorted(entry.model or "" for entry in models)) or "no model at all",
-            action=f"Run `ollama pull {self.model}` there, or set profiles.model.",
+            found=", ".join(sorted(entry.model for entry in models)) or "no model at all",
+            action=f"Run `ollama pull {self.model}` there, or name another as the setting model.",
         )
 
     async def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
         """Answer one prompt through ``/api/chat``; the server enforces the schema of the answer."""
         (prompt,) = prompts
-        with transport_faults(self.address):
-            async with asyncio.timeout(self._timeout):
-                response = await self._client.chat(
-                    self.model, prompt.messages, format=ANSWER_SCHEMA, options=self.parameters, stream=False
-                )
-        return [Reply(response.message.content or "", response.prompt_eval_count, response.eval_count)]
+        body = {"model": self.model, "messages": prompt.messages, "format": self._format, "options": self.parameters}
+        answer = await self._server.call("POST", "/api/chat", _Answer, body | {"stream": False})
+        return [Reply(answer.message.content, answer.prompt_eval_count, answer.eval_count)]
 
     async def ping(self) -> None:
         """List the models."""
-        with transport_faults(self.address):
-            await self._client.list()
+        await self._server.call("GET", "/api/tags", _Models)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        await self._server.close()
 
-    async def _check(self, response: httpx.Response) -> None:
-        await raise_for_status(response, address=self.address, model=self.model)
+
+def _url(address: str) -> str:
+    """
+    Return what ``OLLAMA_HOST`` may hold as a URL.
+
+    Examples
+    --------
+    >>> _url("gpu-box"), _url(":8080"), _url("https://gpu-box/models/")
+    ('http://gpu-box:11434', 'http://127.0.0.1:8080', 'https://gpu-box:443/models')
+    """
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    host = parts.hostname or "127.0.0.1"
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 11434)
+    return f"{parts.scheme or 'http'}://{f'[{host}]' if ':' in host else host}:{port}{parts.path.rstrip('/')}"

@@ -1,22 +1,27 @@
-"""Profiles from any server with the chat endpoint of the OpenAI API: vLLM, llama.cpp, a hosted service."""
+"""Answers from any server with the chat endpoint of the OpenAI API: vLLM, llama.cpp, a hosted service."""
 
-import asyncio
 import os
 from collections.abc import Mapping, Sequence
 
-import httpx
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, Field
 
-from recmodels.errors import InputError, TransientFailure
+from recmodels.errors import InputError
 from recmodels.io.digest import digest_of
-from recmodels.llm.backend import Reply
-from recmodels.llm.http_client import JsonClient, connection_options
-from recmodels.llm.http_faults import raise_for_status, transport_faults
-from recmodels.profiles.answers import ANSWER_SCHEMA
-from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.prompts import Prompt
+from recmodels.llm.base import AnswerFormat, Prompt, PromptRejected, Reply
+from recmodels.llm.config import LLMConfig
+from recmodels.llm.http import JsonServer
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000/v1"
+
+
+class _Model(BaseModel):
+    id: str
+    owned_by: str = ""
+    root: str | None = None
+
+
+class _Models(BaseModel):
+    data: list[_Model]
 
 
 class _Message(BaseModel):
@@ -37,31 +42,18 @@ class _Completion(BaseModel):
     usage: _Usage | None = None
 
 
-class _Model(BaseModel):
-    id: str
-    owned_by: str = ""
-    root: str | None = None
-
-
-class _Models(BaseModel):
-    data: list[_Model]
-
-
-_COMPLETION = TypeAdapter(_Completion)
-
-
 class OpenAIServer:
     """
     A model behind ``/chat/completions``.
 
     The server is the configured one, else the environment variable ``OPENAI_BASE_URL``, else port 8000 of this machine.
     Such servers tell no digest of their weights: the name, the owner and the root that ``/models`` lists stand in for
-    it, with `ProfileConfig.model_revision`.
+    it, with `LLMConfig.model_revision`. The `openai` package is not used: it takes five times as long for a call.
     """
 
     batch_size = 1
 
-    def __init__(self, config: ProfileConfig) -> None:
+    def __init__(self, config: LLMConfig, answers: AnswerFormat) -> None:
         self.model = config.model
         self.address = (config.server or os.environ.get("OPENAI_BASE_URL") or DEFAULT_ADDRESS).rstrip("/")
         self.in_flight = config.in_flight
@@ -71,27 +63,19 @@ class OpenAIServer:
             "max_tokens": config.answer_tokens,
             "response_format": {
                 "type": "json_schema",
-                "json_schema": {"name": "profile", "strict": True, "schema": ANSWER_SCHEMA},
+                "json_schema": {"name": answers.name, "strict": True, "schema": answers.schema},
             },
         }
         self._revision = config.model_revision
         key = os.environ.get(config.api_key_variable)
-        self._client = JsonClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            **connection_options(config),
-        )
-        self._timeout = config.timeout
-        self._models = f"{self.address}/models"
-        self._chat = f"{self.address}/chat/completions"
+        self._server = JsonServer(self.address, config, {"Authorization": f"Bearer {key}"} if key else None)
 
     async def start(self) -> str:
         """Return a digest of what the server lists for the model; of its name alone if it lists no models."""
-        with transport_faults(self.address):
-            response = await self._client.request("GET", self._models)
-            if response.status_code in (404, 405):
-                return digest_of(self.model, self._revision)
-            await self._check(response)
-            models = _Models.model_validate_json(response.content).data
+        try:
+            models = (await self._server.call("GET", "/models", _Models)).data
+        except (InputError, PromptRejected):  # it lists none
+            return digest_of(self.model, self._revision)
         for entry in models:
             if entry.id == self.model:
                 return digest_of(entry.id, entry.owned_by, entry.root or "", self._revision)
@@ -99,32 +83,21 @@ class OpenAIServer:
             f"model {self.model!r}",
             expected=f"a model that {self.address} serves",
             found=", ".join(sorted(entry.id for entry in models)[:20]) or "no model at all",
-            action="Set profiles.model to one of these, or load the model on the server.",
+            action="Name one of these as the setting model, or load the model on the server.",
         )
 
     async def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
         """Answer one prompt; the schema of the answer is passed as ``response_format``."""
         (prompt,) = prompts
-        with transport_faults(self.address):
-            async with asyncio.timeout(self._timeout):
-                response = await self._client.request(
-                    "POST", self._chat, json={"model": self.model, "messages": prompt.messages, **self.parameters}
-                )
-            await self._check(response)
-            completion = _COMPLETION.validate_json(response.content)
+        body = {"model": self.model, "messages": prompt.messages, **self.parameters}
+        completion = await self._server.call("POST", "/chat/completions", _Completion, body)
         usage = completion.usage or _Usage()
         return [Reply(completion.choices[0].message.content or "", usage.prompt_tokens, usage.completion_tokens)]
 
     async def ping(self) -> None:
-        """List the models; any answer but a server fault will do."""
-        with transport_faults(self.address):
-            response = await self._client.request("GET", self._models)
-        if response.status_code >= 500:
-            raise TransientFailure(f"{self.address} answered {response.status_code}")
+        """List the models."""
+        await self._server.call("GET", "/models", _Models)
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
-
-    async def _check(self, response: httpx.Response) -> None:
-        await raise_for_status(response, address=self.address, model=self.model)
+        await self._server.close()

@@ -1,7 +1,6 @@
-"""Asking a language model for every profile that the cache lacks: concurrent, resumable, within a budget."""
+"""Asking a language model for every answer that the cache lacks: concurrent and resumable."""
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -9,33 +8,24 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any, TypeVar
 
-from recmodels.errors import PermanentFailure, RecmodelsError, TransientFailure
-from recmodels.llm.backend import Backend, Busy, PromptRejected, Reply
-from recmodels.llm.breaker import Breaker, RunStopped
+from recmodels.errors import PermanentFailure, TransientFailure
+from recmodels.llm.base import AnswerFormat, Backend, BudgetReached, InvalidAnswer, Prompt, PromptRejected, RunStopped
 from recmodels.llm.cache import HEARTBEAT_SECONDS, CallCache, Usage
-from recmodels.profiles.answers import ProfileAnswer, parse_answer, repair_prompt
-from recmodels.profiles.config import MAX_FALLBACK_SHARE, ProfileConfig
-from recmodels.profiles.inputs import estimate_tokens
-from recmodels.profiles.prompts import Prompt
+from recmodels.llm.caller import Caller, Tally
+from recmodels.llm.config import LLMConfig
 
 _MIN_DEAD_STREAK = 16
+_MAX_DEAD_SHARE = 0.02
 _POLL_SECONDS = 0.2
 _TICK_SECONDS = 1.0
 _PROGRESS_SECONDS = 60.0
-_BUDGET_POLL_SECONDS = 0.02
-_ESTIMATE_MARGIN = 1.25
-_LONGEST_ANSWER = 100_000
 
 T = TypeVar("T")
 
 
-class BudgetReached(PermanentFailure):
-    """The next call could exceed the budget. What has been paid for is in the cache."""
-
-
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: rows with a profile, of how many; answered calls a second; seconds left, None if unknown."""
+    """How far a run is: rows with an answer, of how many; answered calls a second; seconds left, None if unknown."""
 
     done: int
     total: int
@@ -47,47 +37,14 @@ ProgressCallback = Callable[[Progress], None]
 
 
 @dataclass
-class Tally:
-    """
-    What a run did. Every call ends as exactly one of replies, faults, busy, rejected and cancelled.
-
-    Parameters
-    ----------
-    calls
-        Prompts sent to the model, repetitions and repairs included.
-    replies, faults, busy, rejected, cancelled
-        How they ended: an answer of whatever quality; a 5xx, timeout, broken connection or unreadable reply; a 429;
-        another 4xx; the run's own end.
-    repairs
-        Calls that showed the model its unusable answer.
-    outages
-        Times the server was away and came back.
-    prompt_tokens, answer_tokens, estimated_tokens
-        Of the replies, as in `Usage`.
-    """
-
-    calls: int = 0
-    replies: int = 0
-    faults: int = 0
-    busy: int = 0
-    rejected: int = 0
-    cancelled: int = 0
-    repairs: int = 0
-    outages: int = 0
-    prompt_tokens: int = 0
-    answer_tokens: int = 0
-    estimated_tokens: int = 0
-
-
-@dataclass
 class Outcome:
     """
     What became of every row that had a prompt.
 
     Parameters
     ----------
-    profiles
-        Profile by row, for rows whose answer is valid.
+    answers
+        What was wanted, by row, for rows whose answer is valid.
     from_cache
         Rows that needed no call of this run at its start.
     invalid
@@ -98,7 +55,7 @@ class Outcome:
         Counts of calls.
     """
 
-    profiles: dict[int, str] = field(default_factory=dict[int, str])
+    answers: dict[int, str] = field(default_factory=dict[int, str])
     from_cache: int = 0
     invalid: dict[int, str] = field(default_factory=dict[int, str])
     dead: dict[int, str] = field(default_factory=dict[int, str])
@@ -115,7 +72,7 @@ class _Question:
     unusable: tuple[str, str] | None = None
 
 
-class ProfileRun:
+class Run:
     """
     One run over the rows of a table.
 
@@ -127,10 +84,12 @@ class ProfileRun:
         The open cache, inside `CallCache.run` if calls are to be made.
     config
         Bounds.
+    answers
+        How answers are read and repaired.
     prompt
-        The prompt of a row, None for a row without input. Called again for a row rather than kept.
+        Returns the prompt of a row, or None for a row without input.
     key
-        The cache key of a prompt.
+        Returns the cache key of a prompt.
     progress
         Called at the start, then every second to every minute, and at the end.
     """
@@ -139,7 +98,8 @@ class ProfileRun:
         self,
         backend: Backend,
         cache: CallCache,
-        config: ProfileConfig,
+        config: LLMConfig,
+        answers: AnswerFormat,
         prompt: Callable[[int], Prompt | None],
         key: Callable[[Prompt], bytes],
         progress: ProgressCallback | None = None,
@@ -147,18 +107,17 @@ class ProfileRun:
         self.outcome = Outcome()
         self._backend = backend
         self._cache = cache
-        self._config = config
+        self._answers = answers
         self._prompt = prompt
         self._key = key
         self._progress = progress
-        self._breaker = Breaker(backend.ping, config.patience, config.backoff)
+        self._retry_fallbacks = config.retry_fallbacks
+        self._caller = Caller(backend, config, self.outcome.tally)
         self._todo: deque[_Question] = deque()
         self._claimed: deque[_Question] = deque()
         self._held: list[_Question] = []
         self._given_up: list[_Question] = []
         self._to_forget: list[bytes] = []
-        self._reserved_prompt_tokens = 0
-        self._reserved_answer_tokens = 0
         self._rows = 0
         self._dead_streak = 0
         self._stop: Exception | None = None
@@ -195,9 +154,9 @@ class ProfileRun:
                     self._settle(question, answers[question.key])
                 else:
                     self._todo.append(question)
-        if self._config.retry_fallbacks:
+        if self._retry_fallbacks:
             self._reopen_invalid()
-        self.outcome.from_cache = len(self.outcome.profiles)
+        self.outcome.from_cache = len(self.outcome.answers)
 
     async def ask(self) -> None:
         """
@@ -212,36 +171,39 @@ class ProfileRun:
         PermanentFailure
             If the server refuses every prompt, the model or the key.
         """
-        clock = asyncio.get_running_loop().time
-        self._started = clock()
+        self._started = asyncio.get_running_loop().time()
         batch_size = self._backend.batch_size
         if batch_size > 1:
             # A batch takes as long as its longest prompt.
             self._todo = deque(sorted(self._todo, key=lambda question: -question.tokens))
         workers = min(self._backend.in_flight, ceil(len(self._todo) / batch_size))
         self._cache.forget(self._to_forget)
-        beat = asyncio.create_task(self._beat())
         try:
-            await asyncio.gather(*(self._work() for _ in range(workers)))
+            async with asyncio.TaskGroup() as tasks:
+                beat = tasks.create_task(self._until_stopped(self._beat()))
+                await asyncio.gather(*(self._until_stopped(self._work()) for _ in range(workers)))
+                beat.cancel()
         finally:
-            beat.cancel()
-            await self._breaker.close()
-            self.outcome.tally.outages = self._breaker.outages
+            await self._caller.close()
             self._cache.heartbeat(self._usage())
         if self._progress:
             self._progress(self._state())
-        if isinstance(self._stop, RunStopped):
-            raise RunStopped(f"{self._stop}. {self._resume_note()}") from self._stop
+        if isinstance(self._stop, RunStopped | BudgetReached):
+            safe = f"{len(self.outcome.answers)} of {self._rows} {self._answers.name}s are safe in the cache"
+            raise type(self._stop)(f"{self._stop}. {safe}; start the run again to go on from there.") from self._stop
         if self._stop:
             raise self._stop
 
-    async def _work(self) -> None:
+    async def _until_stopped(self, task: Coroutine[Any, Any, None]) -> None:
+        """Let the workers finish the calls they have paid for when one of them, or the heartbeat, fails."""
         try:
-            while batch := await self._take():
-                await self._answer(batch)
+            await task
         except Exception as error:
-            # The other workers finish the calls they have paid for; then `ask` raises.
             self._stop = self._stop or error
+
+    async def _work(self) -> None:
+        while batch := await self._take():
+            await self._answer(batch)
 
     async def _take(self) -> list[_Question]:
         """Return the next questions, claimed; none when there is nothing left or the run stops."""
@@ -251,6 +213,7 @@ class ProfileRun:
             if self._todo:
                 self._claim()
             elif self._held:
+                # Another process asks these: nothing here can tell when it is done.
                 await asyncio.sleep(_POLL_SECONDS)
                 self._todo.extend(self._held)
                 self._held.clear()
@@ -271,10 +234,9 @@ class ProfileRun:
                 self._settle(question, claims.answered[question.key])
 
     async def _answer(self, batch: list[_Question]) -> None:
-        tally = self.outcome.tally
         keys = [question.key for question in batch]
         try:
-            replies = await self._call([self._prompt_of(question) for question in batch])
+            replies = await self._caller.call([self._prompt_of(question) for question in batch])
         except RunStopped:
             raise
         except (PromptRejected, TransientFailure) as error:
@@ -282,8 +244,7 @@ class ProfileRun:
             for question in batch:
                 self.outcome.dead.update(dict.fromkeys(question.rows, str(error)))
             self._dead_streak += len(batch)
-            limit = max(_MIN_DEAD_STREAK, ceil(MAX_FALLBACK_SHARE * self._rows))
-            if self._dead_streak >= limit:
+            if self._dead_streak >= max(_MIN_DEAD_STREAK, ceil(_MAX_DEAD_SHARE * self._rows)):
                 message = f"{self._dead_streak} prompts in a row failed for good, the last with: {error}"
                 kind = PermanentFailure if isinstance(error, PromptRejected) else RunStopped
                 raise kind(message) from error
@@ -291,103 +252,20 @@ class ProfileRun:
         self._dead_streak = 0
         self._cache.store(list(zip(keys, replies, strict=True)))
         for question, reply in zip(batch, replies, strict=True):
-            tally.repairs += question.unusable is not None
+            self.outcome.tally.repairs += question.unusable is not None
             self._settle(question, reply.text)
-
-    async def _call(self, prompts: list[Prompt]) -> list[Reply]:
-        """Answer the prompts, with repetitions, and note what they took."""
-        tally = self.outcome.tally
-        estimated = sum(prompt.tokens for prompt in prompts)
-        prompt_bound = ceil(_ESTIMATE_MARGIN * estimated)
-        answer_bound = len(prompts) * self._config.answer_tokens
-        await self._await_budget(prompt_bound, answer_bound)
-        self._reserved_prompt_tokens += prompt_bound
-        self._reserved_answer_tokens += answer_bound
-        try:
-            replies = await self._persist(prompts)
-        finally:
-            self._reserved_prompt_tokens -= prompt_bound
-            self._reserved_answer_tokens -= answer_bound
-        tally.estimated_tokens += estimated
-        for prompt, reply in zip(prompts, replies, strict=True):
-            tally.prompt_tokens += prompt.tokens if reply.prompt_tokens is None else reply.prompt_tokens
-            tally.answer_tokens += estimate_tokens(reply.text) if reply.answer_tokens is None else reply.answer_tokens
-        return replies
-
-    async def _persist(self, prompts: list[Prompt]) -> list[Reply]:
-        """Repeat a failing call, after exponentially growing pauses with jitter."""
-        pause = self._config.backoff
-        for _ in range(self._config.max_attempts - 1):
-            try:
-                return await self._attempt(prompts)
-            except RunStopped:
-                raise
-            except TransientFailure:
-                await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311
-                pause = min(2 * pause, 60 * self._config.backoff)
-        return await self._attempt(prompts)
-
-    async def _attempt(self, prompts: list[Prompt]) -> list[Reply]:
-        """Call the model until it answers or fails by its own fault: a 429 and an outage are waited for."""
-        tally = self.outcome.tally
-        while True:
-            await self._breaker.ready()
-            outages = self._breaker.outages
-            tally.calls += len(prompts)
-            try:
-                replies = await self._backend.answer(prompts)
-            except Busy as error:
-                tally.busy += len(prompts)
-                self._breaker.failed(error)
-            except TransientFailure as error:
-                tally.faults += len(prompts)
-                self._breaker.failed(error)
-                await self._breaker.ready()
-                if self._breaker.outages == outages:
-                    raise
-            except RecmodelsError:
-                tally.rejected += len(prompts)
-                raise
-            except BaseException:
-                tally.cancelled += len(prompts)
-                raise
-            else:
-                tally.replies += len(prompts)
-                self._breaker.succeeded()
-                # An endless answer is cut before it is read, so that the cache gives back exactly what was read.
-                return [replace(reply, text=reply.text[:_LONGEST_ANSWER]) for reply in replies]
-
-    async def _await_budget(self, prompt_tokens: int, answer_tokens: int) -> None:
-        """Return when a call of this size fits into the budget beside those in flight. Raise if it never will."""
-        config, tally = self._config, self.outcome.tally
-        while True:
-            prompts = tally.prompt_tokens + self._reserved_prompt_tokens + prompt_tokens
-            answers = tally.answer_tokens + self._reserved_answer_tokens + answer_tokens
-            over = ""
-            if config.budget_tokens is not None and prompts + answers > config.budget_tokens:
-                over = f"{tally.prompt_tokens + tally.answer_tokens} of {config.budget_tokens} tokens"
-            elif config.budget_cost is not None and config.cost(prompts, answers) > config.budget_cost:
-                over = f"{config.cost(tally.prompt_tokens, tally.answer_tokens):.4f} of {config.budget_cost}"
-            if not over:
-                return
-            if self._reserved_answer_tokens == 0:
-                raise BudgetReached(
-                    f"the budget is used up ({over}) and the next call could exceed it. {self._resume_note()}"
-                )
-            # Calls in flight usually take less than was set aside for them.
-            await asyncio.sleep(_BUDGET_POLL_SECONDS)
 
     def _prompt_of(self, question: _Question) -> Prompt:
         prompt = self._prompt(question.rows[0])
         if prompt is None:
             raise AssertionError(f"row {question.rows[0]} has lost its input during the run")
-        return repair_prompt(prompt, *question.unusable) if question.unusable else prompt
+        return self._answers.repair(prompt, *question.unusable) if question.unusable else prompt
 
     def _settle(self, question: _Question, text: str) -> None:
-        """Take an answer: a profile, or a reason to ask once more, or the end of the attempts."""
-        answer = parse_answer(text)
-        if isinstance(answer, ProfileAnswer):
-            self.outcome.profiles.update(dict.fromkeys(question.rows, answer.summarization))
+        """Take an answer: what was wanted, or a reason to ask once more, or the end of the attempts."""
+        answer = self._answers.parse(text)
+        if not isinstance(answer, InvalidAnswer):
+            self.outcome.answers.update(dict.fromkeys(question.rows, answer))
         elif question.unusable:
             self.outcome.invalid.update(dict.fromkeys(question.rows, answer.reason))
             self._given_up.append(question)
@@ -419,12 +297,6 @@ class ProfileRun:
                 next_progress = now + min(max(_TICK_SECONDS, 0.05 * (now - self._started)), _PROGRESS_SECONDS)
             await asyncio.sleep(_TICK_SECONDS)
 
-    def _resume_note(self) -> str:
-        return (
-            f"{len(self.outcome.profiles)} of {self._rows} profiles are safe in the cache; "
-            "start the run again to go on from there."
-        )
-
     def _usage(self) -> Usage:
         tally = self.outcome.tally
         seconds = asyncio.get_running_loop().time() - self._started
@@ -432,7 +304,7 @@ class ProfileRun:
 
     def _state(self) -> Progress:
         outcome = self.outcome
-        done = len(outcome.profiles) + len(outcome.invalid) + len(outcome.dead)
+        done = len(outcome.answers) + len(outcome.invalid) + len(outcome.dead)
         seconds = asyncio.get_running_loop().time() - self._started
         settled = done - outcome.from_cache
         left = (self._rows - done) * seconds / settled if settled else None

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from recmodels.errors import InputError
 from recmodels.graphs.bipartite import BipartiteGraph
+from recmodels.io.devices import resolve_device
 from recmodels.models.config import AnyConfig, ClosedFormConfig, ModelConfig
 from recmodels.models.inputs import FeatureMatrix, TrainingData
 from recmodels.models.layers.blocks import lookup_each, row_dot, sampled_softmax
@@ -98,7 +99,7 @@ class Model(AnyModel):
     """Whether the loss sets positives against negatives in pairs, so that `training.loss` has something to replace."""
 
     def __init__(self, config: ModelConfig, data: TrainingData, generator: torch.Generator) -> None:
-        super().__init__(config, data, resolve_device(config.training.device))
+        super().__init__(config, data, resolve_device(config.training.device, setting="training.device", mps=False))
         _check_training_inputs(config, data, self)
         self.generator = generator
 
@@ -206,21 +207,6 @@ class ClosedFormModel(AnyModel):
     def ranker(self) -> Ranker:
         """Return the ranking with the chosen values."""
         return self.solve(self.chosen.tolist())
-
-
-def resolve_device(name: str) -> torch.device:
-    """
-    Return the device of a configuration; ``auto`` is CUDA where it answers, else the CPU.
-
-    Raises
-    ------
-    InputError
-        If CUDA is asked for and none answers.
-    """
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise InputError("training.device", expected="a CUDA device that answers", found="none", action="Use auto.")
-    return torch.device("cuda" if name != "cpu" and available else "cpu")
 
 
 def _check_training_inputs(config: ModelConfig, data: TrainingData, model: Model) -> None:

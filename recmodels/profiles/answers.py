@@ -2,14 +2,15 @@
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from recmodels.llm.base import AnswerFormat, InvalidAnswer, Prompt
 from recmodels.profiles.config import MAX_PROFILE_WORDS
 from recmodels.profiles.inputs import trim
-from recmodels.profiles.prompts import Prompt
+from recmodels.profiles.prompts import TEMPLATE_VERSION
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 _MAX_CANDIDATES = 20
@@ -50,19 +51,19 @@ ANSWER_SCHEMA: dict[str, Any] = {
 """The JSON schema handed to servers that can enforce one."""
 
 
-@dataclass(frozen=True)
-class InvalidAnswer:
-    """Why an answer could not be used."""
-
-    reason: str
-
-
 def parse_answer(text: str) -> ProfileAnswer | InvalidAnswer:
     """
     Return the profile in an answer, or why there is none.
 
     The whole text is tried first, then every JSON object that starts at one of its first 20 opening braces, so that
     prose or a code fence around the object does not spoil an answer that has been paid for.
+
+    Examples
+    --------
+    >>> parse_answer('Of course: {"summarization": "For diggers.", "reasoning": "It is a spade."}').summarization
+    'For diggers.'
+    >>> parse_answer('{"summary": "For diggers.", "reasoning": "It is a spade."}').reason
+    'summarization: Field required'
     """
     try:
         return ProfileAnswer.model_validate_json(text)
@@ -91,6 +92,22 @@ def repair_prompt(prompt: Prompt, answer: str, reason: str) -> Prompt:
         f'{{"summarization": "at most {MAX_PROFILE_WORDS} words", "reasoning": "one sentence"}}'
     )
     return replace(prompt, follow_up=(trim(_CONTROL.sub(" ", answer), _QUOTED_TOKENS), correction))
+
+
+def _profile_in(text: str) -> str | InvalidAnswer:
+    answer = parse_answer(text)
+    return answer if isinstance(answer, InvalidAnswer) else answer.summarization
+
+
+PROFILE_ANSWERS = AnswerFormat(
+    name="profile",
+    schema=ANSWER_SCHEMA,
+    version=TEMPLATE_VERSION,
+    max_words=MAX_PROFILE_WORDS,
+    parse=_profile_in,
+    repair=repair_prompt,
+)
+"""What a client of language models has to know about profiles."""
 
 
 def _reason(error: ValidationError) -> str:

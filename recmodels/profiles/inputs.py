@@ -7,10 +7,10 @@ nothing behind it sees the full tables.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 
 import polars as pl
 
+from recmodels.llm.base import estimate_tokens
 from recmodels.profiles.config import ProfileConfig
 
 _TITLE_TOKENS = 48
@@ -70,15 +70,6 @@ class UserInputs:
         return not self.history
 
 
-def estimate_tokens(text: str) -> int:
-    """
-    Return an estimate of the tokens of a text: a quarter of its UTF-8 bytes, rounded up.
-
-    English prose has 4 to 4.5 bytes a token in the vocabularies of Llama 3 and GPT-4; no tokenizer is needed.
-    """
-    return (len(text if text.isascii() else text.encode()) + 3) // 4
-
-
 def trim(text: str, tokens: int) -> str:
     """Return the longest beginning of a text within so many estimated tokens, cut at a space where there is one."""
     if estimate_tokens(text) <= tokens:
@@ -107,20 +98,6 @@ def _review_text() -> pl.Expr:
     return parts.list.eval(pl.element().filter(pl.element() != "")).list.join(". ").fill_null("")
 
 
-class _Grouped:
-    """Rows grouped by an id: `group(i)` gives the range of rows that belong to id i."""
-
-    def __init__(self, ids: pl.Series, n_groups: int) -> None:
-        counts = [0] * n_groups
-        for value, count in ids.value_counts().iter_rows():
-            if value < n_groups:
-                counts[value] = count
-        self._offsets = [0, *accumulate(counts)]
-
-    def group(self, i: int) -> range:
-        return range(self._offsets[i], self._offsets[i + 1])
-
-
 class ItemSource:
     """
     The inputs of every item profile, by item id.
@@ -143,14 +120,15 @@ class ItemSource:
             rows.select("item_id", "user_id", "timestamp", review=_review_text())
             .filter(pl.col("review") != "")
             .sort("item_id", "timestamp", "user_id", descending=[False, True, False], nulls_last=True)
+            .group_by("item_id", maintain_order=True)
+            .agg("review")
         )
         self._config = config
         self._titles = items["title"].to_list()
         self._descriptions = items["description"].to_list()
         self._brands = items["brand"].to_list()
         self._categories = items["categories"].to_list()
-        self._reviews = rows["review"].to_list()
-        self._by_item = _Grouped(rows["item_id"], items.height)
+        self._reviews: dict[int, list[str]] = dict(rows.iter_rows())
 
     def __len__(self) -> int:
         return len(self._titles)
@@ -169,8 +147,8 @@ class ItemSource:
         mode = self._config.item_reviews
         reviews: list[str] = []
         if mode == "always" or (mode == "without_description" and not description):
-            for row in self._by_item.group(item_id):
-                review = trim(self._reviews[row], _REVIEW_TOKENS)
+            for text in self._reviews.get(item_id, ()):
+                review = trim(text, _REVIEW_TOKENS)
                 left -= estimate_tokens(review)
                 if left < 0:
                     break
@@ -215,14 +193,14 @@ class UserSource:
                 how="left",
             )
             .sort("user_id", "timestamp", "item_id", descending=[False, True, False], nulls_last=True)
+            .group_by("user_id", maintain_order=True)
+            .agg("item_id", pl.col("review").fill_null(""))
         )
         self._config = config
         self._n_users = n_users
         self._titles = [trim(title, _TITLE_TOKENS) for title in items["title"].to_list()]
         self._profiles = [trim(profile, _PROFILE_TOKENS) for profile in item_profiles["profile"].to_list()]
-        self._items = history["item_id"].to_list()
-        self._reviews = history["review"].fill_null("").to_list()
-        self._by_user = _Grouped(history["user_id"], n_users)
+        self._history = {user: list(zip(chosen, own, strict=True)) for user, chosen, own in history.iter_rows()}
 
     def __len__(self) -> int:
         return self._n_users
@@ -234,9 +212,8 @@ class UserSource:
         """Return the inputs of one user within the token budget; entries without any text are left out."""
         left = self._config.prompt_tokens
         history: list[HistoryEntry] = []
-        for row in self._by_user.group(user_id):
-            item = self._items[row]
-            entry = HistoryEntry(self._titles[item], self._profiles[item], trim(self._reviews[row], _REVIEW_TOKENS))
+        for item, review in self._history.get(user_id, ()):
+            entry = HistoryEntry(self._titles[item], self._profiles[item], trim(review, _REVIEW_TOKENS))
             size = estimate_tokens(entry.title) + estimate_tokens(entry.profile) + estimate_tokens(entry.review)
             if not size:
                 continue

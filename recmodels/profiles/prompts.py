@@ -7,10 +7,10 @@ and the system message says that nothing in there is an instruction.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from recmodels.llm.base import Prompt
 from recmodels.profiles.config import MAX_PROFILE_WORDS
-from recmodels.profiles.inputs import ItemInputs, UserInputs, estimate_tokens
+from recmodels.profiles.inputs import ItemInputs, UserInputs
 
 TEMPLATE_VERSION = "1"
 """Enters every cache key. Raise it with any change to the wording, the answer's schema or how inputs are laid out."""
@@ -31,39 +31,6 @@ _USER_TASK = (
     "You profile customers of a shop for {domain}. From the products a customer chose, the latest first, and the "
     "customer's own reviews, say what this customer enjoys and is likely to choose next: purposes, styles, qualities. "
 )
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """
-    One question to a language model.
-
-    Parameters
-    ----------
-    system, user
-        The two messages.
-    follow_up
-        An earlier, unusable answer and what is wrong with it.
-    """
-
-    system: str
-    user: str
-    follow_up: tuple[str, str] | None = None
-
-    @property
-    def messages(self) -> list[dict[str, str]]:
-        """The messages in the form that chat servers and chat templates take."""
-        messages = [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}]
-        if self.follow_up:
-            answer, correction = self.follow_up
-            messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": correction}]
-        return messages
-
-    @property
-    def tokens(self) -> int:
-        """Estimated tokens, with 16 a message pair for the chat template."""
-        follow_up = sum(map(estimate_tokens, self.follow_up)) + 16 if self.follow_up else 0
-        return estimate_tokens(self.system) + estimate_tokens(self.user) + 16 + follow_up
 
 
 def item_prompt(inputs: ItemInputs, domain: str) -> Prompt:

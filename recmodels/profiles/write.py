@@ -1,20 +1,24 @@
-"""Item and user profiles: the functions that the asset graph and a notebook call."""
+"""Item and user profiles as a table to write: what the asset graph, the command line and a notebook call."""
 
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from recmodels.errors import TransientFailure
-from recmodels.llm.backend import Backend, make_backend
+from recmodels.io.sqlite import MEMORY
+from recmodels.llm.base import Backend, Prompt, RunStopped
 from recmodels.llm.cache import CallCache, ModelIdentity, key_function
-from recmodels.llm.runner import Outcome, ProfileRun, ProgressCallback, RunStopped, run_blocking
+from recmodels.llm.factory import make_backend
+from recmodels.llm.runner import Outcome, ProgressCallback, Run, run_blocking
+from recmodels.profiles.answers import PROFILE_ANSWERS
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.extractive import extract_item_profile, extract_user_profile
 from recmodels.profiles.inputs import ItemInputs, ItemSource, UserInputs, UserSource
-from recmodels.profiles.prompts import TEMPLATE_VERSION, Prompt, item_prompt, user_prompt
+from recmodels.profiles.prompts import TEMPLATE_VERSION, item_prompt, user_prompt
 from recmodels.schemas.tables import ITEM_PROFILES, USER_PROFILES
 
 NO_INPUT = "none"
@@ -25,6 +29,116 @@ FALLBACK = "fallback"
 
 DEAD_LETTERS = pl.Schema({"id": pl.Int32, "reason": pl.String})
 """Rows whose calls failed for good, and why."""
+
+Stats = dict[str, float | int | str]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What one profile was made from, for the report."""
+
+    id: int
+    inputs: ItemInputs | UserInputs
+
+
+@dataclass(frozen=True)
+class ProfileTask:
+    """
+    A profile table to write: a row for every id of its source; made by `item_task` and `user_task`.
+
+    Attributes
+    ----------
+    id_column, schema
+        Of the table, ITEM_PROFILES or USER_PROFILES.
+    rows
+        Number of rows; ids run from 0.
+    inputs
+        Returns what the profile of an id is made from.
+    domain
+        The data set's words for what it sells, as in "gift cards".
+    config
+        Back-end and bounds.
+    ask
+        Returns the prompt for inputs, given the domain.
+    extract
+        Returns the extractive profile of inputs.
+    """
+
+    id_column: str
+    schema: pl.Schema
+    rows: int
+    inputs: Callable[[int], ItemInputs | UserInputs]
+    domain: str
+    config: ProfileConfig
+    ask: Callable[[Any, str], Prompt]
+    extract: Callable[[Any], str]
+
+    def prompt(self, row: int) -> Prompt | None:
+        """Return what a language model is asked about an id; None where there is nothing to ask about."""
+        inputs = self.inputs(row)
+        return None if inputs.empty else self.ask(inputs, self.domain)
+
+    def extractive(self, row: int) -> str:
+        """Return the profile of an id without a language model; empty where there is nothing to write it from."""
+        return self.extract(self.inputs(row))
+
+    def explain(self, row: int) -> Explanation:
+        """Return what the profile of an id is made from."""
+        return Explanation(row, self.inputs(row))
+
+
+def item_task(
+    items: pl.DataFrame, reviews: pl.DataFrame, interactions: pl.DataFrame, *, domain: str, config: ProfileConfig
+) -> ProfileTask:
+    """
+    Return the task of a profile for every item.
+
+    Parameters
+    ----------
+    items, reviews, interactions
+        ITEMS, REVIEWS and INTERACTIONS tables with all splits; held-out rows are dropped before any prompt is built.
+    domain
+        The data set's words for what it sells, as in "gift cards".
+    config
+        Back-end and bounds.
+    """
+    source = ItemSource(items, reviews, interactions, config)
+    return ProfileTask(
+        "item_id", ITEM_PROFILES, len(source), source.__getitem__, domain, config, item_prompt, extract_item_profile
+    )
+
+
+def user_task(
+    items: pl.DataFrame,
+    item_profiles: pl.DataFrame | None,
+    reviews: pl.DataFrame,
+    interactions: pl.DataFrame,
+    *,
+    n_users: int,
+    domain: str,
+    config: ProfileConfig,
+) -> ProfileTask:
+    """
+    Return the task of a profile for every user, from titles, profiles and own reviews of the training items.
+
+    Parameters
+    ----------
+    items, item_profiles, reviews, interactions
+        ITEMS, ITEM_PROFILES, REVIEWS and INTERACTIONS tables with all splits; held-out rows are dropped before any
+        prompt is built. Without reviews (no rows) the history is titles and profiles. While there are no item profiles
+        yet (None), as for an estimate, extractive ones stand in for them.
+    n_users
+        Number of users; ids run from 0.
+    domain, config
+        As for `item_task`.
+    """
+    if item_profiles is None:
+        stand_in = item_task(items, reviews, interactions, domain=domain, config=config)
+        item_profiles = pl.DataFrame({"profile": map(stand_in.extractive, range(stand_in.rows))})
+    source = UserSource(items, item_profiles, reviews, interactions, n_users=n_users, config=config)
+    return ProfileTask(
+        "user_id", USER_PROFILES, len(source), source.__getitem__, domain, config, user_prompt, extract_user_profile
+    )
 
 
 @dataclass(frozen=True)
@@ -43,17 +157,8 @@ class ProfileResult:
     """
 
     table: pl.DataFrame
-    stats: dict[str, float | int | str]
+    stats: Stats
     dead_letters: pl.DataFrame
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What one profile was made from, for the report."""
-
-    id: int
-    inputs: ItemInputs | UserInputs
-    prompt: Prompt
 
 
 @dataclass(frozen=True)
@@ -91,178 +196,83 @@ class Estimate:
     within_budget: bool
 
 
-@dataclass(frozen=True)
-class _Task:
-    """One table to write: how to get the prompt and the extractive profile of a row."""
-
-    id_column: str
-    schema: pl.Schema
-    rows: int
-    prompt: Callable[[int], Prompt | None]
-    extract: Callable[[int], str]
-    config: ProfileConfig
-
-
-def write_item_profiles(
-    items: pl.DataFrame,
-    reviews: pl.DataFrame,
-    interactions: pl.DataFrame,
-    *,
-    domain: str,
-    config: ProfileConfig,
-    cache_path: Path,
-    progress: ProgressCallback | None = None,
-) -> ProfileResult:
+def write(task: ProfileTask, cache_path: Path, progress: ProgressCallback | None = None) -> ProfileResult:
     """
-    Write a profile for every item.
+    Write the profiles of a task.
 
     Parameters
     ----------
-    items, reviews, interactions
-        ITEMS, REVIEWS and INTERACTIONS tables with all splits; held-out rows are dropped before any prompt is built.
-    domain
-        The data set's words for what it sells, as in "gift cards".
-    config
-        Back-end and bounds.
+    task
+        What to write.
     cache_path
         SQLite file with the finished calls, made if missing. Data sets may share one. Not used by ``extractive``.
     progress
         Called at the start, then every second to every minute, and at the end.
+
+    Raises
+    ------
+    RunStopped
+        If the language model is gone; starting again goes on from the cache.
+    PermanentFailure
+        If the model, the key or the configuration must change first, or the budget is used up.
     """
-    return _write(_item_task(ItemSource(items, reviews, interactions, config), domain, config), cache_path, progress)
-
-
-def write_user_profiles(
-    items: pl.DataFrame,
-    item_profiles: pl.DataFrame,
-    reviews: pl.DataFrame,
-    interactions: pl.DataFrame,
-    *,
-    n_users: int,
-    domain: str,
-    config: ProfileConfig,
-    cache_path: Path,
-    progress: ProgressCallback | None = None,
-) -> ProfileResult:
-    """
-    Write a profile for every user, from titles, profiles and own reviews of the training items.
-
-    Parameters
-    ----------
-    items, item_profiles, reviews, interactions
-        ITEMS, ITEM_PROFILES, REVIEWS and INTERACTIONS tables with all splits; held-out rows are dropped before any
-        prompt is built. Without reviews (no rows) the history is titles and profiles.
-    n_users
-        Number of users; ids run from 0.
-    domain, config, cache_path, progress
-        As for `write_item_profiles`.
-    """
-    source = UserSource(items, item_profiles, reviews, interactions, n_users=n_users, config=config)
-    return _write(_user_task(source, domain, config), cache_path, progress)
-
-
-def estimate_item_profiles(
-    items: pl.DataFrame,
-    reviews: pl.DataFrame,
-    interactions: pl.DataFrame,
-    *,
-    domain: str,
-    config: ProfileConfig,
-    cache_path: Path,
-) -> Estimate:
-    """Say what `write_item_profiles` would do, without a call. Parameters as there."""
-    return _estimate(_item_task(ItemSource(items, reviews, interactions, config), domain, config), cache_path)
-
-
-def estimate_user_profiles(
-    items: pl.DataFrame,
-    item_profiles: pl.DataFrame | None,
-    reviews: pl.DataFrame,
-    interactions: pl.DataFrame,
-    *,
-    n_users: int,
-    domain: str,
-    config: ProfileConfig,
-    cache_path: Path,
-) -> Estimate:
-    """
-    Say what `write_user_profiles` would do, without a call.
-
-    Parameters as there; while there are no item profiles yet (None), extractive ones stand in for their length.
-    """
-    if item_profiles is None:
-        extractive = config.model_copy(update={"backend": "extractive"})
-        source = ItemSource(items, reviews, interactions, extractive)
-        item_profiles = _write(_item_task(source, domain, extractive), cache_path, None).table
-    source = UserSource(items, item_profiles, reviews, interactions, n_users=n_users, config=config)
-    return _estimate(_user_task(source, domain, config), cache_path)
-
-
-def explain_item(
-    item_id: int,
-    items: pl.DataFrame,
-    reviews: pl.DataFrame,
-    interactions: pl.DataFrame,
-    *,
-    domain: str,
-    config: ProfileConfig,
-) -> Explanation:
-    """Return what the profile of one item was made from."""
-    inputs = ItemSource(items, reviews, interactions, config)[item_id]
-    return Explanation(item_id, inputs, item_prompt(inputs, domain))
-
-
-def explain_user(
-    user_id: int,
-    items: pl.DataFrame,
-    item_profiles: pl.DataFrame,
-    reviews: pl.DataFrame,
-    interactions: pl.DataFrame,
-    *,
-    n_users: int,
-    domain: str,
-    config: ProfileConfig,
-) -> Explanation:
-    """Return what the profile of one user was made from."""
-    inputs = UserSource(items, item_profiles, reviews, interactions, n_users=n_users, config=config)[user_id]
-    return Explanation(user_id, inputs, user_prompt(inputs, domain))
-
-
-def _item_task(source: ItemSource, domain: str, config: ProfileConfig) -> _Task:
-    def prompt(item_id: int) -> Prompt | None:
-        inputs = source[item_id]
-        return None if inputs.empty else item_prompt(inputs, domain)
-
-    def extract(item_id: int) -> str:
-        return extract_item_profile(source[item_id])
-
-    return _Task("item_id", ITEM_PROFILES, len(source), prompt, extract, config)
-
-
-def _user_task(source: UserSource, domain: str, config: ProfileConfig) -> _Task:
-    def prompt(user_id: int) -> Prompt | None:
-        inputs = source[user_id]
-        return None if inputs.empty else user_prompt(inputs, domain)
-
-    def extract(user_id: int) -> str:
-        return extract_user_profile(source[user_id])
-
-    return _Task("user_id", USER_PROFILES, len(source), prompt, extract, config)
-
-
-def _write(task: _Task, cache_path: Path, progress: ProgressCallback | None) -> ProfileResult:
     started = time.perf_counter()
     if task.config.backend == "extractive":
-        outcome = Outcome(profiles={row: text for row in range(task.rows) if (text := task.extract(row))})
-        stats: dict[str, float | int | str] = {}
+        outcome = Outcome({row: text for row in range(task.rows) if (text := task.extractive(row))})
+        stats: Stats = {}
     else:
-        outcome, stats = run_blocking(_ask(task, make_backend(task.config), cache_path, progress))
+        backend = make_backend(task.config, PROFILE_ANSWERS)
+        outcome, stats = run_blocking(_ask(task, backend, cache_path, progress))
     return _assemble(task, outcome, stats, time.perf_counter() - started)
 
 
+def estimate(task: ProfileTask, cache_path: Path) -> Estimate:
+    """Say what `write` would do, without a call. Parameters as there."""
+    config = task.config
+    prompts = sum(task.prompt(row) is not None for row in range(task.rows))
+    if config.backend == "extractive":
+        return Estimate(task.rows, task.rows - prompts, 0, 0, 0, 0, 0.0, 0.0, True)
+    backend = make_backend(config, PROFILE_ANSWERS)
+    # A dry run must not leave a file behind.
+    with CallCache(cache_path if cache_path.exists() else MEMORY) as cache:
+        last_seen = config.backend, backend.model, backend.address
+        identity = ModelIdentity(*last_seen, cache.known_digest(*last_seen) or "")
+        run = _run(task, backend, cache, identity)
+        usage = cache.last_usage(*last_seen)
+    prompt_tokens, answer_tokens, seconds = run.missing_tokens, run.missing * config.answer_tokens, None
+    if usage:
+        prompt_tokens = round(prompt_tokens * usage.prompt_tokens / usage.estimated_tokens)
+        answer_tokens = round(run.missing * usage.answer_tokens / usage.calls)
+        seconds = run.missing * usage.seconds / usage.calls
+    return Estimate(
+        rows=task.rows,
+        empty=task.rows - prompts,
+        cached=run.outcome.from_cache,
+        calls=run.missing,
+        prompt_tokens=prompt_tokens,
+        answer_tokens=answer_tokens,
+        seconds=seconds,
+        cost=config.cost(prompt_tokens, answer_tokens),
+        within_budget=config.within_budget(prompt_tokens, answer_tokens),
+    )
+
+
+def _run(
+    task: ProfileTask,
+    backend: Backend,
+    cache: CallCache,
+    identity: ModelIdentity,
+    progress: ProgressCallback | None = None,
+) -> Run:
+    key = key_function(identity, PROFILE_ANSWERS.version, backend.parameters)
+    run = Run(backend, cache, task.config, PROFILE_ANSWERS, task.prompt, key, progress)
+    run.look_up(task.rows)
+    return run
+
+
 async def _ask(
-    task: _Task, backend: Backend, cache_path: Path, progress: ProgressCallback | None
-) -> tuple[Outcome, dict[str, float | int | str]]:
+    task: ProfileTask, backend: Backend, cache_path: Path, progress: ProgressCallback | None
+) -> tuple[Outcome, Stats]:
     with CallCache(cache_path) as cache:
         try:
             name, model, address = task.config.backend, backend.model, backend.address
@@ -275,10 +285,7 @@ async def _ask(
                     raise RunStopped(f"the {name} server cannot be asked: {error}. Is it running?") from error
                 absent, digest = error, known
             identity = ModelIdentity(name, model, address, digest)
-            run = ProfileRun(
-                backend, cache, task.config, task.prompt, key_function(identity, backend.parameters), progress
-            )
-            run.look_up(task.rows)
+            run = _run(task, backend, cache, identity, progress)
             if run.missing:
                 if absent:
                     raise RunStopped(
@@ -289,7 +296,7 @@ async def _ask(
         finally:
             await backend.close()
     tally = run.outcome.tally
-    stats: dict[str, float | int | str] = {
+    return run.outcome, {
         "from_cache": run.outcome.from_cache,
         "invalid": len(run.outcome.invalid),
         "dead_letters": len(run.outcome.dead),
@@ -300,51 +307,16 @@ async def _ask(
         "address": backend.address,
         "server_reached": int(absent is None),
     }
-    return run.outcome, stats
 
 
-def _estimate(task: _Task, cache_path: Path) -> Estimate:
+def _assemble(task: ProfileTask, outcome: Outcome, stats: Stats, seconds: float) -> ProfileResult:
     config = task.config
-    prompts = sum(task.prompt(row) is not None for row in range(task.rows))
-    if config.backend == "extractive":
-        return Estimate(task.rows, task.rows - prompts, 0, 0, 0, 0, 0.0, 0.0, True)
-    backend = make_backend(config)
-    # A dry run must not leave a file behind.
-    with CallCache(cache_path if cache_path.exists() else Path(":memory:")) as cache:
-        name, model, address = config.backend, backend.model, backend.address
-        digest = cache.known_digest(name, model, address) or ""
-        key = key_function(ModelIdentity(name, model, address, digest), backend.parameters)
-        run = ProfileRun(backend, cache, config, task.prompt, key)
-        run.look_up(task.rows)
-        usage = cache.last_usage(name, model, address)
-    prompt_tokens, answer_tokens, seconds = run.missing_tokens, run.missing * config.answer_tokens, None
-    if usage:
-        prompt_tokens = round(prompt_tokens * usage.prompt_tokens / usage.estimated_tokens)
-        answer_tokens = round(run.missing * usage.answer_tokens / usage.calls)
-        seconds = run.missing * usage.seconds / usage.calls
-    cost = config.cost(prompt_tokens, answer_tokens)
-    return Estimate(
-        rows=task.rows,
-        empty=task.rows - prompts,
-        cached=run.outcome.from_cache,
-        calls=run.missing,
-        prompt_tokens=prompt_tokens,
-        answer_tokens=answer_tokens,
-        seconds=seconds,
-        cost=cost,
-        within_budget=(config.budget_tokens is None or prompt_tokens + answer_tokens <= config.budget_tokens)
-        and (config.budget_cost is None or cost <= config.budget_cost),
-    )
-
-
-def _assemble(task: _Task, outcome: Outcome, stats: dict[str, float | int | str], seconds: float) -> ProfileResult:
-    config = task.config
-    profiles = dict(outcome.profiles)
+    profiles = dict(outcome.answers)
     sources = [NO_INPUT] * task.rows
     for row in profiles:
         sources[row] = config.source
     for row in (*outcome.invalid, *outcome.dead):
-        profiles[row] = task.extract(row)
+        profiles[row] = task.extractive(row)
         sources[row] = config.labelled(FALLBACK)
     table = pl.DataFrame(
         {
@@ -355,9 +327,9 @@ def _assemble(task: _Task, outcome: Outcome, stats: dict[str, float | int | str]
         schema=task.schema,
     )
     fallback = len(outcome.invalid) + len(outcome.dead)
-    counts: dict[str, float | int | str] = {
+    counts: Stats = {
         "rows": task.rows,
-        "answered": len(outcome.profiles),
+        "answered": len(outcome.answers),
         "fallback": fallback,
         "fallback_share": fallback / max(task.rows, 1),
         "empty": task.rows - len(profiles),

@@ -16,7 +16,7 @@ from pipelines.jobs import assets_of_models
 from recmodels.checkpoints.store import load_checkpoint
 from recmodels.data.split import split_digest
 from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.write import explain_item
+from recmodels.profiles.write import item_task
 from recmodels.reporting.examples import evidence, example_items
 
 READ = ("items", "item_ids", "users", "reviews", "rejects", "interactions")
@@ -108,8 +108,8 @@ def test_the_report_shows_profiles_beside_what_they_were_written_from(
     )
 
     def lines(config: ProfileConfig, item: int) -> set[str]:
-        told = explain_item(item, items, reviews, interactions, domain=entry_of("demo").domain, config=config)
-        return {str(escape(line)) for line in evidence(told.inputs)}
+        task = item_task(items, reviews, interactions, domain=entry_of("demo").domain, config=config)
+        return {str(escape(line)) for line in evidence(task.explain(item).inputs)}
 
     shown = {item: lines(ProfileConfig(**settings), item) for item in example_items(interactions)}
     only_so = {line for item, of_it in shown.items() for line in of_it - lines(ProfileConfig(), item)}

@@ -15,7 +15,7 @@ from recmodels.embeddings.config import EncoderConfig
 from recmodels.embeddings.encode import embed_table
 from recmodels.graphs.knn import knn_table
 from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.write import write_item_profiles, write_user_profiles
+from recmodels.profiles.write import item_task, user_task, write
 
 N_ITEMS, N_USERS = 20, 10
 
@@ -54,16 +54,12 @@ def test_smollm2_writes_profiles_of_gift_cards(shared_data: Path, tmp_path: Path
     interactions = renumbered(interactions, chosen_users, chosen_items)
     cache = tmp_path / "profiles.sqlite"
 
-    item_result = write_item_profiles(
-        items, reviews, interactions, domain=entry.domain, config=CONFIG, cache_path=cache
+    of_items = item_task(items, reviews, interactions, domain=entry.domain, config=CONFIG)
+    item_result = write(of_items, cache)
+    of_users = user_task(
+        items, item_result.table, reviews, interactions, n_users=N_USERS, domain=entry.domain, config=CONFIG
     )
-    user_result = write_user_profiles(
-        *(items, item_result.table, reviews, interactions),
-        n_users=N_USERS,
-        domain=entry.domain,
-        config=CONFIG,
-        cache_path=cache,
-    )
+    user_result = write(of_users, cache)
     for result, rows in ((item_result, N_ITEMS), (user_result, N_USERS)):
         assert result.table["source"].to_list() == ["transformers"] * rows
         assert result.stats["answered"] == rows
@@ -71,7 +67,7 @@ def test_smollm2_writes_profiles_of_gift_cards(shared_data: Path, tmp_path: Path
         assert words.is_between(1, 200).all()
         assert result.table["profile"].n_unique() > rows // 4
 
-    again = write_item_profiles(items, reviews, interactions, domain=entry.domain, config=CONFIG, cache_path=cache)
+    again = write(of_items, cache)
     assert again.stats["calls"] == 0
     assert again.table.equals(item_result.table)
 

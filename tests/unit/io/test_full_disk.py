@@ -18,7 +18,7 @@ from assets.support.resources import DataRoot
 from recmodels.checkpoints.store import Checkpoint, load_checkpoint
 from recmodels.embeddings.store import VectorStore
 from recmodels.errors import InputError
-from recmodels.llm.backend import Reply
+from recmodels.llm.base import Reply
 from recmodels.llm.cache import CallCache, ModelIdentity
 from recmodels.models.registry import resolve_config
 from recmodels.schemas import tables as schemas

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recmodels.profiles.answers import InvalidAnswer, ProfileAnswer, parse_answer, repair_prompt
-from recmodels.profiles.prompts import Prompt
+from recmodels.llm.base import InvalidAnswer, Prompt
+from recmodels.profiles.answers import ProfileAnswer, parse_answer, repair_prompt
 
 GOOD = json.dumps({"summarization": "For people who dig.", "reasoning": "It is a spade."})
 

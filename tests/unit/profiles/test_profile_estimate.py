@@ -5,16 +5,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 from loopback_llm import Behaviour, LoopbackLLM, echo
-from profile_shop import DOMAIN, Shop, ollama_config
+from profile_shop import Shop, ollama_config
 
+from recmodels.profiles import write
 from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.write import Estimate, estimate_item_profiles, estimate_user_profiles
+from recmodels.profiles.write import Estimate
 
 
 def estimate(shop: Shop, config: ProfileConfig, cache: Path) -> Estimate:
-    return estimate_item_profiles(
-        shop.items, shop.reviews, shop.interactions, domain=DOMAIN, config=config, cache_path=cache
-    )
+    return write.estimate(shop.item_task(config), cache)
 
 
 def test_it_calls_nothing_and_writes_nothing(shop: Shop, llm: LoopbackLLM, cache: Path) -> None:
@@ -67,13 +66,7 @@ def test_users_can_be_estimated_before_the_items_have_profiles(
     known: bool, shop: Shop, llm: LoopbackLLM, cache: Path
 ) -> None:
     profiles = shop.write_items(ProfileConfig(), cache).table if known else None
-    result = estimate_user_profiles(
-        *(shop.items, profiles, shop.reviews, shop.interactions),
-        n_users=shop.n_users,
-        domain=DOMAIN,
-        config=ollama_config(llm),
-        cache_path=cache,
-    )
+    result = write.estimate(shop.user_task(profiles, ollama_config(llm)), cache)
     assert (result.rows, result.calls) == (12, 12)
     assert result.prompt_tokens > 12 * 200
 

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from profile_shop import DOMAIN, Shop, make_shop
 
+from recmodels.llm.base import estimate_tokens
 from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.inputs import ItemSource, UserSource, estimate_tokens, training_rows, trim
+from recmodels.profiles.inputs import ItemSource, UserSource, training_rows, trim
 from recmodels.profiles.prompts import item_prompt, user_prompt
 from recmodels.schemas.tables import ITEM_PROFILES, REVIEWS
 

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.write import explain_item, explain_user
+from recmodels.profiles.write import item_task, user_task
 from recmodels.reporting.build import ReportInputs, build_report
 from recmodels.reporting.examples import example_items, example_users
 from recmodels.reporting.report import LineageRow
@@ -73,11 +73,11 @@ def inputs() -> ReportInputs:
         user_profiles=user_profiles,
         histories={"blast": [pl.DataFrame({"epoch": [0, 1, 2], "valid_recall": [0.1, 0.2, 0.15]})]},
         recommendations={"blast": recommended},
-        item_evidence=[explain_item(0, items, reviews, interactions, domain="things", config=settings)],
+        item_evidence=[item_task(items, reviews, interactions, domain="things", config=settings).explain(0)],
         user_evidence=[
-            explain_user(
-                0, items, item_profiles, reviews, interactions, n_users=n_users, domain="things", config=settings
-            )
+            user_task(
+                items, item_profiles, reviews, interactions, n_users=n_users, domain="things", config=settings
+            ).explain(0)
         ],
         lineage=[LineageRow("items", "demo", "0123abcd", "1", "8")],
     )
@@ -125,8 +125,8 @@ def _with_texts(inputs: ReportInputs, text: str) -> ReportInputs:
         users=told(inputs.users, "reviewer_id"),
         item_profiles=item_profiles,
         user_profiles=told(inputs.user_profiles, "profile", "source"),
-        item_evidence=[explain_item(7, items, reviews, inputs.interactions, domain=text, config=settings)],
-        user_evidence=[explain_user(0, items, item_profiles, reviews, inputs.interactions, **of_user)],
+        item_evidence=[item_task(items, reviews, inputs.interactions, domain=text, config=settings).explain(7)],
+        user_evidence=[user_task(items, item_profiles, reviews, inputs.interactions, **of_user).explain(0)],
         lineage=[LineageRow(text, text, text, text, text)],
     )
 

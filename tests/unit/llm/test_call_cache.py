@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recmodels.llm import cache as cache_module
-from recmodels.llm.backend import Reply
+from recmodels.llm.base import Prompt, Reply
 from recmodels.llm.cache import CallCache, ModelIdentity, Usage, key_function
-from recmodels.profiles.prompts import Prompt
+from recmodels.llm.factory import make_backend
+from recmodels.profiles.answers import PROFILE_ANSWERS, repair_prompt
+from recmodels.profiles.config import ProfileConfig
 
 MODEL = ModelIdentity("ollama", "llama", "http://a", "digest")
 KEYS = [bytes([i]) * 32 for i in range(4)]
@@ -19,7 +21,7 @@ PROMPTS = st.builds(Prompt, st.text(), st.text(), st.none() | st.tuples(st.text(
 
 @given(PROMPTS, PROMPTS)
 def test_different_prompts_have_different_keys(first: Prompt, second: Prompt) -> None:
-    key = key_function(MODEL, {})
+    key = key_function(MODEL, "1", {})
     assert (key(first) == key(second)) == (first == second)
 
 
@@ -30,10 +32,42 @@ def test_everything_that_makes_an_answer_is_in_its_key() -> None:
         (ModelIdentity("ollama", "llama", "http://a", "other"), {}),
         (MODEL, {"temperature": 1.0}),
     ]
-    keys = {key_function(identity, parameters)(prompt) for identity, parameters in [(MODEL, {}), *others]}
+    keys = {key_function(identity, "1", parameters)(prompt) for identity, parameters in [(MODEL, {}), *others]}
     assert len(keys) == 4
     moved = ModelIdentity("ollama", "llama-renamed", "http://b", "digest")
-    assert key_function(moved, {})(prompt) == key_function(MODEL, {})(prompt)
+    assert key_function(moved, "1", {})(prompt) == key_function(MODEL, "1", {})(prompt)
+
+
+@pytest.mark.parametrize(
+    ("settings", "first", "repair"),
+    [
+        (
+            {"backend": "ollama"},
+            "5b36ea96a2adbc4c137085cdfb432c208562157487d3e51ee263e8971f6b978b",
+            "c2da047cac3e62a1eee44320118e5cb71b17978ea098c2263b6fd1f0cd956f0f",
+        ),
+        (
+            {"backend": "openai", "model": "m"},
+            "582bbb8a07f1140ff564a748cfda6d30d9b0e8f1ea34286d505fd57745dbfc15",
+            "67595ca295097b27225ea6089fca58b7b9d15b17ca5482d6aa90a981f1410eb1",
+        ),
+        (
+            {"backend": "transformers"},
+            "768b13c07464d2dc91ff9820bbd68705b0e255c36c3e7925b36e7ba09f60578c",
+            "5e0d10cfa6d2f792a4f211d542490e2374087b938da8f969c90c2acd6d7e6216",
+        ),
+    ],
+    ids=lambda value: value["backend"] if isinstance(value, dict) else "",
+)
+def test_answers_that_were_paid_for_are_found_by_later_versions(
+    settings: dict[str, str], first: str, repair: str
+) -> None:
+    backend = make_backend(ProfileConfig.model_validate(settings), PROFILE_ANSWERS)
+    identity = ModelIdentity(settings["backend"], backend.model, backend.address, "digest")
+    key = key_function(identity, PROFILE_ANSWERS.version, backend.parameters)
+    prompt = Prompt("You describe spades.", "Spade 1")
+    assert key(prompt).hex() == first
+    assert key(repair_prompt(prompt, "no", "too short")).hex() == repair
 
 
 def test_a_claim_keeps_other_runs_out_until_the_answer_is_there(tmp_path: Path) -> None:

@@ -1,13 +1,15 @@
 """A small shop with reviews in every split, and settings for a language model server on a loopback port."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+import pytest
 from loopback_llm import MODEL, LoopbackLLM
 
 from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.write import ProfileResult, write_item_profiles, write_user_profiles
+from recmodels.profiles.write import ProfileResult, ProfileTask, item_task, user_task, write
 from recmodels.schemas.tables import INTERACTIONS, ITEMS, REVIEWS
 
 DOMAIN = "garden tools"
@@ -22,19 +24,18 @@ class Shop:
     interactions: pl.DataFrame
     n_users: int
 
+    def item_task(self, config: ProfileConfig) -> ProfileTask:
+        return item_task(self.items, self.reviews, self.interactions, domain=DOMAIN, config=config)
+
+    def user_task(self, item_profiles: pl.DataFrame | None, config: ProfileConfig) -> ProfileTask:
+        tables = self.items, item_profiles, self.reviews, self.interactions
+        return user_task(*tables, n_users=self.n_users, domain=DOMAIN, config=config)
+
     def write_items(self, config: ProfileConfig, cache: Path) -> ProfileResult:
-        return write_item_profiles(
-            self.items, self.reviews, self.interactions, domain=DOMAIN, config=config, cache_path=cache
-        )
+        return write(self.item_task(config), cache)
 
     def write_users(self, item_profiles: pl.DataFrame, config: ProfileConfig, cache: Path) -> ProfileResult:
-        return write_user_profiles(
-            *(self.items, item_profiles, self.reviews, self.interactions),
-            n_users=self.n_users,
-            domain=DOMAIN,
-            config=config,
-            cache_path=cache,
-        )
+        return write(self.user_task(item_profiles, config), cache)
 
 
 def make_shop(n_items: int = 24, n_users: int = 12, history: int = 6) -> Shop:
@@ -79,3 +80,19 @@ def ollama_config(llm: LoopbackLLM, **settings: object) -> ProfileConfig:
 def openai_config(llm: LoopbackLLM, **settings: object) -> ProfileConfig:
     """The same for the other endpoint."""
     return ollama_config(llm, **({"backend": "openai", "server": llm.openai, "model": MODEL} | settings))
+
+
+@pytest.fixture
+def shop() -> Shop:
+    return make_shop()
+
+
+@pytest.fixture
+def llm() -> Iterator[LoopbackLLM]:
+    with LoopbackLLM() as server:
+        yield server
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "profiles.sqlite"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -9,13 +10,17 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from loopback_llm import DIGEST, Behaviour, Call, LoopbackLLM, echo, profile_json
-from profile_shop import DOMAIN, Shop, make_shop, ollama_config, openai_config
+from loopback_llm import DIGEST, MODEL, Behaviour, Call, LoopbackLLM, echo, profile_json
+from profile_shop import Shop, make_shop, ollama_config, openai_config
 
 from recmodels.errors import InputError, PermanentFailure, TransientFailure
-from recmodels.llm.runner import BudgetReached, Progress
-from recmodels.profiles.config import ProfileConfig
-from recmodels.profiles.write import ProfileResult, explain_item, explain_user, write_item_profiles
+from recmodels.llm import runner
+from recmodels.llm.base import BudgetReached
+from recmodels.llm.cache import CallCache, Usage
+from recmodels.llm.runner import Progress
+from recmodels.profiles.config import ProfileConfig, resolve_profile_config
+from recmodels.profiles.inputs import ItemInputs, UserInputs
+from recmodels.profiles.write import ProfileResult, write
 
 CONFIGS = pytest.mark.parametrize("configure", [ollama_config, openai_config], ids=["ollama", "openai"])
 Configure = Callable[..., ProfileConfig]
@@ -62,14 +67,34 @@ def test_the_ollama_request_is_the_documented_one(shop: Shop, llm: LoopbackLLM, 
 def test_the_openai_request_is_the_documented_one(
     shop: Shop, llm: LoopbackLLM, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SHOP_KEY", "sesame")
-    shop.write_items(openai_config(llm, answer_tokens=300, api_key_variable="SHOP_KEY"), cache)
+    monkeypatch.setenv("SHOP_API_KEY", "sesame")
+    shop.write_items(openai_config(llm, answer_tokens=300, api_key_variable="SHOP_API_KEY"), cache)
     body = llm.calls[0].body
     assert body["max_tokens"] == 300
     assert body["response_format"]["type"] == "json_schema"
     assert body["response_format"]["json_schema"]["schema"]["additionalProperties"] is False
     assert llm.last_headers["authorization"] == "Bearer sesame"
     assert b"sesame" not in cache.read_bytes()
+
+
+@CONFIGS
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy"])
+def test_a_proxy_of_the_environment_is_used(
+    variable: str, configure: Configure, shop: Shop, llm: LoopbackLLM, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, llm.ollama)
+    path = "/v1" if configure is openai_config else ""
+    result = shop.write_items(configure(llm, server=f"http://models.invalid{path}"), cache)
+    assert result.stats["replies"] == len(llm.calls) == shop.items.height
+    assert llm.last_host == "models.invalid"
+
+
+@pytest.mark.parametrize("name", ["DAGSTER_POSTGRES_PASSWORD", "AWS_SECRET_ACCESS_KEY", "API_KEY_FILE", ""])
+def test_only_a_variable_that_is_named_like_a_key_is_sent(name: str) -> None:
+    with pytest.raises(InputError, match="api_key_variable"):
+        resolve_profile_config({"backend": "openai", "model": MODEL, "api_key_variable": name})
 
 
 @CONFIGS
@@ -400,23 +425,49 @@ def test_a_cost_budget_counts_prompt_and_answer_prices(shop: Shop, llm: Loopback
 
 def test_a_budget_in_money_needs_prices() -> None:
     with pytest.raises(InputError, match="price per million"):
-        ProfileConfig(backend="ollama", budget_cost=1.0)
+        resolve_profile_config({"backend": "ollama", "budget_cost": 1.0})
 
 
 def test_progress_ends_with_everything_done(shop: Shop, llm: LoopbackLLM, cache: Path) -> None:
     seen: list[Progress] = []
     llm.latency = 0.05
-    write_item_profiles(
-        *(shop.items, shop.reviews, shop.interactions),
-        domain="spades",
-        config=ollama_config(llm, in_flight=1),
-        cache_path=cache,
-        progress=seen.append,
-    )
+    write(shop.item_task(ollama_config(llm, in_flight=1)), cache, progress=seen.append)
     assert [seen[0].done, seen[-1].done, seen[-1].total] == [0, shop.items.height, shop.items.height]
     assert seen[-1].seconds_left == 0
     middle = seen[len(seen) // 2]
     assert middle.seconds_left is None or middle.seconds_left > 0
+
+
+def test_a_heartbeat_that_fails_stops_the_run_visibly_and_keeps_what_is_paid(
+    llm: LoopbackLLM, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, beat = make_shop(n_items=200), CallCache.heartbeat
+
+    def locked(self: CallCache, usage: Usage) -> None:
+        if usage.calls:
+            raise sqlite3.OperationalError("database is locked")
+        beat(self, usage)
+
+    llm.latency = 0.02
+    monkeypatch.setattr(CallCache, "heartbeat", locked)
+    monkeypatch.setattr(runner, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(runner, "_TICK_SECONDS", 0.05)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        shop.write_items(ollama_config(llm, in_flight=2), cache)
+    paid = len(llm.answered)
+    assert 0 < paid < 200
+    monkeypatch.undo()
+    assert shop.write_items(ollama_config(llm), cache).stats["from_cache"] == paid
+    assert set(llm.count().values()) == {1}
+
+
+def test_a_progress_callback_that_fails_stops_the_run_visibly(shop: Shop, llm: LoopbackLLM, cache: Path) -> None:
+    def fail(_: Progress) -> None:
+        raise ZeroDivisionError("in the callback")
+
+    with pytest.raises(ZeroDivisionError, match="in the callback"):
+        write(shop.item_task(ollama_config(llm, in_flight=1)), cache, progress=fail)
+    assert len(llm.calls) < shop.items.height
 
 
 async def _in_a_notebook(shop: Shop, config: ProfileConfig, cache: Path) -> ProfileResult:
@@ -447,16 +498,19 @@ def test_a_file_that_is_no_cache_is_named(shop: Shop, llm: LoopbackLLM, tmp_path
 def test_an_explanation_shows_what_the_model_was_asked(shop: Shop, llm: LoopbackLLM, cache: Path) -> None:
     config = ollama_config(llm, in_flight=1)
     items = shop.write_items(config, cache)
-    item = explain_item(5, shop.items, shop.reviews, shop.interactions, domain=DOMAIN, config=config)
-    assert (item.prompt.system, item.prompt.user) == llm.calls[5].messages
-    assert item.prompt.user.count("Verdict") == len(item.inputs.reviews) > 0
+    task = shop.item_task(config)
+    asked = task.prompt(5)
+    assert asked
+    assert (asked.system, asked.user) == llm.calls[5].messages
+    shown = task.explain(5).inputs
+    assert isinstance(shown, ItemInputs)
+    assert asked.user.count("Verdict") == len(shown.reviews) > 0
     llm.calls.clear()
     shop.write_users(items.table, config, cache)
-    user = explain_user(
-        *(3, shop.items, items.table, shop.reviews, shop.interactions),
-        n_users=shop.n_users,
-        domain=DOMAIN,
-        config=config,
-    )
-    assert (user.prompt.system, user.prompt.user) == llm.calls[3].messages
-    assert [entry.title for entry in user.inputs.history]
+    of_users = shop.user_task(items.table, config)
+    asked = of_users.prompt(3)
+    assert asked
+    assert (asked.system, asked.user) == llm.calls[3].messages
+    history = of_users.explain(3).inputs
+    assert isinstance(history, UserInputs)
+    assert [entry.title for entry in history.history]

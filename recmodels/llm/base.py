@@ -1,0 +1,205 @@
+"""What the rest of this room and its users share: prompts, replies, faults, and the protocol of a back-end."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from recmodels.errors import PermanentFailure, TransientFailure
+
+
+def estimate_tokens(text: str) -> int:
+    """
+    Return an estimate of the tokens of a text: a quarter of its UTF-8 bytes, rounded up.
+
+    English prose has 4 to 4.5 bytes a token in the vocabularies of Llama 3 and GPT-4; no tokenizer is needed.
+
+    Examples
+    --------
+    >>> estimate_tokens("A spade digs heavy soil.")
+    6
+    """
+    return (len(text if text.isascii() else text.encode()) + 3) // 4
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """
+    One question to a language model.
+
+    Parameters
+    ----------
+    system, user
+        The two messages.
+    follow_up
+        An earlier, unusable answer and what is wrong with it.
+
+    Examples
+    --------
+    >>> Prompt("You describe spades.", "Spade 1").messages[1]
+    {'role': 'user', 'content': 'Spade 1'}
+    """
+
+    system: str
+    user: str
+    follow_up: tuple[str, str] | None = None
+
+    @property
+    def messages(self) -> list[dict[str, str]]:
+        """The messages in the form that chat servers and chat templates take."""
+        messages = [{"role": "system", "content": self.system}, {"role": "user", "content": self.user}]
+        if self.follow_up:
+            answer, correction = self.follow_up
+            messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": correction}]
+        return messages
+
+    @property
+    def tokens(self) -> int:
+        """Estimated tokens, with 16 a message pair for the chat template."""
+        follow_up = sum(map(estimate_tokens, self.follow_up)) + 16 if self.follow_up else 0
+        return estimate_tokens(self.system) + estimate_tokens(self.user) + 16 + follow_up
+
+
+@dataclass(frozen=True)
+class Reply:
+    """
+    One answer as it came.
+
+    Parameters
+    ----------
+    text
+        What the model wrote.
+    prompt_tokens, answer_tokens
+        As counted by the model's own tokenizer; None where the server does not say.
+    """
+
+    text: str
+    prompt_tokens: int | None
+    answer_tokens: int | None
+
+
+@dataclass(frozen=True)
+class InvalidAnswer:
+    """Why an answer could not be used."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class AnswerFormat:
+    """
+    What the answers to a kind of prompt look like.
+
+    Parameters
+    ----------
+    name, schema
+        The JSON schema of an answer, for servers that can enforce one, and what to call it.
+    version
+        Version of the prompts and the schema; enters every cache key.
+    max_words
+        The longest text that the first property of the schema may hold.
+    parse
+        Returns what is wanted from a model's text, or why it is not in there.
+    repair
+        Returns the prompt that shows a model its unusable answer and the reason, and asks once more.
+    """
+
+    name: str
+    schema: Mapping[str, Any]
+    version: str
+    max_words: int
+    parse: Callable[[str], str | InvalidAnswer]
+    repair: Callable[[Prompt, str, str], Prompt]
+
+
+class Unreachable(TransientFailure):
+    """The server cannot be reached, or went away during a call."""
+
+
+class RunStopped(TransientFailure):
+    """A run cannot go on now. What it has paid for is in the cache, and starting it again goes on from there."""
+
+
+class Busy(TransientFailure):
+    """
+    The server asks to be left alone for a while (HTTP 429): no fault of the prompt.
+
+    Parameters
+    ----------
+    message
+        What it said.
+    retry_after
+        Seconds it asks for, if it says.
+    """
+
+    def __init__(self, message: str, retry_after: float | None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class PromptRejected(PermanentFailure):
+    """The model refuses this prompt and would refuse it again; other prompts may do better."""
+
+
+class BudgetReached(PermanentFailure):
+    """The next call could exceed the budget. What has been paid for is in the cache."""
+
+
+class Backend(Protocol):
+    """
+    A language model that answers prompts.
+
+    Parameters
+    ----------
+    model
+        The model's name.
+    address
+        Where it is: the server's address or the path of the weights.
+    batch_size
+        How many prompts `answer` takes at once.
+    in_flight
+        How many calls of `answer` may run at once.
+    parameters
+        Everything else that changes its answers; enters the cache key.
+    """
+
+    model: str
+    address: str
+    batch_size: int
+    in_flight: int
+    parameters: Mapping[str, object]
+
+    async def start(self) -> str:
+        """
+        Make ready and return the digest of the model.
+
+        Raises
+        ------
+        InputError
+            If the model is not there.
+        TransientFailure
+            If the server does not answer.
+        """
+        ...
+
+    async def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
+        """
+        Answer the prompts, in order.
+
+        Raises
+        ------
+        Busy, TransientFailure
+            If trying again can help.
+        PromptRejected
+            If this prompt will never be answered.
+        PermanentFailure
+            If no prompt will ever be answered.
+        """
+        ...
+
+    async def ping(self) -> None:
+        """Return if the server is there, without asking the model anything; raise TransientFailure if not."""
+        ...
+
+    async def close(self) -> None:
+        """Free what `start` took."""
+        ...
