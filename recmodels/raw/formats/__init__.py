@@ -1,1 +1,1 @@
-"""One file for each format of raw files."""
+"""One file for each format of raw files; `registry` lists them, `base` says what a format is."""
