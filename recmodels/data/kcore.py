@@ -16,6 +16,11 @@ def k_core_mask(users: NDArray[np.integer], items: NDArray[np.integer], k: int) 
         Ends of each edge, shape (n_edges,), non-negative integers, best without large gaps.
     k
         Fewest edges of a kept user or item; up to 1 keeps everything.
+
+    Examples
+    --------
+    >>> k_core_mask(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 1]), k=2)
+    array([ True,  True,  True,  True, False])
     """
     kept = np.ones(users.shape[0], dtype=np.bool_)
     if k <= 1 or users.shape[0] == 0:

@@ -58,6 +58,12 @@ def split_interactions(interactions: pl.DataFrame, strategy: SplitStrategy, *, s
     ------
     InputError
         If the strategy needs a split or a time that the table lacks.
+
+    Examples
+    --------
+    >>> rows = pl.DataFrame({"user_id": [0, 0, 0], "item_id": [0, 1, 2], "rating": None, "timestamp": [30, 10, 20]})
+    >>> split_interactions(rows, "leave_last_out")["split"].to_list()
+    ['test', 'train', 'valid']
     """
     if strategy == "published":
         if "split" not in interactions.columns or interactions["split"].null_count():

@@ -54,6 +54,14 @@ def write_demo_dump(directory: Path, *, seed: int = 0, n_users: int = 600, n_ite
         Seed of everything drawn.
     n_users, n_items
         Users and items meant to survive the 5-core; a few more are written that do not.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> folder = Path(mkdtemp())
+    >>> write_demo_dump(folder, n_users=60, n_items=40)
+    >>> sorted(path.name for path in folder.iterdir())
+    ['image_features_Demo.b', 'meta_Demo.json.gz', 'reviews_Demo_5.json.gz']
     """
     demo = _Demo(seed, n_users, n_items)
     _write_lines(directory / REVIEWS_NAME, [json.dumps(review) for review in demo.reviews()])

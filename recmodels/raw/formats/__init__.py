@@ -1,1 +1,1 @@
-"""The formats of raw files, one a file: from a path to rows and rejected lines, nothing else."""
+"""One file for each format of raw files; `registry` lists them, `base` says what a format is."""

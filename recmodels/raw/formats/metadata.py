@@ -33,6 +33,7 @@ class _Syntax:
 
     @property
     def any_spelling(self) -> re.Pattern[bytes]:
+        """The key in any quotes."""
         return re.compile(f"[\"']{self.key}[\"']\\s*:\\s*[\"']([^\"']*)[\"']".encode())
 
 

@@ -103,13 +103,10 @@ def read_items(path: Path) -> RawTable:
     for rows in _tables(path, ("itemID",), log):
         reason = pl.when(~pl.col("itemID").str.contains(_ID)).then(pl.lit("itemID is not an id"))
         accepted = _accepted(rows, reason, log)
-        columns = {
-            name: next((accepted[source] for source in sources if source in accepted.columns), None)
-            for name, sources in _ITEM_COLUMNS.items()
-        }
+        absent = pl.Series([""] * accepted.height, dtype=pl.String)
         texts = {
-            name: pl.Series(name, [""] * accepted.height, dtype=pl.String) if column is None else column.alias(name)
-            for name, column in columns.items()
+            name: next((accepted[source] for source in sources if source in accepted.columns), absent)
+            for name, sources in _ITEM_COLUMNS.items()
         }
         tables.append(
             pl.DataFrame(

@@ -1,5 +1,6 @@
 """Files are whole or absent, and stay below the data root."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -19,10 +20,34 @@ from recmodels.io.files import (
     atomic_directory,
     atomic_file,
     data_root,
+    disk_errors_told,
     file_digest,
     read_parquet,
     safe_join,
 )
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "expected room on its disk to write it, found"),
+        (OSError(errno.EDQUOT, "Quota"), "expected room on its disk to write it, found"),
+        (RuntimeError("database or disk is full"), "expected room on its disk to write it, found"),
+        (PermissionError(errno.EACCES, "Permission denied"), "expected a disk that can be written, found Permission"),
+        (
+            OSError(errno.EROFS, "Read-only file system", "/x"),
+            "^/x: expected a disk that can be written, found Read",
+        ),
+    ],
+)
+def test_what_a_disk_refuses_is_said_in_one_line(tmp_path: Path, error: Exception, told: str) -> None:
+    with pytest.raises(InputError, match=told), disk_errors_told(tmp_path / "new" / "folder" / "table"):
+        raise error
+
+
+def test_other_errors_of_the_system_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionResetError), disk_errors_told(tmp_path):
+        raise ConnectionResetError(errno.ECONNRESET, "reset")
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -364,14 +364,10 @@ def test_a_redirect_from_https_to_http_is_refused(tmp_path: Path, monkeypatch: p
 
     def answer(request: httpx.Request) -> httpx.Response:
         asked.append(str(request.url))
-        if request.url.scheme == "http":
-            return httpx.Response(200, stream=httpx.ByteStream(CONTENT))
         there = {"/secure": "https://other.example/x.gz", "/open": "http://files.example/x.gz"}.get(request.url.path)
-        return (
-            httpx.Response(302, headers={"Location": there})
-            if there
-            else httpx.Response(200, stream=httpx.ByteStream(CONTENT))
-        )
+        if there:
+            return httpx.Response(302, headers={"Location": there})
+        return httpx.Response(200, stream=httpx.ByteStream(CONTENT))
 
     client = httpx.Client
     monkeypatch.setattr(httpx, "Client", lambda **options: client(transport=httpx.MockTransport(answer), **options))
