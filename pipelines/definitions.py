@@ -1,6 +1,7 @@
 """Everything Dagster shows, in one object; tests build their own with other resources."""
 
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from typing import Any
 
 import dagster as dg
@@ -19,6 +20,9 @@ from pipelines.retention import retention, weekly_retention
 from pipelines.schedules import ALL_SCHEDULES
 from pipelines.sensors import ALL_SENSORS
 
+ENTRY_POINTS = "recmodels.assets"
+"""Group of the entry points by which an installed package adds assets and checks: each names a module that has some."""
+
 
 def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definitions:
     """
@@ -36,13 +40,18 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definiti
         "directory_io": DirectoryIOManager(data_root=data_root),
         "document_io": DocumentIOManager(data_root=data_root),
     }
+    others = [entry.load() for entry in entry_points(group=ENTRY_POINTS)]
     stages = [
-        *follow_inputs(dg.load_assets_from_package_module(assets)),
+        *follow_inputs([*dg.load_assets_from_package_module(assets), *dg.load_assets_from_modules(others)]),
         pipeline_status_asset(lambda: definitions.resolve_asset_graph()),
     ]
     definitions = dg.Definitions(
         assets=stages,
-        asset_checks=[*dg.load_asset_checks_from_package_module(assets), *schema_checks(stages)],
+        asset_checks=[
+            *dg.load_asset_checks_from_package_module(assets),
+            *dg.load_asset_checks_from_modules(others),
+            *schema_checks(stages),
+        ],
         jobs=[*ALL_JOBS, retention],
         schedules=[*ALL_SCHEDULES, weekly_retention],
         sensors=[*ALL_SENSORS, lost_runs],

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recmodels.calibration.config import calibrated
 from recmodels.errors import InputError, RecmodelsError
+from recmodels.models.registry import MODELS
 
 if TYPE_CHECKING:
     from recmodels.catalogue.entries import DatasetEntry
@@ -29,6 +31,11 @@ ProfileSetting = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=VALUE", help="A setting of the back-end such as answer_tokens=96; may be repeated."),
 ]
+
+
+def model_names() -> list[str]:
+    """Return what can be trained: every model, then the calibrated form of each."""
+    return [*MODELS, *map(calibrated, MODELS)]
 
 
 def choices(option: str, text: str, known: Iterable[str]) -> list[str]:

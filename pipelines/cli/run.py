@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from pipelines.cli.options import Dataset, Profiles, ProfileSetting, choices, data_set, profile_overrides
+from pipelines.cli.options import Dataset, Profiles, ProfileSetting, choices, data_set, model_names, profile_overrides
 from pipelines.cli.output import CONSOLE, plain_table
 from recmodels.models.registry import DEFAULT_MODELS, MODELS
 
@@ -25,7 +25,11 @@ def run(
         Path | None, typer.Option(help="Folder with the raw files.", show_default="<data root>/raw/<data set>")
     ] = None,
     models: Annotated[
-        str, typer.Option(help="Comma-separated names or 'all'.", show_default=",".join(DEFAULT_MODELS))
+        str,
+        typer.Option(
+            help="Comma-separated names, calibrated/<name> for a calibrated form, or 'all' models.",
+            show_default=",".join(DEFAULT_MODELS),
+        ),
     ] = "",
     seeds: Annotated[str, typer.Option(help="Comma-separated seeds.")] = "0,1,2",
     no_download: Annotated[
@@ -52,7 +56,7 @@ def run(
     entry = data_set(dataset)
     request = Request(
         entry,
-        models=list(MODELS) if models == "all" else choices("--models", models, MODELS) or DEFAULT_MODELS,
+        models=list(MODELS) if models == "all" else choices("--models", models, model_names()) or DEFAULT_MODELS,
         seeds=choices("--seeds", seeds, seed_keys()),
         raw_dumps=RawDumpsConfig(raw_dir=str(raw_dir.resolve()) if raw_dir else "", download=not no_download),
         profiles=ProfilesConfig(backend=profiles, settings=profile_overrides("", profile_setting)),
