@@ -27,7 +27,7 @@ SAMPLED_RECALL = "sampled_recall"
 @stage_asset(
     group_name=GROUP,
     settings=graph_settings,
-    kinds={"faiss", "parquet"},
+    kinds={"pytorch", "parquet"},
     code_version=CODE_VERSION,
 )
 def item_text_knn(
@@ -50,7 +50,7 @@ def item_text_knn(
 @stage_asset(
     group_name=GROUP,
     settings=graph_settings,
-    kinds={"faiss", "parquet"},
+    kinds={"pytorch", "parquet"},
     code_version=CODE_VERSION,
 )
 def item_image_knn(
@@ -69,7 +69,7 @@ def item_image_knn(
 @stage_asset(
     group_name=GROUP,
     settings=graph_settings,
-    kinds={"faiss", "parquet"},
+    kinds={"pytorch", "parquet"},
     code_version=CODE_VERSION,
 )
 def user_knn(
