@@ -40,6 +40,8 @@ class Recommender:
     ----------
     checkpoint
         The trained model; its `users` and `items` map ids to the names of the raw data.
+    items
+        Columns item_id, asin and title (null where it is not known), in id order.
 
     Examples
     --------
@@ -78,6 +80,7 @@ class Recommender:
     def __init__(self, checkpoint: Checkpoint, items: pl.DataFrame | None = None) -> None:
         self.checkpoint = checkpoint
         self._names = ItemNames(checkpoint.items, items)
+        self.items = self._names.table
         self._n_users = checkpoint.ranker.n_users
         self._n_items = checkpoint.ranker.n_items
         seen = checkpoint.seen
@@ -287,10 +290,9 @@ class Recommender:
         """
         ids = self._names.ids("asins", asins)
         found = self.similar_items(ids, min(self._length(n), self._n_items - 1))
-        table = self._names.table
-        similar = table.select(similar_item_id="item_id", similar_asin="asin", title="title")
+        similar = self.items.select(similar_item_id="item_id", similar_asin="asin", title="title")
         named = found.join(similar, on="similar_item_id", how="left", maintain_order="left")
-        named = named.join(table.select("item_id", "asin"), on="item_id", how="left", maintain_order="left")
+        named = named.join(self.items.select("item_id", "asin"), on="item_id", how="left", maintain_order="left")
         return named.select(NAMED_SIMILAR.names())
 
     def _known(self, users: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -333,7 +335,7 @@ class Recommender:
             schema_overrides={**NAMED, "item_id": pl.Int32},
         )
         found = frame.filter(pl.col("score").is_finite())
-        return found.join(self._names.table, on="item_id", how="left", maintain_order="left").select(NAMED.names())
+        return found.join(self.items, on="item_id", how="left", maintain_order="left").select(NAMED.names())
 
     def _directions(self) -> Ranker:
         """Return a ranking of items for items."""
