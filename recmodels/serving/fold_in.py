@@ -20,10 +20,22 @@ def fold_in(ranker: Ranker, train: sparse.csr_array, histories: sparse.csr_array
 
     .. math:: x = |H|^{-1} \sum_{j \in H} v_j.
 
-    On the demo, with each user's own vector left out, the mean finds 0.28 of the test items in the best 20 for BPR,
-    whose own vectors find 0.23 to 0.24; for BLAST 0.42 to 0.44, as many as its own. The least-squares vector
-    :math:`(V^\top V + \lambda I)^{-1} \sum_{j \in H} v_j` needs a :math:`\lambda` and is no better on the whole. A
-    calibrated ranking folds its base in and calibrates by the history, which is all that its evidence needs.
+    Test Recall@20 with the users' own vectors, and with the mean of their training items in place of them:
+
+    ======================================  ==================  ==================
+    model                                   own                 mean
+    ======================================  ==================  ==================
+    FREEDOM, Baby (19,445 users)            0.0959              0.0963
+    BLAST, demo (600 users), two trainings  0.4450, 0.4258      0.4375, 0.4242
+    LightGCN, demo, two trainings           0.3558, 0.3467      0.3608, 0.3392
+    BPR, demo, two trainings                0.2400, 0.2208      0.2817, 0.2692
+    ======================================  ==================  ==================
+
+    The least-squares vector :math:`(V^\top V + \lambda \bar{g} I)^{-1} \sum_{j \in H} v_j`, with the mean diagonal
+    entry :math:`\bar{g}` of :math:`V^\top V`, finds less on Baby for every :math:`\lambda` (0.0747, 0.0872 and 0.0956
+    at 0.1, 1 and 10). The item vectors were trained with these users, so somebody new may get a little less.
+
+    A calibrated ranking folds its base in and calibrates by the history, which is all that its evidence needs.
 
     Parameters
     ----------
