@@ -1,6 +1,7 @@
 """Answers from a trained model: what to show a user, and what resembles an item."""
 
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -73,8 +74,6 @@ class Recommender:
     >>> best = recommender.recommend(recommender.user_ids(["R0", "a stranger"]), 1)
     >>> best["item_id"][0], best["source"].to_list()
     (2, ['model', 'popularity'])
-    >>> recommender.similar_items([4], 3)["rank"].to_list()
-    [1, 2, 3]
     """
 
     def __init__(self, checkpoint: Checkpoint, items: pl.DataFrame | None = None) -> None:
@@ -263,7 +262,7 @@ class Recommender:
         whole_numbers("n", n, 1, self._n_items - 1)
         known, asked_at = np.unique(asked, return_inverse=True)
         itself = interaction_matrix(known, known, self._n_items, self._n_items)
-        similar, scores = self._directions().top_items(torch.from_numpy(known), n, excluded=itself)
+        similar, scores = self._directions.top_items(torch.from_numpy(known), n, excluded=itself)
         return pl.DataFrame(
             {
                 "item_id": np.repeat(asked, n),
@@ -286,10 +285,12 @@ class Recommender:
         Raises
         ------
         InputError
-            If an asin is unknown, n is below 1, or there is no other item.
+            If an asin is unknown, or n is below 1.
         """
         ids = self._names.ids("asins", asins)
-        found = self.similar_items(ids, min(self._length(n), self._n_items - 1))
+        if not (length := min(self._length(n), self._n_items - 1)):
+            return NAMED_SIMILAR.to_frame()
+        found = self.similar_items(ids, length)
         similar = self.items.select(similar_item_id="item_id", similar_asin="asin", title="title")
         named = found.join(similar, on="similar_item_id", how="left", maintain_order="left")
         named = named.join(self.items.select("item_id", "asin"), on="item_id", how="left", maintain_order="left")
@@ -337,8 +338,9 @@ class Recommender:
         found = frame.filter(pl.col("score").is_finite())
         return found.join(self.items, on="item_id", how="left", maintain_order="left").select(NAMED.names())
 
+    @cached_property
     def _directions(self) -> Ranker:
-        """Return a ranking of items for items."""
+        """A ranking of items for items."""
         vectors = self.checkpoint.ranker.item_vectors
         if vectors is not None:
             directions = functional.normalize(vectors)

@@ -167,6 +167,16 @@ def test_similar_items_by_name_are_those_by_id(served: Recommender) -> None:
     assert served.similar_to(["B004"], 500).height == 79
 
 
+def test_a_single_item_resembles_none() -> None:
+    one = pl.DataFrame({"user_id": [0], "item_id": [0], "split": ["train"]})
+    users, items = pl.DataFrame({"user_id": [0], "reviewer_id": ["R"]}), pl.DataFrame({"item_id": [0], "asin": ["B"]})
+    ranker, nothing = EmbeddingScorer(torch.ones(1, 1), torch.ones(1, 1)), pl.DataFrame()
+    served = Recommender(Checkpoint("bpr", resolve_config("bpr"), 0, {}, ranker, nothing, {}, users, items, one))
+    assert served.similar_to("B", 5).is_empty()
+    assert served.recommend_for("R", 5).is_empty()
+    assert served.recommend_for("nobody", 5)["asin"].to_list() == ["B"]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -203,7 +213,10 @@ def test_the_folder_of_the_runs_is_enough_where_there_is_one(checkerboard, tmp_p
     for run in ("first", "second"):
         train_checkpoint(parent / run, "ease", resolve_config("ease"), checkerboard.data(), seed=0, **facts)
         if run == "first":
-            assert Recommender.load(str(parent)).recommend_for(["R3"], 4).height == 4
+            for folder in (parent, parent.parent, parent.parent.parent):
+                assert Recommender.load(str(folder)).recommend_for(["R3"], 4).height == 4
     with pytest.raises(InputError, match="expected the folder of one run, found those of 2: first, second"):
         Recommender.load(parent)
+    with pytest.raises(InputError, match="those of 2: demo/0/first, demo/0/second"):
+        Recommender.load(parent.parent.parent)
     assert Recommender.load(parent / "second").recommend_for(["R3"], 4).height == 4
