@@ -30,7 +30,9 @@ class ItemNames:
         if items is None:
             self.table = known.with_columns(title=pl.lit(None, pl.String))
         else:
-            titles = items.select("asin", title=pl.when(pl.col("title") != "").then("title")).unique("asin")
+            titles = items.select("asin", title=pl.when(pl.col("title") != "").then("title")).unique(
+                "asin", keep="first", maintain_order=True
+            )
             self.table = known.join(titles, on="asin", how="left", maintain_order="left")
 
     def __len__(self) -> int:
