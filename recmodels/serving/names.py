@@ -103,7 +103,9 @@ def names(where: str, values: Iterable[object]) -> list[str]:
     return found
 
 
-def whole_numbers(where: str, values: ArrayLike, least: int, most: int, action: str = "") -> NDArray[np.int64]:
+def whole_numbers(
+    where: str, values: ArrayLike, least: int, most: int | None = None, action: str = ""
+) -> NDArray[np.int64]:
     """
     Return ids or counts as a flat array.
 
@@ -114,8 +116,9 @@ def whole_numbers(where: str, values: ArrayLike, least: int, most: int, action: 
     """
     array = np.atleast_1d(np.asarray(values))
     whole = array.size == 0 or array.dtype.kind in "iu"
-    if array.ndim != 1 or not whole or (array.size and (array.min() < least or array.max() > most)):
-        expected = f"{least} to {most}" if whole else f"whole numbers from {least} to {most}"
+    outside = (array < least) | (array > (np.inf if most is None else most)) if whole else np.ones(1, dtype=bool)
+    if array.ndim != 1 or outside.any():
+        expected = f"{'' if whole else 'whole numbers, '}{least} {'or more' if most is None else f'to {most}'}"
         raise InputError(where, expected=expected, found=listed(array.ravel().tolist()), action=action)
     return array.astype(np.int64)
 

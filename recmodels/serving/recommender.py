@@ -127,7 +127,7 @@ class Recommender:
         user_ids
             (m,) ids, in any order.
         n
-            Items per user. A user who has seen so many that fewer are left gets fewer.
+            Items per user, at most as many as there are. A user who has seen so many that fewer are left gets fewer.
         exclude_seen
             Leave out the user's training and validation items.
 
@@ -139,12 +139,12 @@ class Recommender:
         Raises
         ------
         InputError
-            If an id is not a whole number, or an id or n is out of range.
+            If an id is not a whole number or is out of range, or n is below 1.
         """
         users = whole_numbers(
             f"user_ids ({UNKNOWN_USER} for a stranger)", user_ids, UNKNOWN_USER, self._n_users - 1, _NAMES_FOR_USERS
         )
-        whole_numbers("n", n, 1, self._n_items)
+        n = self._length(n)
         items, scores = self._best(users, n, exclude_seen=exclude_seen)
         frame = pl.DataFrame(
             {
@@ -256,10 +256,10 @@ class Recommender:
         Raises
         ------
         InputError
-            If an id is not a whole number, or an id or n is out of range.
+            If an id is not a whole number or is out of range, or n is below 1.
         """
         asked = whole_numbers("item_ids", item_ids, 0, self._n_items - 1, "Names of the raw data are for similar_to.")
-        whole_numbers("n", n, 1, self._n_items - 1)
+        n = min(self._length(n), self._n_items - 1)
         known, asked_at = np.unique(asked, return_inverse=True)
         itself = interaction_matrix(known, known, self._n_items, self._n_items)
         similar, scores = self._directions.top_items(torch.from_numpy(known), n, excluded=itself)
@@ -288,9 +288,7 @@ class Recommender:
             If an asin is unknown, or n is below 1.
         """
         ids = self._names.ids("asins", asins)
-        if not (length := min(self._length(n), self._n_items - 1)):
-            return NAMED_SIMILAR.to_frame()
-        found = self.similar_items(ids, length)
+        found = self.similar_items(ids, n)
         similar = self.items.select(similar_item_id="item_id", similar_asin="asin", title="title")
         named = found.join(similar, on="similar_item_id", how="left", maintain_order="left")
         named = named.join(self.items.select("item_id", "asin"), on="item_id", how="left", maintain_order="left")
@@ -301,7 +299,7 @@ class Recommender:
         return (users >= 0) & self._warm[users]
 
     def _length(self, n: int) -> int:
-        return min(int(whole_numbers("n", n, 1, np.iinfo(np.int32).max)[0]), self._n_items)
+        return min(int(whole_numbers("n", n, 1)[0]), self._n_items)
 
     def _best(
         self, users: NDArray[np.int64], n: int, *, exclude_seen: bool, barred: NDArray[np.bool_] | None = None
