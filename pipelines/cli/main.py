@@ -10,11 +10,17 @@ from collections.abc import Sequence
 
 import typer
 
+from pipelines.cli.compare import compare
+from pipelines.cli.datasets import datasets
 from pipelines.cli.dev import dev
 from pipelines.cli.doctor import doctor
 from pipelines.cli.estimate import estimate
+from pipelines.cli.leaderboard import leaderboard
+from pipelines.cli.models import models
 from pipelines.cli.output import CONSOLE
+from pipelines.cli.recommend import recommend
 from pipelines.cli.run import run
+from pipelines.cli.similar import similar
 from pipelines.cli.status import status
 from recmodels.errors import RecmodelsError
 
@@ -26,6 +32,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(run)
+app.command()(recommend)
+app.command()(similar)
+app.command()(leaderboard)
+app.command()(compare)
+app.command()(datasets)
+app.command()(models)
 app.command()(status)
 app.command()(estimate)
 app.command()(doctor)

@@ -47,6 +47,7 @@ def run(
     from assets.support.io_managers import read_table, recorded_path
     from assets.support.partitions import seed_keys
     from assets.support.resources import DataRoot
+    from pipelines.cli.examples import print_examples
     from pipelines.definitions import defs
     from pipelines.instance import open_instance, prepare_home
     from pipelines.lost_runs import end_lost_runs
@@ -74,6 +75,7 @@ def run(
         board = read_table(instance, DataRoot(), "leaderboard", entry.key)
         report = recorded_path(instance, DataRoot(), dg.AssetKey("report"), entry.key)
     _print_outcome(entry.key, board, report, time.monotonic() - started)
+    print_examples(entry.key, board)
 
 
 def _make_up_to_date(plan: "Plan", instance: "dg.DagsterInstance") -> bool:

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from graph_runs import Run, failure_texts, stored_table
 
+from assets.serving import open_recommender
 from assets.support.io_managers import recorded_path
 from assets.support.resources import DataRoot
 from assets.support.staleness import Survey, survey
@@ -50,6 +51,11 @@ def test_it_is_ranked_reported_and_served(prepared_run: Run, data_root: DataRoot
     table = stored_table(instance, data_root, f"recommendations/{FORM}", KEY)
     users = table["user_id"].unique().sort().to_numpy()
     assert Recommender.load(path).recommend(users, 20).equals(table)
+    opened = open_recommender("demo", FORM, 0, instance=instance, data_root=data_root)
+    name = str(stored.users["reviewer_id"][int(users[0])])
+    expected = table.filter(pl.col("user_id") == users[0])["score"].to_list()
+    assert opened.recommend_for(name, 20)["score"].to_list() == pytest.approx(expected, rel=1e-5)
+    assert opened.items["title"].count() > 0
 
 
 def test_nobody_makes_it_who_was_not_asked_and_its_settings_make_it_alone_stale(

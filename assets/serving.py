@@ -1,0 +1,124 @@
+"""
+What is asked of finished results: which checkpoint is current, opened for answers by name.
+
+Nothing here is an asset, and nothing is written.
+"""
+
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from assets.evaluation import TITLES
+from assets.support.io_managers import read_table, recorded_path
+from assets.support.partitions import DATASETS
+from assets.support.resources import DataRoot
+from assets.training import checkpoint_key
+from recmodels.errors import InputError, MissingObject
+from recmodels.models.registry import NON_PERSONALISED
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from recmodels.serving.recommender import Recommender
+
+
+def open_recommender(
+    dataset: str,
+    model: str,
+    seed: int = 0,
+    *,
+    instance: dg.DagsterInstance | None = None,
+    data_root: DataRoot | None = None,
+) -> "Recommender":
+    """
+    Open the current checkpoint of a model, with the titles of the items.
+
+    Parameters
+    ----------
+    dataset
+        A key of the catalogue.
+    model
+        A name of `recmodels models`; ``calibrated/<model>`` for a calibrated form.
+    seed
+        Which training of it.
+    instance
+        Where the records are; that of ``DAGSTER_HOME``, or else of the data root, by default.
+    data_root
+        Where the files are; ``RECMODELS_DATA``, or else ``./data``, by default.
+
+    Raises
+    ------
+    InputError
+        If the data set or the model is unknown, or was not trained with this seed: what there is is listed.
+    MissingObject
+        If the checkpoint is gone or damaged.
+    """
+    from recmodels.serving.recommender import Recommender
+
+    root = data_root or DataRoot()
+    if instance is None:
+        with _current_instance(root.root) as opened:
+            return open_recommender(dataset, model, seed, instance=opened, data_root=root)
+    _require_known("data set", dataset, DATASETS.get_partition_keys())
+    _require_known("model", model, list(TITLES))
+    seeds = trained_seeds(instance, dataset, model)
+    if seed not in seeds:
+        others = [other for other in TITLES if trained_seeds(instance, dataset, other)]
+        raise InputError(
+            f"checkpoint of {model} for {dataset}",
+            expected=f"one of seed {seed}",
+            found=f"seeds {', '.join(map(str, seeds))}" if seeds else "none",
+            action=f"Trained are {', '.join(others)}." if others else f"Run `recmodels run --dataset {dataset}` first.",
+        )
+    path = recorded_path(instance, root, checkpoint_key(model), seed_partition(dataset, seed))
+    try:
+        items = read_table(instance, root, "items", dataset)
+    except MissingObject:
+        items = None
+    return Recommender.load(path, items=items)
+
+
+def trained_seeds(instance: dg.DagsterInstance, dataset: str, model: str) -> list[int]:
+    """Return the seeds that there is a checkpoint of, ascending."""
+    return recorded_seeds(instance, checkpoint_key(model), dataset)
+
+
+def recorded_seeds(instance: dg.DagsterInstance, key: dg.AssetKey, dataset: str) -> list[int]:
+    """Return the seeds of a data set that there is a record of an asset for, ascending."""
+    partitions = (name.rpartition("|") for name in instance.get_materialized_partitions(key))
+    return sorted(int(seed) for of, _, seed in partitions if of == dataset)
+
+
+def seed_partition(dataset: str, seed: int) -> dg.MultiPartitionKey:
+    """Return the partition of a data set and a seed."""
+    return dg.MultiPartitionKey({"dataset": dataset, "seed": str(seed)})
+
+
+def best_model(board: "pl.DataFrame") -> str | None:
+    """Return the best trained model of a leaderboard, None where only baselines are on it."""
+    # Where there are several of a name, the digits of its provenance stand behind it.
+    names = (name.partition(" ")[0] for name in board["model"].unique(maintain_order=True))
+    return next((name for name in names if name not in NON_PERSONALISED), None)
+
+
+def _require_known(where: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {close[0]}?" if close else ""
+        raise InputError(where, expected=f"one of {', '.join(known)}", found=repr(name), action=hint)
+
+
+def _current_instance(root: Path) -> dg.DagsterInstance:
+    home = Path(os.environ.get("DAGSTER_HOME") or root / "dagster")
+    if not home.is_dir():
+        raise InputError(
+            f"Dagster's records {home}",
+            expected="those of a finished run",
+            found="none",
+            action="Run `recmodels run` first, or name the data root with RECMODELS_DATA.",
+        )
+    return dg.DagsterInstance.from_config(str(home))

@@ -1,0 +1,129 @@
+"""Items and users by the names of the raw data, checked where they come in."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from recmodels.errors import InputError
+
+SHOWN = 3
+"""Of many names, how many a message repeats."""
+
+
+class ItemNames:
+    """
+    The items of a checkpoint by asin.
+
+    Parameters
+    ----------
+    item_ids
+        Columns item_id and asin, in id order.
+    items
+        Columns asin and title, such as the table `items`; None where titles are not known.
+    """
+
+    def __init__(self, item_ids: pl.DataFrame, items: pl.DataFrame | None = None) -> None:
+        known = item_ids.select("item_id", "asin")
+        if items is None:
+            self.table = known.with_columns(title=pl.lit(None, pl.String))
+        else:
+            titles = items.select("asin", title=pl.when(pl.col("title") != "").then("title")).unique(
+                "asin", keep="first", maintain_order=True
+            )
+            self.table = known.join(titles, on="asin", how="left", maintain_order="left")
+
+    def __len__(self) -> int:
+        return self.table.height
+
+    def ids(self, where: str, asins: Iterable[str]) -> NDArray[np.int64]:
+        """
+        Return the ids of items, in the order asked.
+
+        Raises
+        ------
+        InputError
+            If an asin is not among them; the nearest one is named.
+        """
+        asked = names(where, asins)
+        found = self._found(asked)
+        if unknown := [name for name, item in zip(asked, found, strict=True) if item is None]:
+            close = difflib.get_close_matches(unknown[0], self.table["asin"].to_list(), n=1)
+            raise InputError(
+                where,
+                expected="asins that the model knows",
+                found=listed(unknown),
+                action=f"Did you mean {close[0]}?" if close else "Leave out items without training rows.",
+            )
+        return np.array(found, dtype=np.int64)
+
+    def barred(self, only: Iterable[str] | None, without: Iterable[str]) -> NDArray[np.bool_] | None:
+        """
+        Return which items two filters leave out, (n_items,); None where they leave out none.
+
+        Names that the model does not know are of no effect: it recommends no such item.
+
+        Raises
+        ------
+        InputError
+            If `only` names no item that the model knows.
+        """
+        mask = np.zeros(len(self), dtype=bool)
+        if only is not None:
+            asked = names("only", only)
+            allowed = [item for item in self._found(asked) if item is not None]
+            if not allowed:
+                raise InputError("only", expected="asins that the model knows", found=listed(asked) or "none")
+            mask[:] = True
+            mask[allowed] = False
+        mask[[item for item in self._found(names("without", without)) if item is not None]] = True
+        return mask if mask.any() else None
+
+    def _found(self, asked: Sequence[str]) -> list[int | None]:
+        frame = pl.DataFrame({"asin": asked}, schema={"asin": pl.String})
+        return frame.join(self.table, on="asin", how="left", maintain_order="left")["item_id"].to_list()
+
+
+def names(where: str, values: Iterable[object]) -> list[str]:
+    """
+    Return names as a list; a single text is one name.
+
+    Raises
+    ------
+    InputError
+        If something is not a text.
+    """
+    found: list[str] = []
+    for value in [values] if isinstance(values, str) else values:
+        if not isinstance(value, str):
+            raise InputError(where, expected="names as in the raw data", found=repr(value))
+        found.append(value)
+    return found
+
+
+def whole_numbers(
+    where: str, values: ArrayLike, least: int, most: int | None = None, action: str = ""
+) -> NDArray[np.int64]:
+    """
+    Return ids or counts as a flat array.
+
+    Raises
+    ------
+    InputError
+        If they are not whole numbers, or one is out of range.
+    """
+    array = np.atleast_1d(np.asarray(values))
+    whole = array.size == 0 or array.dtype.kind in "iu"
+    outside = (array < least) | (array > (np.inf if most is None else most)) if whole else np.ones(1, dtype=bool)
+    if array.ndim != 1 or outside.any():
+        expected = f"{'' if whole else 'whole numbers, '}{least} {'or more' if most is None else f'to {most}'}"
+        raise InputError(where, expected=expected, found=listed(array.ravel().tolist()), action=action)
+    return array.astype(np.int64)
+
+
+def listed(values: Sequence[object]) -> str:
+    """Return the first few values, and how many more there are."""
+    more = f" and {len(values) - SHOWN:,} more" if len(values) > SHOWN else ""
+    return ", ".join(map(repr, values[:SHOWN])) + more
