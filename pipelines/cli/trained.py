@@ -4,10 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import choices, data_set
-from recmodels.calibration.config import calibrated
+from pipelines.cli.options import choices, data_set, model_names
 from recmodels.errors import InputError
-from recmodels.models.registry import MODELS
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 
 def _models(incomplete: str) -> list[str]:
     """Return the completions of a model's name."""
-    return [name for name in [*MODELS, *map(calibrated, MODELS)] if name.startswith(incomplete)]
+    return [name for name in model_names() if name.startswith(incomplete)]
 
 
 Model = Annotated[
