@@ -91,7 +91,7 @@ class Recommender:
         user_ids
             (m,) ids, in any order.
         n
-            Items per user. A user who has seen so many that fewer are left gets fewer.
+            Items per user, at most as many as there are. A user who has seen so many that fewer are left gets fewer.
         exclude_seen
             Leave out the user's training and validation items.
 
@@ -103,11 +103,11 @@ class Recommender:
         Raises
         ------
         InputError
-            If an id or n is out of range.
+            If an id is out of range, or n below 1.
         """
         users = np.atleast_1d(np.asarray(user_ids, dtype=np.int64))
         _check_range(f"user_ids ({UNKNOWN_USER} for a stranger)", users, UNKNOWN_USER, self._n_users - 1)
-        _check_range("n", [n], 1, self._n_items)
+        n = _list_length(n, self._n_items)
         known, asked_at = np.unique(users, return_inverse=True)
         warm = (known >= 0) & self._warm[known]
         items = np.zeros((len(known), n), dtype=np.int64)
@@ -148,11 +148,11 @@ class Recommender:
         Raises
         ------
         InputError
-            If an id or n is out of range.
+            If an id is out of range, or n below 1.
         """
         asked = np.atleast_1d(np.asarray(item_ids, dtype=np.int64))
         _check_range("item_ids", asked, 0, self._n_items - 1)
-        _check_range("n", [n], 1, self._n_items - 1)
+        n = _list_length(n, self._n_items - 1)
         known, asked_at = np.unique(asked, return_inverse=True)
         itself = interaction_matrix(known, known, self._n_items, self._n_items)
         similar, scores = self._directions().top_items(torch.from_numpy(known), n, excluded=itself)
@@ -175,6 +175,13 @@ class Recommender:
         users = self._train.copy()
         users.data = 1 / np.sqrt(np.bincount(users.indices, minlength=self._n_items)[users.indices]).astype(np.float32)
         return LinearScorer(users.T.tocsr(), users)
+
+
+def _list_length(n: int, most: int) -> int:
+    """Return how long a list is that is asked to have n items: it ends with them."""
+    if n < 1:
+        raise InputError("n", expected="1 or more", found=str(n))
+    return min(n, most)
 
 
 def _check_range(where: str, values: ArrayLike, least: int, most: int) -> None:
