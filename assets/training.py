@@ -90,12 +90,15 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         used = training_settings(entry, spec.name, config.overrides)
         split = split_digest(tables["interactions"])
         rows = tables["interactions"].filter(pl.col("split") != "test")
+        batch = resolved.fitted_to(rows.filter(pl.col("split") == "train").height).training.batch_size
+        follows_data = not spec.closed_form and batch != resolved.training.batch_size
         provenance = digest_of(
             training_version(spec),
             spec.name,
             used.digest,
             *(frame_digest(tables[name]) for name in sorted(spec.inputs | {"users", "item_ids"})),
             frame_digest(rows),
+            *([f"batches of {batch}"] if follows_data else []),
         )
         version = digest_of(provenance, f"seed {seed}")
         data = training_data(
@@ -138,6 +141,8 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
                 "best_epoch": result.best_epoch,
                 "valid_recall@20": result.best_valid_recall,
                 "epochs": result.history.height,
+                **({} if spec.closed_form else {"batch_size": batch, "steps": result.n_steps}),
+                "stopped_early": result.stopped_early,
                 "seconds": float(result.history["seconds"].sum()),
                 "seed": seed,
             },

@@ -24,7 +24,7 @@ class AnyModel(nn.Module, ABC):
     Attributes
     ----------
     config
-        The model's own configuration; each model declares its type.
+        The model's own configuration, with the batch size that follows the data; each model declares its type.
     device
         Where it computes.
     n_users, n_items
@@ -98,6 +98,7 @@ class Model(AnyModel):
     """Whether the loss sets positives against negatives in pairs, so that `training.loss` has something to replace."""
 
     def __init__(self, config: ModelConfig, data: TrainingData, generator: torch.Generator) -> None:
+        config = config.fitted_to(data.train_users.size)
         super().__init__(config, data, resolve_device(config.training.device))
         _check_training_inputs(config, data, self)
         self.generator = generator

@@ -100,6 +100,8 @@ def save_checkpoint(
         "best_valid_recall@20": result.best_valid_recall,
         "stopped_early": result.stopped_early,
         "pairs_left_out": result.n_left_out,
+        "batch_size": model.config.training.batch_size,
+        "steps": result.n_steps,
     }
     checkpoint = Checkpoint(
         model=name,
