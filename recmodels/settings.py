@@ -25,7 +25,7 @@ from recmodels.validation import OPERATIONAL, validated
 SOURCE = "source"
 """The setting that says in which of its forms a data set was read."""
 BATCH_IS_NAMED = "training.batch_size_is_named"
-"""Among the settings where somebody names the batch size that the model has anyway: it then holds for small data too."""
+"""Among the settings where somebody names the batch size that the model has anyway: small data have it then, too."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class AnyModel(nn.Module, ABC):
     Attributes
     ----------
     config
-        The model's own configuration, with the batch size that follows the data; each model declares its type.
+        The model's own configuration; each model declares its type.
     device
         Where it computes.
     n_users, n_items
@@ -88,6 +88,8 @@ class Model(AnyModel):
     ----------
     device
         Where graphs and features are; `recmodels.models.registry.build_model` moves the parameters there too.
+    batch_size
+        Training pairs in a step: those of the configuration, or what follows from the data where it names none.
     generator
         Source of the noise inside the loss; each epoch names its own.
     """
@@ -98,8 +100,8 @@ class Model(AnyModel):
     """Whether the loss sets positives against negatives in pairs, so that `training.loss` has something to replace."""
 
     def __init__(self, config: ModelConfig, data: TrainingData, generator: torch.Generator) -> None:
-        config = config.fitted_to(data.train_users.size)
         super().__init__(config, data, resolve_device(config.training.device))
+        self.batch_size = config.batch_size_for(data.train_users.size)
         _check_training_inputs(config, data, self)
         self.generator = generator
 

@@ -1,7 +1,7 @@
 """How a model is set up and trained: the settings that all models share."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -29,7 +29,7 @@ class TrainingConfig(BaseModel):
     batch_size: int = Field(default=2048, ge=1)
     """
     Training pairs in a step; the last, shorter batch of an epoch is kept. Where nobody names it, it is smaller for
-    small data, so that early stopping sees progress (see `AnyConfig.fitted_to`); a batch size that is named is kept.
+    small data, so that early stopping sees progress (see `AnyConfig.batch_size_for`); one that is named is kept.
     """
     epochs: int = Field(default=1000, ge=1)
     """Most epochs to train."""
@@ -89,11 +89,11 @@ class AnyConfig(BaseModel):
         """Whether whoever made this configuration named the batch size, rather than leaving the model's own."""
         return "training" in self.model_fields_set and "batch_size" in self.training.model_fields_set
 
-    def fitted_to(self, n_pairs: int) -> Self:
+    def batch_size_for(self, n_pairs: int) -> int:
         """
-        Return the configuration with the batch size that a training on so many pairs has.
+        Return the batch size that a training on so many pairs has.
 
-        A batch size that nobody named is the largest power of two of which the pairs fill `FEWEST_STEPS` batches, at
+        One that nobody named is the largest power of two of which the pairs fill `FEWEST_STEPS` batches, at
         least `SMALLEST_BATCH` and at most the model's own; that one is kept where the pairs fill so many of its
         batches, as those of the published data sets do.
 
@@ -104,17 +104,15 @@ class AnyConfig(BaseModel):
 
         Examples
         --------
-        >>> [AnyConfig().fitted_to(n).training.batch_size for n in (100_000, 20_480, 20_479, 1_430, 100)]
+        >>> [AnyConfig().batch_size_for(n) for n in (100_000, 20_480, 20_479, 1_430, 100)]
         [2048, 2048, 1024, 128, 16]
-        >>> AnyConfig(training=TrainingConfig(batch_size=500)).fitted_to(1_430).training.batch_size
+        >>> AnyConfig(training=TrainingConfig(batch_size=500)).batch_size_for(1_430)
         500
         """
         own = self.training.batch_size
         if self.names_batch_size or n_pairs >= FEWEST_STEPS * own:
-            return self
-        fitting = max(SMALLEST_BATCH, 1 << max(0, (n_pairs // FEWEST_STEPS).bit_length() - 1))
-        training = self.training.model_copy(update={"batch_size": min(own, fitting)})
-        return self.model_copy(update={"training": training})
+            return own
+        return min(own, max(SMALLEST_BATCH, 1 << max(0, (n_pairs // FEWEST_STEPS).bit_length() - 1)))
 
 
 class ModelConfig(AnyConfig):

@@ -128,7 +128,7 @@ def resolve_config(name: str, *overrides: Mapping[str, Any], dataset: str | None
     overrides
         Settings by name, a later mapping over an earlier one; those of the training loop in a nested mapping
         `training`. What is not named keeps the model's own default, also inside `training`; a batch size that is not
-        named follows the data (`AnyConfig.fitted_to`).
+        named follows the data (`AnyConfig.batch_size_for`).
     dataset
         Key of a data set for which the authors give values; others have none.
 

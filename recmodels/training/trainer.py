@@ -231,7 +231,7 @@ def _train(
         stopped_early=stopping.stale > config.patience,
         ranker=model.ranker().cpu(),
         n_left_out=pairs.n_left_out,
-        n_steps=stopping.next_epoch * math.ceil(len(pairs.users) / config.batch_size),
+        n_steps=stopping.next_epoch * math.ceil(len(pairs.users) / model.batch_size),
     )
 
 
@@ -258,9 +258,10 @@ class _Loop:
         negatives = negatives[order] if len(negatives) else negatives
 
         totals: dict[str, float] = {}
-        n_batches = math.ceil(len(users) / config.batch_size)
+        batch_size = self.model.batch_size
+        n_batches = math.ceil(len(users) / batch_size)
         for batch in range(n_batches):
-            part = slice(batch * config.batch_size, (batch + 1) * config.batch_size)
+            part = slice(batch * batch_size, (batch + 1) * batch_size)
             try:
                 drawn: tuple[Tensor, Tensor | None] = negatives[part], None
                 if sampler is not None and shared:
@@ -269,7 +270,7 @@ class _Loop:
             except torch.OutOfMemoryError as error:
                 raise PermanentFailure(
                     f"training, epoch {epoch}, batch {batch} of {n_batches}: the device ran out of memory. Lower "
-                    f"training.batch_size (now {config.batch_size}) or embedding_size, or set training.device to cpu."
+                    f"training.batch_size (now {batch_size}) or embedding_size, or set training.device to cpu."
                 ) from error
             if not all(math.isfinite(value) for value in values.values()):
                 raise PermanentFailure(
