@@ -128,7 +128,7 @@ def test_no_held_out_rows_are_refused(tmp_path: Path, split: SplitStrategy) -> N
 
 def test_where_nobody_lacks_an_item_there_is_nothing_to_learn(tmp_path: Path) -> None:
     told = refusal(tmp_path, [(0, item) for item in range(12)])
-    assert "expected a user who lacks one of the items that occur in training, found none, as every user has all" in told
+    assert "expected a user who lacks one of the items that occur in training, found none, as every user" in told
     prepare(tmp_path, [*((0, item) for item in range(12)), *((1, item) for item in range(6, 18))])
 
 
@@ -155,7 +155,7 @@ def test_only_what_a_named_core_loses_below_its_own_k_is_an_accident() -> None:
 
 
 def test_a_folder_that_is_not_there_is_refused_and_not_made(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="folder of the raw files: expected one that exists, found .*nope/x, which"):
+    with pytest.raises(InputError, match=r"folder of the raw files: expected one that exists, found .*nope/x, which"):
         named_folder(tmp_path / "nope" / "x")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
