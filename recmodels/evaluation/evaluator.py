@@ -22,7 +22,7 @@ ACTIVITY_BORDERS = (5, 10, 20)
 POPULARITY_SHARES = {"head": 0.2, "middle": 0.3, "tail": 0.5}
 """Items are grouped by popularity in training: the most popular fifth, the next three tenths, the rest."""
 VALIDATION_K = 20
-"""Length of the list whose Recall on the validation rows early stopping and calibration go by."""
+"""Length of the list whose Recall on the validation rows early stopping and calibration go by; see `validation_k`."""
 
 Ids = NDArray[np.int64]
 
@@ -129,6 +129,20 @@ def evaluate(
         per_user=per_user,
         groups=pl.DataFrame(groups, schema=GROUPS, orient="row"),
     )
+
+
+def validation_k(n_items: int) -> int:
+    """
+    Return the length of the list that early stopping and calibration go by: `VALIDATION_K`, or half of the items.
+
+    A list of all of them finds everything, however they are ranked, so that the first epoch would be the best one.
+
+    Examples
+    --------
+    >>> [validation_k(n_items) for n_items in (2, 8, 40, 7_050)]
+    [1, 4, 20, 20]
+    """
+    return min(VALIDATION_K, max(1, n_items // 2))
 
 
 def recall_at(ranker: Ranker, train: sparse.csr_array, held_out: sparse.csr_array, k: int) -> float:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recmodels.errors import InputError, PermanentFailure
-from recmodels.evaluation.evaluator import VALIDATION_K, recall_at
+from recmodels.evaluation.evaluator import recall_at, validation_k
 from recmodels.models.base import Batch, ClosedFormModel, Model
 from recmodels.models.inputs import TrainingData
 from recmodels.ranking.ranker import Ranker
@@ -93,6 +93,8 @@ def fit(
     """
     Train a model until its validation Recall@20 stops rising; it is left with the parameters of its best epoch.
 
+    With fewer than 40 items it is the Recall of half of them (`recmodels.evaluation.evaluator.validation_k`).
+
     A model in closed form is solved with each choice of its settings, and left with that of the best Recall@20.
 
     Parameters
@@ -151,7 +153,7 @@ def _solve(model: ClosedFormModel, data: TrainingData, on_epoch: Iterable[Callab
         model.choose(values)
         ranker = model.ranker()
         training_seconds = time.perf_counter() - started
-        valid_recall = recall_at(ranker, train_matrix, valid_matrix, VALIDATION_K)
+        valid_recall = recall_at(ranker, train_matrix, valid_matrix, validation_k(data.n_items))
         # The next solution is made when this one is gone: it may be most of the memory.
         del ranker
         if valid_recall > best_recall:
@@ -205,7 +207,7 @@ def _train(
         started = time.perf_counter()
         learning_rate, parts = loop.run_epoch(epoch, pairs)
         training_seconds = time.perf_counter() - started
-        valid_recall = recall_at(model.ranker(), train_matrix, valid_matrix, VALIDATION_K)
+        valid_recall = recall_at(model.ranker(), train_matrix, valid_matrix, validation_k(data.n_items))
         stopping.observe(valid_recall, model)
         record = EpochRecord(
             epoch=epoch,

@@ -216,9 +216,11 @@ def test_a_training_that_stopped_after_few_steps_is_told(instance: dg.DagsterIns
 
 
 def test_a_model_that_is_not_above_popularity_is_told(instance: dg.DagsterInstance, evaluate: Evaluate) -> None:
+    ndcg: dict[str, float] = {}
+
     def found(model: str, **recalls: float) -> dg.AssetCheckEvaluation:
         for name, recall in {model: recalls.pop("own"), **recalls}.items():
-            metadata = {"recall@20": recall, "split_digest": "a split"}
+            metadata = {"recall@20": recall, "ndcg@20": recall / 2 if recall < 1 else ndcg[name], "split_digest": "s"}
             key = dg.AssetKey(["metrics", *name.split("/")])
             instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=SEEDED, metadata=metadata))
         return evaluate(f"metrics/{model}", "beats_popularity", SEEDED)
@@ -231,6 +233,12 @@ def test_a_model_that_is_not_above_popularity_is_told(instance: dg.DagsterInstan
         )
         assert not found(model, own=0.165, popularity=0.165).passed
         assert found(model, own=0.166, popularity=0.165).passed
+    ndcg.update(bpr=0.5, popularity=0.5)
+    _assert_told(
+        found("bpr", own=1.0, popularity=1.0), "has ndcg@20 0.5000 on the test rows, expected more than the 0.5"
+    )
+    ndcg["bpr"] = 0.6
+    assert found("bpr", own=1.0, popularity=1.0).passed
     assert ("metrics/random", "beats_popularity") not in CHECKS
 
 

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from recmodels.catalogue.entries import load_catalogue
 from recmodels.checkpoints.store import load_checkpoint
+from recmodels.evaluation.evaluator import recall_at
 from recmodels.models.config import FEWEST_STEPS, SMALLEST_BATCH, AnyConfig, TrainingConfig
+from recmodels.models.inputs import TrainingData
 from recmodels.models.registry import MODELS, build_model, resolve_config
 from recmodels.models.zoo import lightgcn, recgoat
 from recmodels.settings import training_config, training_settings
@@ -95,3 +97,22 @@ def test_what_was_recorded_of_an_unnamed_batch_size_is_still_the_same() -> None:
         *(f"training.{name}" for name in TrainingConfig.model_fields),
         *(type(resolve_config("bpr")).model_fields.keys() - {"training"}),
     }
+
+
+def test_with_few_items_the_epoch_is_chosen_by_a_list_that_does_not_hold_them_all(checkerboard) -> None:
+    few = checkerboard.data()
+    kept, kept_valid = few.train_items < 12, few.valid_items < 12
+    data = TrainingData(
+        n_users=few.n_users,
+        n_items=12,
+        train_users=few.train_users[kept],
+        train_items=few.train_items[kept],
+        valid_users=few.valid_users[kept_valid],
+        valid_items=few.valid_items[kept_valid],
+    )
+    config = resolve_config("bpr", {"training": {"epochs": 3, "device": "cpu"}})
+    model = build_model("bpr", config, data, 0)
+    result = fit(model, data, seed=0)
+    everything, half = (recall_at(result.ranker, data.train_matrix(), data.valid_matrix(), k) for k in (12, 6))
+    assert everything == 1
+    assert result.best_valid_recall == half < 1
