@@ -101,9 +101,9 @@ class Model(AnyModel):
 
     def __init__(self, config: ModelConfig, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, resolve_device(config.training.device))
-        self.batch_size = config.batch_size_for(data.train_users.size)
         _check_training_inputs(config, data, self)
         self.generator = generator
+        self.batch_size = config.batch_size_for(data.train_users.size)
 
     @abstractmethod
     def embeddings(self) -> tuple[Tensor, Tensor]:
