@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from assets.calibration import CALIBRATED_TITLES
+from assets.support.checks import Verdict, recorded_check
 from assets.support.lineage import SPLIT_DIGEST, inline_image, inline_table, materialized
 from assets.support.partitions import ALL_SEEDS, DATASET_SEEDS, seed_of
 from assets.support.stage import stage_asset, stage_multi_asset
@@ -240,4 +241,36 @@ def leaderboard(
     )
 
 
+def beats_popularity_check(model: str) -> dg.AssetChecksDefinition:
+    """Return the check that a model ranks better than what knows nothing about a user."""
+    recall, ndcg = (figure_name(metric, 20) for metric in ("recall", "ndcg"))
+
+    @recorded_check(
+        metrics_key(model),
+        f"{TITLES[model]} has a higher {recall} on the test rows than popularity, or {ndcg} where lists hold all.",
+        blocking=False,
+        beside=[metrics_key("popularity")],
+        partitions_def=DATASET_SEEDS,
+    )
+    def beats_popularity(records: list[dg.AssetMaterialization], popularity: dg.AssetMaterialization | None) -> Verdict:
+        own_record = records[0].metadata
+        if popularity is None or popularity.metadata[SPLIT_DIGEST] != own_record[SPLIT_DIGEST]:
+            return Verdict({recall: own_record[recall].value})
+        # Where a list holds all items, whatever their order, everybody finds everything.
+        figure = recall if float(str(popularity.metadata[recall].value)) < 1 else ndcg
+        own, floor = (float(str(metadata[figure].value)) for metadata in (own_record, popularity.metadata))
+        measured = {figure: own, f"{figure} of popularity": floor}
+        if own > floor:
+            return Verdict(measured)
+        return Verdict(
+            measured,
+            f"{TITLES[model]} has {figure} {own:.4f} on the test rows, expected more than the {floor:.4f} of "
+            "popularity, which knows nothing about a user. It was trained too little, or on too few rows: look at "
+            f"{checkpoint_key(model).to_user_string()}, its steps and its curve, and do not rely on its lists.",
+        )
+
+    return beats_popularity
+
+
+beats_popularity_checks = [beats_popularity_check(model) for model in TITLES]
 evaluations = [metrics_assets(model) for model in TITLES] + [baseline_assets(name) for name in NON_PERSONALISED]

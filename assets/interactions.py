@@ -3,20 +3,32 @@
 from collections.abc import Iterator
 
 import dagster as dg
+import polars as pl
 
-from assets.support.checks import Verdict, recorded_check
-from assets.support.lineage import inline_image, inline_table, materialized, recorded_json
+from assets.support.checks import Verdict, recorded_check, table_check
+from assets.support.lineage import CONSOLE, PREVIEW_CHARACTERS, inline_image, inline_table, materialized, recorded_json
 from assets.support.partitions import entry_of
 from assets.support.stage import stage_multi_asset
-from recmodels.data.checks import differences, fewest_interactions, first_rejects, rejected_shares, sizes
-from recmodels.data.dump import load_dump
-from recmodels.data.split import split_digest, split_interactions, without_training
+from recmodels.data.checks import (
+    differences,
+    fewest_interactions,
+    first_rejects,
+    most_shared_title,
+    rejected_shares,
+    sizes,
+)
+from recmodels.data.prepare import prepare_tables
+from recmodels.data.split import split_digest, without_training
 from recmodels.raw.manifest import RawManifest
-from recmodels.reporting.tables import split_sizes
+from recmodels.reporting.tables import funnel_table, shortened, split_sizes
 from recmodels.settings import table_settings
 
 CODE_VERSION = "1"
 GROUP = "interactions"
+FUNNEL = "funnel"
+"""Metadata entry with the steps that the rows went through, as a list of ``{"step": name, "rows": number}``."""
+CUT_CORE = "cut_core"
+"""Metadata entry with what was lost of a file that is a k-core already by its name; empty of any other."""
 
 
 def _table(key: str, description: str) -> dg.AssetSpec:
@@ -50,8 +62,8 @@ def read_raw_dumps(context: dg.AssetExecutionContext, raw_dumps: str) -> Iterato
     manifest = RawManifest.parse(raw_dumps)
     entry = entry_of(context.partition_key).read_as(manifest.format)
     source = entry.sources[manifest.format]
-    dump = load_dump(manifest, entry)
-    interactions = split_interactions(dump.interactions, source.split, seed=source.split_seed)
+    prepared = prepare_tables(manifest, entry)
+    dump, interactions, funnel = prepared.dump, prepared.interactions, prepared.funnel
     cold = without_training(interactions, dump.users.height, dump.items.height)
     tables = {
         "items": dump.items,
@@ -65,6 +77,10 @@ def read_raw_dumps(context: dg.AssetExecutionContext, raw_dumps: str) -> Iterato
     compared = differences(found, entry.published) if entry.published and source.split == "published" else {}
     about = {
         "interactions": {
+            CONSOLE: funnel.text,
+            FUNNEL: dg.MetadataValue.json([{"step": step, "rows": rows} for step, rows in funnel.steps.items()]),
+            "what_became_of_the_rows": inline_table(funnel_table(funnel.steps)),
+            CUT_CORE: dg.MetadataValue.json(funnel.cut_core if not source.generated else {}),
             "split": f"{source.split}, seed {source.split_seed}",
             "splits": inline_table(split_sizes(interactions)),
             "activity": inline_image(rows_of_users_and_items(interactions)),
@@ -163,6 +179,43 @@ def little_drift(records: list[dg.AssetMaterialization]) -> Verdict:
         measured,
         f"{counts[0]:,} rows are {drift:.0%} off the {counts[-1]:,} of the last time, expected at most "
         f"{MAX_DRIFT:.0%}. Compare the files that raw_dumps recorded both times; if they are meant, nothing is to do.",
+    )
+
+
+@recorded_check(
+    "interactions",
+    "A file that is a k-core already by its name keeps all of its users, items and pairs.",
+    blocking=False,
+)
+def keeps_its_core(records: list[dg.AssetMaterialization]) -> Verdict:
+    """Look at what the k-core dropped, as recorded while the table was made; earlier versions recorded nothing."""
+    lost = recorded_json(records[0], CUT_CORE, optional=True)
+    if not lost:
+        return Verdict({"pairs_lost": 0})
+    return Verdict(
+        lost,
+        f"{lost['pairs_lost']:,} of {lost['pairs']:,} pairs, {lost['users_lost']:,} users and {lost['items_lost']:,} "
+        f"items fell below k_core = {lost['k_core']}, expected none: {lost['file']} is a {lost['core_by_name']}-core "
+        "already by its name, which counts repeated rows. Set k_core = 1 in the catalogue entry to keep them.",
+    )
+
+
+MAX_TITLE_SHARE = 0.5
+
+
+@table_check("items", f"At most {MAX_TITLE_SHARE:.0%} of the items share one title.", blocking=False)
+def titles_tell_items_apart(items: pl.DataFrame) -> Verdict:
+    """Count the items that have the commonest title; those without a title are known as such."""
+    title, n_sharing = most_shared_title(items)
+    shown = shortened(title, PREVIEW_CHARACTERS)
+    measured = {"items_that_share_a_title": n_sharing, "title": shown}
+    if n_sharing < 2 or n_sharing <= MAX_TITLE_SHARE * items.height:
+        return Verdict(measured)
+    return Verdict(
+        measured,
+        f"{n_sharing:,} of {items.height:,} items ({n_sharing / items.height:.0%}) have the title {shown!r}, expected "
+        f"at most {MAX_TITLE_SHARE:.0%} with one title. Profiles and recommendations name them so: correct the titles "
+        "in the metadata file and materialise raw_dumps again.",
     )
 
 

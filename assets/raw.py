@@ -13,7 +13,7 @@ from assets.support.partitions import DATASETS, dataset_of, entry_of
 from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
 from recmodels.catalogue.entries import DatasetEntry
-from recmodels.data.raw_files import prepare_raw_files, stat_fingerprint
+from recmodels.data.raw_files import named_folder, prepare_raw_files, stat_fingerprint
 from recmodels.errors import InputError, MissingObject
 from recmodels.raw.manifest import RawFile, RawManifest, as_hashed
 from recmodels.settings import raw_settings
@@ -29,7 +29,10 @@ class RawDumpsConfig(dg.Config):
     """Where the raw files of a run are."""
 
     raw_dir: str = ""
-    """Folder with the raw files; empty for the one used last, or else `raw/<data set>` under the data root."""
+    """
+    Folder with the raw files, which must exist; empty for the one used last, or else `raw/<data set>` under the data
+    root.
+    """
     download: bool = True
     """Whether missing files may be fetched from the addresses of the catalogue."""
     refresh: bool = False
@@ -67,7 +70,7 @@ def raw_dumps(
     """
     dataset = dataset_of(context.partition_key)
     previous = last_manifest(context.instance, data_root, dataset)
-    folder = Path(config.raw_dir) if config.raw_dir else usual_folder(data_root, dataset, previous)
+    folder = named_folder(config.raw_dir) if config.raw_dir else usual_folder(data_root, dataset, previous)
     manifest = prepare_raw_files(
         entry_of(context.partition_key),
         folder,

@@ -33,8 +33,8 @@ def recommendations_asset(model: str) -> dg.AssetsDefinition:
         partitions_def=DATASET_SEEDS,
         ins={"checkpoint": dg.AssetIn(checkpoint_key(model))},
         description=(
-            f"The {TOP_N} best items of {TITLES[model]} for every user, items of training and validation left out; "
-            "users without training rows get the most popular items, and `source` says so."
+            f"The {TOP_N} best items of {TITLES[model]} for every user, or as many as there are, items of training and "
+            "validation left out; users without training rows get the most popular items, and `source` says so."
         ),
     )
     def recommendations(

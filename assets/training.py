@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
-from assets.support.checks import Verdict
+from assets.support.checks import Verdict, recorded_check
 from assets.support.failures import as_dagster_failures
 from assets.support.io_managers import recorded_path, staging_directory
 from assets.support.lineage import (
@@ -90,12 +90,15 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         used = training_settings(entry, spec.name, config.overrides)
         split = split_digest(tables["interactions"])
         rows = tables["interactions"].filter(pl.col("split") != "test")
+        batch = resolved.batch_size_for(rows.filter(pl.col("split") == "train").height)
+        follows_data = not spec.closed_form and batch != resolved.training.batch_size
         provenance = digest_of(
             training_version(spec),
             spec.name,
             used.digest,
             *(frame_digest(tables[name]) for name in sorted(spec.inputs | {"users", "item_ids"})),
             frame_digest(rows),
+            *([f"batches of {batch}"] if follows_data else []),
         )
         version = digest_of(provenance, f"seed {seed}")
         data = training_data(
@@ -138,6 +141,8 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
                 "best_epoch": result.best_epoch,
                 "valid_recall@20": result.best_valid_recall,
                 "epochs": result.history.height,
+                **({} if spec.closed_form else {"batch_size": batch, "steps": result.n_steps}),
+                "stopped_early": result.stopped_early,
                 "seconds": float(result.history["seconds"].sum()),
                 "seed": seed,
             },
@@ -187,4 +192,34 @@ def intact_check(model: str) -> dg.AssetChecksDefinition:
     return intact
 
 
+FEW_STEPS = 200
+"""Optimiser steps below which a training that ended by its patience has hardly begun."""
+
+
+def enough_steps_check(model: str) -> dg.AssetChecksDefinition:
+    """Return the check that early stopping did not end the training of a model before it had begun."""
+
+    @recorded_check(
+        checkpoint_key(model),
+        f"A training that early stopping ended had at least {FEW_STEPS} optimiser steps.",
+        blocking=False,
+        partitions_def=DATASET_SEEDS,
+    )
+    def enough_steps(records: list[dg.AssetMaterialization]) -> Verdict:
+        names = ("steps", "batch_size", "epochs", "stopped_early")
+        found = {name: records[0].metadata[name].value for name in names if name in records[0].metadata}
+        steps = int(str(found.get("steps", FEW_STEPS)))
+        if steps >= FEW_STEPS or not found.get("stopped_early"):
+            return Verdict(found)
+        return Verdict(
+            found,
+            f"Training ended by its patience after {steps:,} optimiser steps ({found['epochs']} epochs with batches of "
+            f"{found['batch_size']}), expected at least {FEW_STEPS}: the model has hardly been trained. Lower "
+            "training.batch_size or raise training.patience of the data set in the catalogue.",
+        )
+
+    return enough_steps
+
+
 checkpoint_checks = [intact_check(model) for model in MODELS]
+enough_steps_checks = [enough_steps_check(name) for name, spec in MODELS.items() if not spec.closed_form]

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.status import Status
 
 from assets.support.failures import failure_of_step
+from assets.support.lineage import CONSOLE
 
 PROGRESS_LOGGER = "recmodels.progress"
 
@@ -60,7 +61,9 @@ class ProgressDisplay(logging.Handler):
             check = event.asset_check_evaluation_data
             if not check.passed:
                 name = f"{check.asset_key.to_user_string()}: {check.check_name}"
-                self.console.print(f"  [red]check failed[/] {escape(name)} {escape(check.description or '')}")
+                warns = check.severity == dg.AssetCheckSeverity.WARN
+                kind = "[yellow]warning[/]" if warns else "[red]check failed[/]"
+                self.console.print(f"  {kind} {escape(name)} {escape(check.description or '')}", soft_wrap=True)
         elif event.is_step_failure:
             self.failures.append(failure_of_step(event))
 
@@ -72,6 +75,8 @@ class ProgressDisplay(logging.Handler):
         self.console.print(
             f"  [green]✓[/] {escape(materialization.asset_key.to_user_string()):<28}{shown}  [dim]{version[:12]}[/]"
         )
+        if line := materialization.metadata.get(CONSOLE):
+            self.console.print(f"    {escape(str(line.value))}", soft_wrap=True)
 
 
 def _progress_logger(_context: dg.InitLoggerContext) -> logging.Logger:

@@ -24,6 +24,8 @@ from recmodels.validation import OPERATIONAL, validated
 
 SOURCE = "source"
 """The setting that says in which of its forms a data set was read."""
+BATCH_IS_NAMED = "training.batch_size_is_named"
+"""Among the settings where somebody names the batch size that the model has anyway: small data have it then, too."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,11 @@ def training_config(entry: DatasetEntry, model: str, *overrides: Mapping[str, An
 
 def training_settings(entry: DatasetEntry, model: str, *overrides: Mapping[str, Any]) -> Settings:
     """Return what decides about a trained model."""
-    return Settings.of(training_config(entry, model, *overrides))
+    config = training_config(entry, model, *overrides)
+    own = type(config)().training.batch_size
+    # By its value alone, a batch size that is named and the model's own one, which follows the data, are the same.
+    named = {BATCH_IS_NAMED: True} if config.names_batch_size and config.training.batch_size == own else {}
+    return Settings.of(config, named)
 
 
 def calibration_config(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> CalibrationConfig:

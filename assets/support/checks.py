@@ -8,7 +8,7 @@ import dagster as dg
 
 from assets.support.failures import as_dagster_failures
 from assets.support.io_managers import read_table
-from assets.support.lineage import latest_materializations
+from assets.support.lineage import latest_materialization, latest_materializations
 from assets.support.partitions import DATASETS, dataset_of
 from assets.support.resources import DataRoot
 from recmodels.errors import MissingObject
@@ -41,8 +41,15 @@ class Verdict:
 
 
 def recorded_check(
-    asset: str, description: str, *, blocking: bool, of: str = "", n_records: int = 1
-) -> Callable[[Callable[[list[dg.AssetMaterialization]], Verdict]], dg.AssetChecksDefinition]:
+    asset: dg.AssetKey | str,
+    description: str,
+    *,
+    blocking: bool,
+    of: str = "",
+    n_records: int = 1,
+    beside: Sequence[dg.AssetKey] = (),
+    partitions_def: dg.PartitionsDefinition[str] = DATASETS,
+) -> Callable[[Callable[..., Verdict]], dg.AssetChecksDefinition]:
     """
     Declare a check of what the latest materialisations of an asset recorded about themselves.
 
@@ -58,25 +65,32 @@ def recorded_check(
         The asset whose records are looked at, if it is another one.
     n_records
         The decorated function gets up to so many of them, at least one, the newest first.
+    beside
+        Assets with the same partitions, of each of which the function gets the newest record too, None without any.
+        In one run the check waits for them.
+    partitions_def
+        Of the asset.
     """
-    recorded = of or asset
+    recorded = dg.AssetKey(of) if of else asset if isinstance(asset, dg.AssetKey) else dg.AssetKey(asset)
 
-    def decorate(verdict: Callable[[list[dg.AssetMaterialization]], Verdict]) -> dg.AssetChecksDefinition:
+    def decorate(verdict: Callable[..., Verdict]) -> dg.AssetChecksDefinition:
         @dg.asset_check(
             asset=asset,
             name=verdict.__name__,
             description=description,
             blocking=blocking,
-            partitions_def=DATASETS,
-            additional_deps=[of] if of else [],
+            partitions_def=partitions_def,
+            additional_deps=[*([of] if of else []), *beside],
         )
         def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
             with as_dagster_failures():
                 partition_key = context.partition_key
-                records = latest_materializations(context.instance, dg.AssetKey(recorded), partition_key, n_records)
+                records = latest_materializations(context.instance, recorded, partition_key, n_records)
                 if not records:
-                    raise MissingObject(f"{recorded} of {partition_key} was never materialised: materialise it first.")
-                return verdict(records).result(blocking=blocking)
+                    name = recorded.to_user_string()
+                    raise MissingObject(f"{name} of {partition_key} was never materialised: materialise it first.")
+                others = [latest_materialization(context.instance, key, partition_key) for key in beside]
+                return verdict(records, *others).result(blocking=blocking)
 
         return check
 

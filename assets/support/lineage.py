@@ -21,6 +21,8 @@ from recmodels.settings import Settings
 PREVIEW_ROWS = 5
 PREVIEW_CHARACTERS = 120
 SPLIT_DIGEST = "split_digest"
+CONSOLE = "console"
+"""Metadata entry with a line for people, which the progress display of a run prints below the asset's own."""
 SETTINGS = "settings"
 """Metadata entry with the settings that the catalogue gave, resolved, by dotted name."""
 OVERRIDES = "overrides"

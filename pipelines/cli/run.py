@@ -52,6 +52,7 @@ def run(
     from pipelines.instance import open_instance, prepare_home
     from pipelines.lost_runs import end_lost_runs
     from pipelines.plan import Plan, Request
+    from recmodels.data.raw_files import named_folder
     from recmodels.io.files import data_root
 
     entry = data_set(dataset)
@@ -59,7 +60,7 @@ def run(
         entry,
         models=list(MODELS) if models == "all" else choices("--models", models, model_names()) or DEFAULT_MODELS,
         seeds=choices("--seeds", seeds, seed_keys()),
-        raw_dumps=RawDumpsConfig(raw_dir=str(raw_dir.resolve()) if raw_dir else "", download=not no_download),
+        raw_dumps=RawDumpsConfig(raw_dir=str(named_folder(raw_dir)) if raw_dir else "", download=not no_download),
         profiles=ProfilesConfig(backend=profiles, settings=profile_overrides("", profile_setting)),
         anew=force,
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from recmodels.calibration.config import CalibrationConfig
 from recmodels.calibration.evidence import evidence_weights
 from recmodels.errors import InputError
-from recmodels.evaluation.evaluator import VALIDATION_K
+from recmodels.evaluation.evaluator import validation_k
 from recmodels.evaluation.metrics import METRICS
 from recmodels.graphs.matrices import entry_keys, occurs_in
 from recmodels.models.inputs import TrainingData
@@ -105,7 +105,8 @@ class _Search:
         self.history: Any = data.train_matrix()
         self.grid = sorted({0.0, *config.strengths})
         self.tries: list[_Try] = []
-        longest = min(max(*config.shortlists, VALIDATION_K), data.n_items)
+        self.k = validation_k(data.n_items)
+        longest = min(max(*config.shortlists, self.k), data.n_items)
         items, scores = base.top_items(torch.from_numpy(everyone), longest, excluded=self.history)
         items, scores = items.cpu(), scores.cpu()
         hits = occurs_in(everyone[:, None] * data.n_items + items.numpy(), entry_keys(held_out))
@@ -146,4 +147,4 @@ class _Search:
         _, order = reordered(base, moved)
         length = base.shape[1]
         hits = torch.cat([self.hits[:, :length].gather(1, order), self.hits[:, length:]], dim=1)
-        return float(METRICS["recall"](hits[:, :VALIDATION_K].numpy(), self.n_relevant).sum()) / self.n_users
+        return float(METRICS["recall"](hits[:, : self.k].numpy(), self.n_relevant).sum()) / self.n_users

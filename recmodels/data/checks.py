@@ -1,5 +1,7 @@
 """What has to hold of the tables of a data set, as figures that a check compares with its bounds."""
 
+from collections.abc import Mapping
+
 import polars as pl
 
 from recmodels.catalogue.entries import PublishedCounts
@@ -22,7 +24,7 @@ def fewest_interactions(interactions: pl.DataFrame) -> dict[str, int]:
 
 def rejected_shares(counts: dict[str, int]) -> dict[str, float]:
     """Return the share of rejected lines of each raw file, from the counts of a `Dump`."""
-    return {kind: counts[kind + _REJECTS] / max(1, counts[f"{kind}_lines"]) for kind in _kinds_of_files(counts)}
+    return {kind: counts[kind + _REJECTS] / max(1, counts[f"{kind}_lines"]) for kind in kinds_of_files(counts)}
 
 
 def first_rejects(rejects: pl.DataFrame, counts: dict[str, int]) -> dict[str, str]:
@@ -38,7 +40,7 @@ def first_rejects(rejects: pl.DataFrame, counts: dict[str, int]) -> dict[str, st
     """
     first: dict[str, str] = {}
     start = 0
-    for kind in _kinds_of_files(counts):
+    for kind in kinds_of_files(counts):
         if n := counts[kind + _REJECTS]:
             file, line, reason, _ = rejects.row(start)
             first[kind] = f"{file}, line {line:,} ({reason})"
@@ -46,7 +48,8 @@ def first_rejects(rejects: pl.DataFrame, counts: dict[str, int]) -> dict[str, st
     return first
 
 
-def _kinds_of_files(counts: dict[str, int]) -> list[str]:
+def kinds_of_files(counts: Mapping[str, int]) -> list[str]:
+    """Return the kinds of raw files that counts tell of, the one with the interactions first."""
     return [name.removesuffix(_REJECTS) for name in counts if name.endswith(_REJECTS)]
 
 
@@ -54,6 +57,19 @@ def sizes(interactions: pl.DataFrame, n_users: int, n_items: int) -> PublishedCo
     """Return the numbers that papers report of a data set and its split."""
     rows = dict(interactions.group_by("split").len().iter_rows())
     return PublishedCounts(users=n_users, items=n_items, **{split: rows.get(split, 0) for split in SPLITS})
+
+
+def most_shared_title(items: pl.DataFrame) -> tuple[str, int]:
+    """
+    Return the title that most items share, and how many do; ``("", 0)`` where no item has one.
+
+    Parameters
+    ----------
+    items
+        Schema `ITEMS`; items without a title share none.
+    """
+    titles = items.filter(pl.col("title") != "").group_by("title").len().sort("len", "title", descending=[True, False])
+    return titles.row(0) if titles.height else ("", 0)
 
 
 def differences(found: PublishedCounts, published: PublishedCounts) -> dict[str, tuple[int, int]]:

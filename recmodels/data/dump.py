@@ -10,6 +10,7 @@ from typing import Literal
 import polars as pl
 
 from recmodels.catalogue.entries import DatasetEntry
+from recmodels.data.funnel import Funnel
 from recmodels.data.kcore import k_core_mask
 from recmodels.errors import InputError
 from recmodels.raw.formats.base import RAW_INTERACTIONS, RAW_ITEMS, RawTable, Role
@@ -90,7 +91,8 @@ def load_dump(manifest: RawManifest, entry: DatasetEntry) -> Dump:
     if form.numbered:
         counts["repeated_pairs"] = read.duplicates
     else:
-        table = _core(table, manifest.dataset, entry.sources[manifest.format].k_core, counts)
+        table = _core(table, manifest, entry.sources[manifest.format].k_core, counts)
+        counts["repeated_pairs"] += read.duplicates
         asins = table["asin"].unique().sort()
 
     described = pl.DataFrame(schema={"item_id": pl.Int32, **RAW_ITEMS} if form.numbered else RAW_ITEMS)
@@ -134,22 +136,29 @@ def load_dump(manifest: RawManifest, entry: DatasetEntry) -> Dump:
     )
 
 
-def _core(table: pl.DataFrame, dataset: str, k_core: int, counts: dict[str, int]) -> pl.DataFrame:
+def _core(table: pl.DataFrame, manifest: RawManifest, k_core: int, counts: dict[str, int]) -> pl.DataFrame:
     """Return one row of each pair of the k-core, and count the others."""
     table, dropped = distinct_pairs(_filled(table, RAW_INTERACTIONS))
     counts |= dropped
     user_codes = table["reviewer"].rank("dense").to_numpy() - 1
     item_codes = table["asin"].rank("dense").to_numpy() - 1
     in_core = k_core_mask(user_codes, item_codes, k_core)
-    counts["below_core"] = table.height - int(in_core.sum())
-    if not in_core.any():
+    kept = table.filter(pl.Series(in_core))
+    counts["below_core"] = table.height - kept.height
+    for kind, column in (("users", "reviewer"), ("items", "asin")):
+        counts[f"{kind}_below_core"] = table[column].n_unique() - kept[column].n_unique()
+    if kept.is_empty():
+        form = format_named(manifest.format)
+        nothing = pl.DataFrame(schema=INTERACTIONS)
+        file = manifest.files[form.interactions].path.name
+        funnel = Funnel.of(counts, nothing, file=file, k_core=k_core)
         raise InputError(
-            f"data set {dataset}",
+            f"data set {manifest.dataset}",
             expected=f"users and items with at least {k_core} interactions",
-            found=f"none among {in_core.size:,} interactions",
-            action="Lower k_core in the catalogue entry.",
+            found=f"none among {in_core.size:,} interactions ({funnel.text})",
+            action=funnel.advice,
         )
-    return table.filter(pl.Series(in_core))
+    return kept
 
 
 def _require_every_id(manifest: RawManifest, user_ids: pl.Series, item_ids: pl.Series, counts: dict[str, int]) -> None:

@@ -89,6 +89,26 @@ def prepare_raw_files(
     return RawManifest(dataset=entry.key, format=source_format, files=files, absent=absent)
 
 
+def named_folder(path: str | Path) -> Path:
+    """
+    Return a folder of raw files that somebody named, absolute.
+
+    Raises
+    ------
+    InputError
+        If it is not there: a slip of the pen is no place to generate or fetch files into.
+    """
+    folder = Path(path).resolve()
+    if not folder.is_dir():
+        raise InputError(
+            "folder of the raw files",
+            expected="one that exists",
+            found=f"{folder}, a file" if folder.exists() else f"{folder}, which does not",
+            action="Correct the path, or create the folder first if the files are to be fetched into it.",
+        )
+    return folder
+
+
 def stat_fingerprint(entry: DatasetEntry, raw_dir: Path) -> str | None:
     """
     Return a fingerprint of names, sizes and dates of the raw files, None while no source is complete.

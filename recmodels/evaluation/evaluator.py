@@ -22,7 +22,7 @@ ACTIVITY_BORDERS = (5, 10, 20)
 POPULARITY_SHARES = {"head": 0.2, "middle": 0.3, "tail": 0.5}
 """Items are grouped by popularity in training: the most popular fifth, the next three tenths, the rest."""
 VALIDATION_K = 20
-"""Length of the list whose Recall on the validation rows early stopping and calibration go by."""
+"""Length of the list whose Recall on the validation rows early stopping and calibration go by; see `validation_k`."""
 
 Ids = NDArray[np.int64]
 
@@ -73,7 +73,8 @@ def evaluate(
     train, held_out
         (users, items) of the pairs, each (n,) int64.
     ks
-        Lengths of the list, in any order, none above n_items.
+        Lengths of the list, in any order. A list ends with the items: where there are fewer than k, ``@k`` is the
+        figure of the list of all of them.
     masked
         Further pairs that are no candidates, such as the validation pairs at test time. The published protocol
         leaves them in.
@@ -81,7 +82,7 @@ def evaluate(
     Raises
     ------
     InputError
-        If there is no held-out pair, a k is out of range, or an embedding or weight is not finite.
+        If there is no held-out pair, a k is below 1, or an embedding or weight is not finite.
 
     Examples
     --------
@@ -93,8 +94,8 @@ def evaluate(
     0.5
     """
     n_users, n_items = ranker.n_users, ranker.n_items
-    if not ks or min(ks) < 1 or max(ks) > n_items:
-        raise InputError("ks", expected=f"list lengths from 1 to {n_items}", found=str(tuple(ks)))
+    if not ks or min(ks) < 1:
+        raise InputError("ks", expected="list lengths from 1", found=str(tuple(ks)))
     if held_out[0].size == 0:
         raise InputError("held-out pairs", expected="at least one", found="none")
     if not ranker.is_finite():
@@ -106,7 +107,7 @@ def evaluate(
         train_matrix if masked is None else (train_matrix + interaction_matrix(*masked, n_users, n_items)).tocsr()
     )
     users = np.flatnonzero(np.diff(held_out_matrix.indptr))
-    hits, items = _ranked_hits(ranker, users, max(ks), excluded, held_out_matrix)
+    hits, items, shown = _ranked_hits(ranker, users, max(ks), excluded, held_out_matrix)
     n_relevant = np.diff(held_out_matrix.indptr)[users].astype(np.int64)
     n_train = np.diff(train_matrix.indptr)[users].astype(np.int64)
     popularity = np.bincount(train_matrix.indices, minlength=n_items)
@@ -119,10 +120,9 @@ def evaluate(
     summary = [(*_split_name(name), float(values.mean())) for name, values in columns.items()]
     novelty = -np.log2((popularity + 1) / (n_users + 1))
     for k in sorted(set(ks)):
-        summary.append(
-            ("coverage", k, np.count_nonzero(np.bincount(items[:, :k].ravel(), minlength=n_items)) / n_items)
-        )
-        summary.append(("novelty", k, float(novelty[items[:, :k]].mean())))
+        listed = items[:, :k][shown[:, :k]]
+        summary.append(("coverage", k, np.count_nonzero(np.bincount(listed, minlength=n_items)) / n_items))
+        summary.append(("novelty", k, float(novelty[listed].mean())))
     groups = _by_activity(columns, n_train) + _by_popularity(hits, items, users, held_out_matrix, popularity, ks)
     return EvaluationResult(
         summary=pl.DataFrame(summary, schema=SUMMARY, orient="row"),
@@ -131,21 +131,39 @@ def evaluate(
     )
 
 
+def validation_k(n_items: int) -> int:
+    """
+    Return the length of the list that early stopping and calibration go by: `VALIDATION_K`, or half of the items.
+
+    A list of all of them finds everything, however they are ranked, so that the first epoch would be the best one.
+
+    Examples
+    --------
+    >>> [validation_k(n_items) for n_items in (2, 8, 40, 7_050)]
+    [1, 4, 20, 20]
+    """
+    return min(VALIDATION_K, max(1, n_items // 2))
+
+
 def recall_at(ranker: Ranker, train: sparse.csr_array, held_out: sparse.csr_array, k: int) -> float:
     """Return the mean Recall@k of the users with held-out items: the figure that training watches every epoch."""
     users = np.flatnonzero(np.diff(held_out.indptr))
-    hits, _ = _ranked_hits(ranker, users, min(k, ranker.n_items), train, held_out)
+    hits, _, _ = _ranked_hits(ranker, users, k, train, held_out)
     return float(METRICS["recall"](hits, np.diff(held_out.indptr)[users]).mean())
 
 
 def _ranked_hits(
     ranker: Ranker, users: Ids, k: int, excluded: sparse.csr_array, held_out: sparse.csr_array
-) -> tuple[NDArray[np.bool_], Ids]:
-    """Return (n, k) whether the item at each rank is held out, and (n, k) which item it is."""
-    ranked, scores = ranker.top_items(torch.from_numpy(users), k, excluded=excluded)
-    items = ranked.cpu().numpy()
+) -> tuple[NDArray[np.bool_], Ids, NDArray[np.bool_]]:
+    """
+    Return of each rank whether its item is held out, which item it is, and whether it is a candidate at all.
+
+    All are (n, k), or as long as there are items; what is no candidate ends the lists that are longer than the rest.
+    """
+    ranked, scores = ranker.top_items(torch.from_numpy(users), min(k, ranker.n_items), excluded=excluded)
+    items, shown = ranked.cpu().numpy(), scores.isfinite().cpu().numpy()
     hits = occurs_in(users[:, None] * ranker.n_items + items, entry_keys(held_out))
-    return hits & scores.isfinite().cpu().numpy(), items
+    return hits & shown, items, shown
 
 
 def _split_name(name: str) -> tuple[str, int]:

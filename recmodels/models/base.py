@@ -89,6 +89,8 @@ class Model(AnyModel):
     ----------
     device
         Where graphs and features are; `recmodels.models.registry.build_model` moves the parameters there too.
+    batch_size
+        Training pairs in a step: those of the configuration, or what follows from the data where it names none.
     generator
         Source of the noise inside the loss; each epoch names its own.
     """
@@ -102,6 +104,7 @@ class Model(AnyModel):
         super().__init__(config, data, resolve_device(config.training.device, setting="training.device", mps=False))
         _check_training_inputs(config, data, self)
         self.generator = generator
+        self.batch_size = config.batch_size_for(data.train_users.size)
 
     @abstractmethod
     def embeddings(self) -> tuple[Tensor, Tensor]:

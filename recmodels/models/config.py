@@ -7,6 +7,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recmodels.validation import OPERATIONAL
 
+FEWEST_STEPS = 10
+"""Optimiser steps that an epoch has at least where nobody names the batch size."""
+SMALLEST_BATCH = 16
+"""Training pairs below which a batch is not made smaller for that."""
+
 
 class TrainingConfig(BaseModel):
     """Settings of the training loop. The defaults are the published protocol's."""
@@ -22,11 +27,17 @@ class TrainingConfig(BaseModel):
     weight_decay: float = Field(default=0.0, ge=0)
     """L2 weight that Adam adds to every gradient."""
     batch_size: int = Field(default=2048, ge=1)
-    """Training pairs in a step; the last, shorter batch of an epoch is kept."""
+    """
+    Training pairs in a step; the last, shorter batch of an epoch is kept. Where nobody names it, it is smaller for
+    small data, so that early stopping sees progress (see `AnyConfig.batch_size_for`); one that is named is kept.
+    """
     epochs: int = Field(default=1000, ge=1)
     """Most epochs to train."""
     patience: int = Field(default=20, ge=0)
-    """Epochs without a better validation Recall@20 that are tolerated; training stops at the next one."""
+    """
+    Epochs without a better validation Recall@20 that are tolerated; training stops at the next one. An epoch has ten
+    steps at least where the batch follows the data, so that 20 epochs are 200 steps or more from 160 pairs on.
+    """
     loss: Literal["bpr", "sampled_softmax"] = "bpr"
     """
     The ranking loss of a positive: `bpr` sets it against one negative of its user, `sampled_softmax` against
@@ -72,6 +83,36 @@ class AnyConfig(BaseModel):
 
     training: TrainingConfig = TrainingConfig()
     """The training loop's settings, with this model's own defaults."""
+
+    @property
+    def names_batch_size(self) -> bool:
+        """Whether whoever made this configuration named the batch size, rather than leaving the model's own."""
+        return "training" in self.model_fields_set and "batch_size" in self.training.model_fields_set
+
+    def batch_size_for(self, n_pairs: int) -> int:
+        """
+        Return the batch size that a training on so many pairs has.
+
+        One that nobody named is the largest power of two of which the pairs fill `FEWEST_STEPS` batches, at
+        least `SMALLEST_BATCH` and at most the model's own; that one is kept where the pairs fill so many of its
+        batches, as those of the published data sets do.
+
+        Parameters
+        ----------
+        n_pairs
+            Observed training pairs.
+
+        Examples
+        --------
+        >>> [AnyConfig().batch_size_for(n) for n in (100_000, 20_480, 20_479, 1_430, 100)]
+        [2048, 2048, 1024, 128, 16]
+        >>> AnyConfig(training=TrainingConfig(batch_size=500)).batch_size_for(1_430)
+        500
+        """
+        own = self.training.batch_size
+        if self.names_batch_size or n_pairs >= FEWEST_STEPS * own:
+            return own
+        return min(own, max(SMALLEST_BATCH, 1 << max(0, (n_pairs // FEWEST_STEPS).bit_length() - 1)))
 
 
 class ModelConfig(AnyConfig):

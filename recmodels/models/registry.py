@@ -127,7 +127,8 @@ def resolve_config(name: str, *overrides: Mapping[str, Any], dataset: str | None
         Key in `MODELS`.
     overrides
         Settings by name, a later mapping over an earlier one; those of the training loop in a nested mapping
-        `training`. What is not named keeps the model's own default, also inside `training`.
+        `training`. What is not named keeps the model's own default, also inside `training`; a batch size that is not
+        named follows the data (`AnyConfig.batch_size_for`).
     dataset
         Key of a data set for which the authors give values; others have none.
 
@@ -144,9 +145,15 @@ def resolve_config(name: str, *overrides: Mapping[str, Any], dataset: str | None
     """
     config_class = _class(name, "Config")
     merged = config_class().model_dump()
-    for layer in (config_class.published.get(dataset or "", {}), *overrides):
+    layers = (config_class.published.get(dataset or "", {}), *overrides)
+    for layer in layers:
         _merge(merged, layer, f"configuration of {name}")
-    return validated(config_class, merged, f"configuration of {name}")
+    config: AnyConfig = validated(config_class, merged, f"configuration of {name}")
+    if any("batch_size" in layer.get("training", {}) for layer in layers):
+        return config
+    training = config.training
+    named = training.model_fields_set - {"batch_size"}
+    return config.model_copy(update={"training": type(training).model_construct(named, **dict(training))})
 
 
 def build_model(name: str, config: AnyConfig, data: "TrainingData", seed: int) -> "Model | ClosedFormModel":

@@ -1,5 +1,6 @@
 """Raw text files, plain or gzip, as blocks of whole lines in bounded memory."""
 
+import re
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,36 @@ class LineBlock:
 
     first_line: int
     data: bytes
+
+
+_JSON_ARRAY = re.compile(rb"\s*\[\s*(\{|\Z)")
+
+
+def require_lines(path: Path, block: LineBlock) -> None:
+    """
+    Make sure that a file of JSON records has them one a line.
+
+    Parameters
+    ----------
+    path
+        The file.
+    block
+        One of its blocks; only the first is looked at.
+
+    Raises
+    ------
+    InputError
+        If the file begins an array of records. Read as lines, all but the last of them would be rejected.
+    """
+    if block.first_line == 1 and _JSON_ARRAY.match(block.data):
+        plain = path.name.removesuffix(".gz")
+        reader = "gunzip -c" if is_gzip(path) else "cat"
+        raise InputError(
+            str(path),
+            expected="one JSON record a line",
+            found="a JSON array of records",
+            action=f"Write it as lines: {reader} {path.name} | jq -c '.[]' > lines && mv lines {plain}",
+        )
 
 
 def is_gzip(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """Small tables about large ones, for people: whole numbers, texts, and figures with four decimals."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
@@ -62,6 +62,21 @@ def split_sizes(interactions: pl.DataFrame) -> pl.DataFrame:
             }
         )
     return pl.DataFrame(rows)
+
+
+def funnel_table(steps: Mapping[str, int]) -> pl.DataFrame:
+    """
+    Return what became of the rows of a data set, one row a step, with its share of what was read.
+
+    Parameters
+    ----------
+    steps
+        Rows by the name of the step, what was read first (`recmodels.data.funnel.Funnel.steps`).
+    """
+    read = max(1, next(iter(steps.values())))
+    return pl.DataFrame(
+        [{"step": step, "rows": f"{rows:,}", "share": f"{rows / read:.1%}"} for step, rows in steps.items()]
+    )
 
 
 def training_progress(history: pl.DataFrame, best_epoch: int) -> pl.DataFrame:

@@ -56,6 +56,29 @@ class EveryId:
 
 
 @dataclass(frozen=True)
+class EveryUserWithItemsLeft:
+    """The column `user_id` has every user of the interactions who lacks one of their items in some splits."""
+
+    splits: tuple[str, ...]
+    table: str = "interactions"
+
+    @property
+    def expected(self) -> str:
+        """What holds of a sound table."""
+        return f"user_id to have every user_id of {self.table} with an item left and no other"
+
+    def broken(self, frame: pl.DataFrame, other: pl.DataFrame) -> pl.DataFrame:
+        """Return the ids that are missing and those that should not be there, by id."""
+        n_items = other["item_id"].n_unique()
+        n_had = pl.col("split").is_in(self.splits).sum()
+        left = other.group_by("user_id").agg(n_had=n_had).filter(pl.col("n_had") < n_items).select("user_id")
+        found = frame.select(pl.col("user_id").unique())
+        missing = left.join(found, on="user_id", how="anti")
+        strange = found.join(other, on="user_id", how="anti")
+        return pl.concat([missing, strange]).sort("user_id")
+
+
+@dataclass(frozen=True)
 class NoKnownPair:
     """Rows whose (user, item) pair is not among the interactions of some splits."""
 

@@ -15,7 +15,7 @@ from recmodels.errors import InputError
 from recmodels.schemas.data import Interactions, ItemIds, Items, Rejects, Reviews, Users
 from recmodels.schemas.graphs import AddedPairs, Neighbours, UserNeighbours
 from recmodels.schemas.profiles import ItemEmbeddings, ItemProfiles, UserEmbeddings, UserProfiles
-from recmodels.schemas.references import EveryId, KnownIds, NoKnownPair
+from recmodels.schemas.references import EveryId, EveryUserWithItemsLeft, KnownIds, NoKnownPair
 from recmodels.schemas.results import (
     Leaderboard,
     Metrics,
@@ -39,7 +39,7 @@ class Table:
     """
 
     schema: type[dy.Schema]
-    references: tuple[KnownIds | EveryId | NoKnownPair, ...] = ()
+    references: tuple[KnownIds | EveryId | EveryUserWithItemsLeft | NoKnownPair, ...] = ()
     may_be_empty: bool = False
 
     @property
@@ -75,7 +75,12 @@ TABLES: dict[str, Table] = {
     "metrics": Table(Metrics),
     "user_metrics": Table(UserMetrics, (EveryId("user_id", "interactions", "user_id", split="test"),)),
     "recommendations": Table(
-        Recommendations, (_OF_USERS, KnownIds("item_id", "item_ids"), NoKnownPair(("train", "valid")))
+        Recommendations,
+        (
+            EveryUserWithItemsLeft(("train", "valid")),
+            KnownIds("item_id", "item_ids"),
+            NoKnownPair(("train", "valid")),
+        ),
     ),
     "leaderboard": Table(Leaderboard),
     "pipeline_status": Table(PipelineStatus),

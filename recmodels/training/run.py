@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from recmodels.checkpoints.store import Checkpoint, write_checkpoint
-from recmodels.models.base import AnyModel
+from recmodels.models.base import AnyModel, Model
 from recmodels.models.config import AnyConfig
 from recmodels.models.inputs import TrainingData
 from recmodels.models.registry import build_model
@@ -100,6 +100,7 @@ def save_checkpoint(
         "best_valid_recall@20": result.best_valid_recall,
         "stopped_early": result.stopped_early,
         "pairs_left_out": result.n_left_out,
+        **({"batch_size": model.batch_size, "steps": result.n_steps} if isinstance(model, Model) else {}),
     }
     checkpoint = Checkpoint(
         model=name,

@@ -53,10 +53,12 @@ def fingerprint(model: Model, data: TrainingData, seed: int) -> str:
     settings = model.config.model_dump(mode="json", exclude={"training": {"epochs", "checkpoint_interval"}})
     pairs = [data.train_users, data.train_items, data.valid_users, data.valid_items]
     pairs += [] if data.train_times is None else [data.train_times]
+    follows_data = model.batch_size != model.config.training.batch_size
     return digest_of(
         type(model).__module__,
         json.dumps(settings),
         str(seed),
+        *([f"batches of {model.batch_size}"] if follows_data else []),
         *(digest_of(values.tobytes().hex()) for values in pairs),
     )
 

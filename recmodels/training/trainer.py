@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recmodels.errors import InputError, PermanentFailure
-from recmodels.evaluation.evaluator import VALIDATION_K, recall_at
+from recmodels.evaluation.evaluator import recall_at, validation_k
 from recmodels.models.base import Batch, ClosedFormModel, Model
 from recmodels.models.inputs import TrainingData
 from recmodels.ranking.ranker import Ranker
@@ -69,6 +69,8 @@ class FitResult:
         The final ranking of the best epoch, on the CPU.
     n_left_out
         Training pairs that entered no loss, since their user has every item (`recmodels.training.pairs`).
+    n_steps
+        Optimiser steps in all; 0 of a model in closed form.
     """
 
     history: pl.DataFrame
@@ -77,6 +79,7 @@ class FitResult:
     stopped_early: bool
     ranker: Ranker
     n_left_out: int = 0
+    n_steps: int = 0
 
 
 def fit(
@@ -89,6 +92,8 @@ def fit(
 ) -> FitResult:
     """
     Train a model until its validation Recall@20 stops rising; it is left with the parameters of its best epoch.
+
+    With fewer than 40 items it is the Recall of half of them (`recmodels.evaluation.evaluator.validation_k`).
 
     A model in closed form is solved with each choice of its settings, and left with that of the best Recall@20.
 
@@ -148,7 +153,7 @@ def _solve(model: ClosedFormModel, data: TrainingData, on_epoch: Iterable[Callab
         model.choose(values)
         ranker = model.ranker()
         training_seconds = time.perf_counter() - started
-        valid_recall = recall_at(ranker, train_matrix, valid_matrix, VALIDATION_K)
+        valid_recall = recall_at(ranker, train_matrix, valid_matrix, validation_k(data.n_items))
         # The next solution is made when this one is gone: it may be most of the memory.
         del ranker
         if valid_recall > best_recall:
@@ -202,7 +207,7 @@ def _train(
         started = time.perf_counter()
         learning_rate, parts = loop.run_epoch(epoch, pairs)
         training_seconds = time.perf_counter() - started
-        valid_recall = recall_at(model.ranker(), train_matrix, valid_matrix, VALIDATION_K)
+        valid_recall = recall_at(model.ranker(), train_matrix, valid_matrix, validation_k(data.n_items))
         stopping.observe(valid_recall, model)
         record = EpochRecord(
             epoch=epoch,
@@ -228,6 +233,7 @@ def _train(
         stopped_early=stopping.stale > config.patience,
         ranker=model.ranker().cpu(),
         n_left_out=pairs.n_left_out,
+        n_steps=stopping.next_epoch * math.ceil(len(pairs.users) / model.batch_size),
     )
 
 
@@ -254,9 +260,10 @@ class _Loop:
         negatives = negatives[order] if len(negatives) else negatives
 
         totals: dict[str, float] = {}
-        n_batches = math.ceil(len(users) / config.batch_size)
+        batch_size = self.model.batch_size
+        n_batches = math.ceil(len(users) / batch_size)
         for batch in range(n_batches):
-            part = slice(batch * config.batch_size, (batch + 1) * config.batch_size)
+            part = slice(batch * batch_size, (batch + 1) * batch_size)
             try:
                 drawn: tuple[Tensor, Tensor | None] = negatives[part], None
                 if sampler is not None and shared:
@@ -265,7 +272,7 @@ class _Loop:
             except torch.OutOfMemoryError as error:
                 raise PermanentFailure(
                     f"training, epoch {epoch}, batch {batch} of {n_batches}: the device ran out of memory. Lower "
-                    f"training.batch_size (now {config.batch_size}) or embedding_size, or set training.device to cpu."
+                    f"training.batch_size (now {batch_size}) or embedding_size, or set training.device to cpu."
                 ) from error
             if not all(math.isfinite(value) for value in values.values()):
                 raise PermanentFailure(

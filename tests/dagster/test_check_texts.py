@@ -17,7 +17,7 @@ from pipelines.definitions import build_definitions
 from recmodels.catalogue.entries import load_catalogue
 from recmodels.data.raw_files import prepare_raw_files
 from recmodels.raw.demo import write_demo_dump
-from recmodels.schemas.tables import ITEM_PROFILES, LEADERBOARD, PIPELINE_STATUS
+from recmodels.schemas.tables import ITEM_PROFILES, ITEMS, LEADERBOARD, PIPELINE_STATUS
 
 CHECKS = {
     (check.check_key.asset_key.to_user_string(), check.check_key.name): check
@@ -83,6 +83,15 @@ RECORDED: list[tuple[str, str, list[Mapping[str, Any]], str]] = [
         "interactions", "little_drift",
         [{"dagster/row_count": 1_000}, {"dagster/row_count": 2_000}],
         "2,000 rows are 100% off the 1,000 of the last time, expected at most 10%.",
+    ),
+    (
+        "interactions", "keeps_its_core",
+        [{"cut_core": {
+            "file": "All_Beauty_5.json.gz", "core_by_name": 5, "k_core": 5, "pairs": 4_092, "pairs_lost": 3_406,
+            "users_lost": 854, "items_lost": 61,
+        }}],
+        "3,406 of 4,092 pairs, 854 users and 61 items fell below k_core = 5, expected none: All_Beauty_5.json.gz is a "
+        "5-core already by its name, which counts repeated rows. Set k_core = 1",
     ),
     (
         "item_text_knn", "sampled_recall",
@@ -170,6 +179,69 @@ def test_what_needs_a_person_is_told(data_root: DataRoot, instance: dg.DagsterIn
     )
 
 
+def test_one_title_for_most_items_is_told(
+    data_root: DataRoot, instance: dg.DagsterInstance, evaluate: Evaluate
+) -> None:
+    titles = ["<span class=", "<span class=", "<span class=", "", "a mug"]
+    rows = [(i, f"B00000000{i}", title, "", "", [], None, "") for i, title in enumerate(titles)]
+    table = pl.DataFrame(rows, schema=ITEMS, orient="row")
+    _stored(data_root, instance, "items", table, io_manager_key="parquet_io")
+    _assert_told(
+        evaluate("items", "titles_tell_items_apart"),
+        "3 of 5 items (60%) have the title '<span class=', expected at most 50% with one title.",
+    )
+    untitled = table.with_columns(title=pl.lit(""))
+    _stored(data_root, instance, "items", untitled, io_manager_key="parquet_io")
+    assert evaluate("items", "titles_tell_items_apart").passed
+
+
+def test_a_training_that_stopped_after_few_steps_is_told(instance: dg.DagsterInstance, evaluate: Evaluate) -> None:
+    def found(**metadata: Any) -> dg.AssetCheckEvaluation:
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(checkpoint_key("bpr"), partition=SEEDED, metadata=metadata)
+        )
+        return evaluate("checkpoint/bpr", "enough_steps", SEEDED)
+
+    stopped = {"epochs": 23, "batch_size": 2_048, "stopped_early": True}
+    _assert_told(
+        found(steps=23, **stopped),
+        "after 23 optimiser steps (23 epochs with batches of 2048), expected at least 200",
+        "Lower training.batch_size or raise training.patience",
+    )
+    assert found(steps=200, **stopped).passed
+    assert found(steps=23, **stopped | {"stopped_early": False}).passed
+    assert found().passed
+    assert ("checkpoint/ease", "enough_steps") not in CHECKS
+    assert not [asset for asset, name in CHECKS if name == "enough_steps" and not asset.startswith("checkpoint/")]
+
+
+def test_a_model_that_is_not_above_popularity_is_told(instance: dg.DagsterInstance, evaluate: Evaluate) -> None:
+    ndcg: dict[str, float] = {}
+
+    def found(model: str, **recalls: float) -> dg.AssetCheckEvaluation:
+        for name, recall in {model: recalls.pop("own"), **recalls}.items():
+            metadata = {"recall@20": recall, "ndcg@20": recall / 2 if recall < 1 else ndcg[name], "split_digest": "s"}
+            key = dg.AssetKey(["metrics", *name.split("/")])
+            instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=SEEDED, metadata=metadata))
+        return evaluate(f"metrics/{model}", "beats_popularity", SEEDED)
+
+    assert found("bpr", own=0.1).passed
+    for model in ("bpr", "ease", "calibrated/bpr"):
+        _assert_told(
+            found(model, own=0.1616, popularity=0.165),
+            "has recall@20 0.1616 on the test rows, expected more than the 0.1650 of popularity",
+        )
+        assert not found(model, own=0.165, popularity=0.165).passed
+        assert found(model, own=0.166, popularity=0.165).passed
+    ndcg.update(bpr=0.5, popularity=0.5)
+    _assert_told(
+        found("bpr", own=1.0, popularity=1.0), "has ndcg@20 0.5000 on the test rows, expected more than the 0.5"
+    )
+    ndcg["bpr"] = 0.6
+    assert found("bpr", own=1.0, popularity=1.0).passed
+    assert ("metrics/random", "beats_popularity") not in CHECKS
+
+
 def test_a_raw_file_that_changed_is_told(data_root: DataRoot, instance: dg.DagsterInstance, evaluate: Evaluate) -> None:
     folder = data_root.raw("demo")
     write_demo_dump(folder)
@@ -198,7 +270,7 @@ def test_a_damaged_checkpoint_is_told(instance: dg.DagsterInstance, evaluate: Ev
 def test_every_check_that_is_written_by_hand_is_shown_here_or_in_the_pipeline() -> None:
     shown = {name for _, name, _, _ in RECORDED} | {
         "few_fallbacks", "comparable_models", "self_contained", "nothing_failed", "raw_files_unchanged", "intact",
-        "few_rejects",
+        "few_rejects", "titles_tell_items_apart", "enough_steps", "beats_popularity",
     }  # fmt: skip
     graph = build_definitions().resolve_asset_graph()
     assert {key.name for key in graph.asset_check_keys} == shown | {"schema"}

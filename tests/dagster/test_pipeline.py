@@ -7,12 +7,14 @@ import dagster as dg
 import polars as pl
 import pytest
 from graph_runs import Run, data_versions, failure_texts, stored_table
+from rich.console import Console
 
 from assets.support.io_managers import ParquetIOManager, recorded_path
 from assets.support.partitions import DATASETS
 from assets.support.resources import DataRoot
 from pipelines.definitions import build_definitions
 from pipelines.jobs import assets_of_models
+from pipelines.progress import ProgressDisplay
 
 TRAINED = ["bpr", "lightgcn", "blast"]
 SEEDED = {"dataset": "demo", "seed": "0"}
@@ -147,8 +149,14 @@ def _config(raw_folder: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize(
     "content",
-    [None, b"", gzip.compress(REVIEWS)[:-20], gzip.compress(b"userID,itemID\n1,2\n")],
-    ids=["missing", "empty", "truncated", "another format"],
+    [
+        None,
+        b"",
+        gzip.compress(REVIEWS)[:-20],
+        gzip.compress(b"userID,itemID\n1,2\n"),
+        gzip.compress(b"[" + REVIEWS.strip().replace(b"\n", b",\n") + b"]\n"),
+    ],
+    ids=["missing", "empty", "truncated", "another format", "an array"],
 )
 def test_bad_raw_files_fail_once_with_a_clear_line_and_leave_the_rest_intact(
     run: Run, data_root: DataRoot, raw_folder: Path, content: bytes | None
@@ -171,6 +179,62 @@ def test_bad_raw_files_fail_once_with_a_clear_line_and_leave_the_rest_intact(
     assert not [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY]
     assert {path: path.read_bytes() for path in stored} == stored
     assert not list(data_root.root.rglob("*.tmp"))
+
+
+def test_a_folder_of_raw_files_that_is_not_there_is_refused_and_not_made(run: Run, tmp_path: Path) -> None:
+    result = run("prepare", assets=READ, config=_config(tmp_path / "nope"))
+    assert failure_texts(result) == [
+        f"folder of the raw files: expected one that exists, found {tmp_path / 'nope'}, which does not. Correct the "
+        "path, or create the folder first if the files are to be fetched into it."
+    ]
+    assert not (tmp_path / "nope").exists()
+
+
+def test_what_cannot_be_learned_from_is_refused_before_anything_is_stored(
+    run: Run, data_root: DataRoot, raw_folder: Path
+) -> None:
+    one_each = [line for line in REVIEWS.splitlines(keepends=True) if b'"U0"' in line or b"B000000001" in line]
+    (raw_folder / "Gift_Cards_5.json.gz").write_bytes(gzip.compress(b"".join(one_each[:1] + one_each[6:])))
+    result = run("prepare", "gift_cards", config=_config(raw_folder))
+    (text,) = failure_texts(result)
+    assert text.startswith("data set gift_cards: expected rows held out for validation and test, found 0 and 0 (6 rows")
+    assert not list(data_root.root.rglob("*.parquet"))
+
+
+def test_what_became_of_the_rows_is_recorded_and_told(run: Run, raw_folder: Path) -> None:
+    repeated = REVIEWS.splitlines(keepends=True)[0].replace(b"1500000000", b"1500000001")
+    (raw_folder / "Gift_Cards_5.json.gz").write_bytes(gzip.compress(REVIEWS + repeated))
+    console = Console(record=True, width=200)
+    with ProgressDisplay(console):
+        result = run("prepare", "gift_cards", assets=READ, config=_config(raw_folder))
+    (metadata,) = [
+        event.materialization.metadata
+        for event in result.get_asset_materialization_events()
+        if event.asset_key == dg.AssetKey("interactions")
+    ]
+    assert metadata["funnel"].value == [
+        {"step": "read", "rows": 37}, {"step": "rejected", "rows": 0}, {"step": "repeated pairs", "rows": 1},
+        {"step": "below the k-core", "rows": 0}, {"step": "kept", "rows": 36}, {"step": "train", "rows": 24},
+        {"step": "valid", "rows": 6}, {"step": "test", "rows": 6},
+    ]  # fmt: skip
+    lines = [line.strip() for line in console.export_text().splitlines()]
+    (place,) = [number for number, line in enumerate(lines) if line.startswith("✓ interactions ")]
+    assert lines[place + 1] == "37 rows read: 0 rejected, 1 repeated; 36 kept: 24 train, 6 valid, 6 test"
+
+
+def test_a_released_core_that_loses_rows_is_named_on_the_console_and_goes_on(run: Run, raw_folder: Path) -> None:
+    rare = REVIEWS.splitlines(keepends=True)[0].replace(b"B000000000", b"B000000009")
+    (raw_folder / "reviews_Baby_5.json.gz").write_bytes(gzip.compress(REVIEWS + rare))
+    (raw_folder / "meta_Baby.json.gz").write_bytes(gzip.compress(b"{'asin': 'B000000001', 'title': 'One'}\n"))
+    console = Console(record=True, width=400)
+    with ProgressDisplay(console):
+        assert run("prepare", "baby", assets=READ, config=_config(raw_folder)).success
+    (told,) = [line.strip() for line in console.export_text().splitlines() if "keeps_its_core" in line]
+    assert told == (
+        "warning interactions: keeps_its_core 1 of 37 pairs, 0 users and 1 items fell below k_core = 5, expected none: "
+        "reviews_Baby_5.json.gz is a 5-core already by its name, which counts repeated rows. Set k_core = 1 in the "
+        "catalogue entry to keep them."
+    )
 
 
 def test_editing_a_raw_line_changes_the_data_version_and_touching_the_file_does_not(run: Run, raw_folder: Path) -> None:

@@ -221,7 +221,7 @@ def frobenius_penalty(*matrices: Tensor, n_rows: int) -> Tensor:
 
 
 def squared_penalty(*matrices: Tensor, batch_size: int) -> Tensor:
-    """Return half the sum of squares over the configured batch size, also on a shorter batch (Reg-2)."""
+    """Return half the sum of squares over the training's batch size, also on a shorter batch (Reg-2)."""
     return torch.stack([matrix.square().sum() for matrix in matrices]).sum() / (2 * batch_size)
 
 

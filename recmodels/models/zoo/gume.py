@@ -104,7 +104,7 @@ class Model(base.Model):
 
     def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking loss, the contrasts, the modalities' distance and the penalties."""
-        config, batch_size = self.config, self.config.training.batch_size
+        config, batch_size = self.config, self.batch_size
         explicit = self._explicit()
         content, extended = self._extended(explicit)
         side = self._integrated(explicit, content)

@@ -82,7 +82,7 @@ class Model(base.Model):
         return {
             self.config.training.loss: self.ranking_losses(user, positive, negative, batch.barred).mean(),
             "penalty": self.config.regularisation
-            * squared_penalty(user, positive, negative, batch_size=self.config.training.batch_size),
+            * squared_penalty(user, positive, negative, batch_size=self.batch_size),
         }
 
     def _embed(self, side: Tensor) -> tuple[Tensor, Tensor]:

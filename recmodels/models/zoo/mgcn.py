@@ -64,7 +64,7 @@ class Model(base.Model):
             self.config.training.loss: self.ranking_losses(user, positive, negative, batch.barred).mean(),
             "contrast": self.config.contrast_weight * contrast,
             "penalty": self.config.regularisation
-            * squared_penalty(user, positive, negative, batch_size=self.config.training.batch_size),
+            * squared_penalty(user, positive, negative, batch_size=self.batch_size),
         }
 
     def _embed(self) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ import polars as pl
 from recmodels.errors import InputError
 from recmodels.raw.formats.base import RAW_ITEMS, RawTable
 from recmodels.raw.formats.reviews import AmazonRelease
-from recmodels.raw.lines import LineBlock, read_blocks
+from recmodels.raw.lines import LineBlock, read_blocks, require_lines
 from recmodels.raw.rejects import RejectLog
 from recmodels.raw.text import clean_texts
 
@@ -100,6 +100,7 @@ def read_metadata(path: Path, release: AmazonRelease, wanted: Collection[str]) -
 
 
 def _check_syntax(path: Path, release: AmazonRelease, block: LineBlock) -> None:
+    require_lines(path, block)
     start = block.data.lstrip()[:2]
     literal = _SYNTAX[release].literal
     if start == (b'{"' if literal else b"{'"):

@@ -10,7 +10,7 @@ import polars as pl
 
 from recmodels.errors import InputError
 from recmodels.raw.formats.base import RAW_INTERACTIONS, RawTable
-from recmodels.raw.lines import LineBlock, read_blocks
+from recmodels.raw.lines import LineBlock, read_blocks, require_lines
 from recmodels.raw.rejects import RejectLog
 from recmodels.raw.text import clean_texts
 
@@ -60,6 +60,7 @@ def read_reviews(path: Path, release: AmazonRelease) -> RawTable:
     log = RejectLog(path.name)
     tables: list[pl.DataFrame] = []
     for block in read_blocks(path, log):
+        require_lines(path, block)
         accepted = _read_block(block, keys, log)
         tables.append(accepted.with_columns(clean_texts(accepted["summary"]), clean_texts(accepted["text"])))
     table = pl.concat(tables) if tables else pl.DataFrame(schema=RAW_REVIEWS)

@@ -153,7 +153,9 @@ def test_a_model_that_reranks_is_watched_stored_and_served_by_its_own_ranking(
         def ranker(self) -> CalibratedRanker:
             return CalibratedRanker(super().ranker(), train, [Evidence("co_users", weights, 1.0)], 30)
 
-    config = resolve_config("bpr", {"embedding_size": 8, "training": {"epochs": 4, "learning_rate": 0.05}})
+    config = resolve_config(
+        "bpr", {"embedding_size": 8, "training": {"epochs": 4, "learning_rate": 0.05, "batch_size": 2048}}
+    )
     model = Reranking(config, data, torch.Generator().manual_seed(0))
     result = fit(model, data, seed=0)
     assert result.best_valid_recall == recall_at(result.ranker, train, valid, 20)

@@ -188,7 +188,7 @@ def test_popularity_ranks_by_training_counts_and_random_finds_what_chance_finds(
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"ks": (0,)}, "ks"), ({"ks": (N_ITEMS + 1,)}, "ks"), ({"ks": ()}, "ks"), ({"held_out": None}, "held-out pairs")],
+    [({"ks": (0,)}, "ks"), ({"ks": ()}, "ks"), ({"held_out": None}, "held-out pairs")],
 )
 def test_what_cannot_be_evaluated_is_refused(change: dict, message: str) -> None:
     users, items, train, held_out = problem(6)
@@ -196,6 +196,24 @@ def test_what_cannot_be_evaluated_is_refused(change: dict, message: str) -> None
     pairs = pairs_of(held_out) if "held_out" not in change else (nothing, nothing)
     with pytest.raises(InputError, match=message):
         evaluate(EmbeddingScorer(users, items), pairs_of(train), pairs, ks=change.get("ks", (2,)))
+
+
+def test_a_list_ends_with_the_items() -> None:
+    users, items, train, held_out = problem(8)
+    asked = (N_ITEMS, N_ITEMS + 1, 20 * N_ITEMS)
+    result = evaluate(EmbeddingScorer(users, items), pairs_of(train), pairs_of(held_out), ks=asked)
+    for metric, expected in loop(users, items, train, held_out, N_ITEMS).items():
+        for k in asked:
+            assert result.value(metric, k) == pytest.approx(expected), (metric, k)
+    assert result.value("recall", N_ITEMS) == 1
+
+
+def test_what_is_no_candidate_is_neither_covered_nor_novel() -> None:
+    users, items = torch.ones(2, 1), torch.tensor([[3.0], [2.0], [1.0]])
+    train = (np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1]))
+    result = evaluate(EmbeddingScorer(users, items), train, (np.array([0]), np.array([2])), ks=(3,))
+    assert result.value("coverage", 3) == pytest.approx(1 / 3)
+    assert result.value("novelty", 3) == pytest.approx(math.log2(3 / 1))
 
 
 def test_embeddings_that_are_not_finite_are_refused() -> None:

@@ -33,7 +33,9 @@ def batch(data: TrainingData) -> tuple[Tensor, Tensor, Tensor]:
 
 def build(name: str, data: TrainingData, **settings: Any) -> Model:
     """A model with a generator for its noise, as at the start of an epoch."""
+    # The published batch size, by which some penalties are divided: one that is named does not follow the data.
     settings = {"embedding_size": WIDTH, **settings}
+    settings["training"] = {"batch_size": 2048, **settings.get("training", {})}
     model = build_model(name, resolve_config(name, settings), data, 0)
     model.on_epoch_start(0, torch.Generator().manual_seed(0))
     return model

@@ -234,3 +234,10 @@ def test_rows_in_are_rows_kept_duplicate_unwanted_and_rejects(
 def test_category_paths_are_cleaned_and_absent_ones_stay_empty() -> None:
     paths = pl.Series("categories", [["A &amp; B", "", "A & B", "C"], None, [], ["C", "A", "C"]])
     assert clean_categories(paths).to_list() == [["A & B", "C"], [], [], ["C", "A", "C"]]
+
+
+@pytest.mark.parametrize("release", ["amazon2014", "amazon2018", "amazon2023"])
+def test_an_array_of_records_is_refused(tmp_path: Path, release: AmazonRelease) -> None:
+    path = write(tmp_path, [b"[", *(encode + b"," for encode in [json.dumps(RECORD_2014).encode()] * 2), b"]"])
+    with pytest.raises(InputError, match="expected one JSON record a line, found a JSON array of records"):
+        read_metadata(path, release, ["B000000001"])

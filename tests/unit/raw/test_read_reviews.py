@@ -133,6 +133,21 @@ broken_lines = st.one_of(
 )
 
 
+@pytest.mark.parametrize("opening", [b"[", b" [ ", b"\xef\xbb\xbf[\n", b"\n["])
+@pytest.mark.parametrize("packed", [True, False])
+def test_an_array_of_reviews_is_refused_with_what_makes_lines_of_it(
+    tmp_path: Path, opening: bytes, packed: bool
+) -> None:
+    text = opening + b",\n".join([encode(GOOD)] * 4) + b"\n]"
+    path = write(tmp_path, text.split(b"\n"), packed=packed)
+    with pytest.raises(InputError) as refused:
+        read_reviews(path, "amazon2014")
+    told = str(refused.value)
+    assert told.startswith(f"{path}: expected one JSON record a line, found a JSON array of records.")
+    assert f"{'gunzip -c' if packed else 'cat'} {path.name} | jq -c '.[]'" in told
+    assert "\n" not in told
+
+
 @settings(max_examples=150, deadline=None)
 @given(lines=st.lists(st.one_of(good_records.map(encode), broken_lines), max_size=15), packed=st.booleans())
 def test_rows_in_are_rows_kept_and_rejects(tmp_path_factory, lines: list[bytes], packed: bool) -> None:

@@ -223,7 +223,8 @@ OTHER_TABLE: list[tuple[str, Change, str]] = [
     ("augmented_interactions", changed(0, item_id=0), "no pair of the splits train of interactions"),
     ("user_metrics", without(0), "user_id to have every user_id of the test rows of interactions and no other"),
     ("user_metrics", changed(0, user_id=1), "user_id to have every user_id of the test rows of interactions"),
-    ("recommendations", without(-1), "user_id to have every user_id of users and no other"),
+    ("recommendations", without(-1), "user_id to have every user_id of interactions with an item left and no other"),
+    ("recommendations", changed(-1, user_id=N_USERS), "user_id to have every user_id of interactions with"),
     ("recommendations", changed(-1, item_id=N_ITEMS), "item_id of the ids in item_ids"),
     ("recommendations", changed(0, item_id=0), "no pair of the splits train and valid of interactions"),
     ("recommendations", changed(2, item_id=2), "no pair of the splits train and valid of interactions"),
@@ -350,3 +351,10 @@ def test_the_rules_of_neighbours_agree_with_loops(table: list[tuple[int, int, in
 def test_the_rules_of_pairs_agree_with_sorting(pairs: list[tuple[int, int]]) -> None:
     frame = pl.DataFrame([(*pair, 1.0) for pair in pairs], schema=AUGMENTED, orient="row")
     assert TABLES["augmented_interactions"].schema.is_valid(frame) == (pairs == sorted(set(pairs)))
+
+
+def test_who_has_had_every_item_needs_no_recommendations() -> None:
+    had = [(2, item, 5.0, 1, "valid" if item == 0 else "train") for item in range(N_ITEMS)]
+    others = SOUND["interactions"].filter(pl.col("user_id") != 2)
+    tables = SOUND | {"interactions": pl.concat([others, rows(INTERACTIONS, *had)])}
+    assert problem_of("recommendations", SOUND["recommendations"].filter(pl.col("user_id") != 2), tables) == ""
