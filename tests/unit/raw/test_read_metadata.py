@@ -234,3 +234,21 @@ def test_rows_in_are_rows_kept_duplicate_unwanted_and_rejects(
 def test_category_paths_are_cleaned_and_absent_ones_stay_empty() -> None:
     paths = pl.Series("categories", [["A &amp; B", "", "A & B", "C"], None, [], ["C", "A", "C"]])
     assert clean_categories(paths).to_list() == [["A & B", "C"], [], [], ["C", "A", "C"]]
+
+
+def test_a_title_that_is_a_cut_off_tag_is_none(tmp_path: Path) -> None:
+    record = {
+        "asin": "B000000001",
+        "title": '<span class="a-size-medium a-color-secondary"',
+        "brand": "<span class='a-color-secondary'",
+        "description": ['<div id="iframeContent"', "A magazine of gardens. \u202e", "#productTitle { color: red; }"],
+        "category": ["Magazines"],
+    }
+    items = read_metadata(write(tmp_path, [json.dumps(record).encode()]), "amazon2018", {"B000000001"}).table
+    assert items.select("title", "brand", "description").row(0) == ("", "", "A magazine of gardens.")
+
+
+def test_half_of_a_surrogate_pair_is_dropped(tmp_path: Path) -> None:
+    line = b'{"asin": "B000000001", "title": "A \\ud83d\\ude00 drum\\ud83d, or two\\ude00"}'
+    items = read_metadata(write(tmp_path, [line]), "amazon2018", {"B000000001"}).table
+    assert items["title"].to_list() == ["A \U0001f600 drum, or two"]
