@@ -12,7 +12,7 @@ from recmodels.reporting.examples import named_items
 
 def item_titles(context: dg.AssetExecutionContext, data_root: DataRoot, item_ids: pl.DataFrame) -> list[str]:
     """
-    Return a title, or else the asin, for each item in the order of a table with their asins.
+    Return what to call each item in the order of a table with their asins.
 
     Titles are for the eye alone: no input of the asset that shows them, because another title changes none of its rows.
     """

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
+from recmodels.data.titles import shown_titles
 from recmodels.profiles.write import Explanation
 from recmodels.reporting.charts import histogram, leaderboard_bars, training_curves
 from recmodels.reporting.examples import evidence, example_users
@@ -102,7 +103,7 @@ def build_report(inputs: ReportInputs) -> str:
 
 
 def _titles(items: pl.DataFrame) -> list[str]:
-    return [title or asin for title, asin in items.select("title", "asin").iter_rows()]
+    return shown_titles(items).to_list()
 
 
 def _leaderboard_rows(board: pl.DataFrame) -> list[LeaderboardRow]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from recmodels.data.titles import shown_titles
 from recmodels.profiles.inputs import ItemInputs, UserInputs
 from recmodels.profiles.write import Explanation
 from recmodels.reporting.tables import shortened
@@ -27,15 +28,17 @@ def example_items(interactions: pl.DataFrame, n: int = 2) -> list[int]:
 
 
 def named_items(item_ids: pl.DataFrame, items: pl.DataFrame) -> list[str]:
-    """Return a title for each item_id in its order, and the asin where the table of items has no title for it."""
-    found = item_ids.select("asin").join(items.select("asin", "title"), on="asin", how="left", maintain_order="left")
-    return [title or asin for title, asin in found.select("title", "asin").iter_rows()]
+    """Return what to call each item_id in its order, and the asin where the table of items lacks it."""
+    titles = items.select("asin", shown_titles(items))
+    found = item_ids.select("asin").join(titles, on="asin", how="left", maintain_order="left")
+    return found.select(pl.coalesce("title", "asin")).to_series().to_list()
 
 
 def evidence(inputs: ItemInputs | UserInputs) -> list[str]:
     """Return the texts that a profile was made from, cut where they are long."""
     if isinstance(inputs, UserInputs):
-        lines = [f"{entry.title}: {entry.review}" if entry.review else entry.title for entry in inputs.history]
+        chosen = [(entry.title or entry.profile, entry.review) for entry in inputs.history]
+        lines = [": ".join(text for text in texts if text) for texts in chosen]
     else:
         lines = [inputs.title, inputs.description, inputs.brand, " > ".join(inputs.categories), *inputs.reviews]
     return [shortened(line, EVIDENCE_CHARACTERS) for line in lines if line][:SHOWN_EVIDENCE]

@@ -170,11 +170,11 @@ def _texts(value: Any) -> list[str]:
 
 
 def _encodable(text: str) -> str:
-    """Return a text in which halves of a surrogate pair are joined, or replaced where the other half is missing."""
+    """Return a text in which halves of a surrogate pair are joined, and dropped where the other half is missing."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
     return text
 
 
@@ -242,9 +242,9 @@ def _table(fields: dict[str, tuple[Any, ...]]) -> pl.DataFrame:
     rows = [(asin, *fields[asin]) for asin in sorted(fields)]
     table = pl.DataFrame(rows, schema=RAW_ITEMS, orient="row")
     return table.with_columns(
-        clean_texts(table["title"]),
-        clean_texts(table["description"]),
-        clean_texts(table["brand"]),
+        clean_texts(table["title"], without_code=True),
+        clean_texts(table["description"], without_code=True),
+        clean_texts(table["brand"], without_code=True),
         clean_categories(table["categories"]),
         pl.col("image_url").str.strip_chars(),
     )

@@ -113,9 +113,9 @@ def read_items(path: Path) -> RawTable:
                 {
                     "item_id": accepted["itemID"].cast(pl.Int32),
                     "asin": texts["asin"].str.strip_chars(),
-                    "title": clean_texts(texts["title"]),
-                    "description": clean_texts(texts["description"]),
-                    "brand": clean_texts(texts["brand"]),
+                    "title": clean_texts(texts["title"], without_code=True),
+                    "description": clean_texts(texts["description"], without_code=True),
+                    "brand": clean_texts(texts["brand"], without_code=True),
                     "categories": clean_categories(texts["categories"].str.split(_CATEGORY_SEPARATOR)),
                     "price": pl.Series([parse_price(text) for text in texts["price"]], dtype=pl.Float32),
                     "image_url": texts["image_url"].str.strip_chars(),

@@ -1,5 +1,8 @@
 """What goes into a prompt: training rows only, within the token budget, the most recent first."""
 
+import json
+from pathlib import Path
+
 import polars as pl
 import pytest
 from hypothesis import given
@@ -8,8 +11,10 @@ from profile_shop import DOMAIN, Shop, make_shop
 
 from recmodels.llm.base import estimate_tokens
 from recmodels.profiles.config import ProfileConfig
+from recmodels.profiles.extractive import extract_item_profile, extract_user_profile
 from recmodels.profiles.inputs import ItemSource, UserSource, training_rows, trim
 from recmodels.profiles.prompts import item_prompt, user_prompt
+from recmodels.raw.formats.metadata import read_metadata
 from recmodels.schemas.tables import ITEM_PROFILES, REVIEWS
 
 ALWAYS = ProfileConfig(item_reviews="always")
@@ -140,3 +145,27 @@ def test_trimming_keeps_a_beginning_within_the_bound(text: str, tokens: int) -> 
     assert text.startswith(cut)
     assert estimate_tokens(cut) <= tokens
     assert cut == text or estimate_tokens(text) > tokens
+
+
+def test_an_item_with_a_tag_for_a_title_is_told_by_its_description(tmp_path: Path, shop: Shop) -> None:
+    tag = '<span class="a-size-medium a-color-secondary"'
+    records = [
+        {"asin": asin, "title": tag, "brand": tag, "description": ["<p>A forged spade. Digs well.</p>"]}
+        for asin in shop.items["asin"]
+    ]
+    path = tmp_path / "meta.json"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    read = read_metadata(path, "amazon2018", set(shop.items["asin"])).table
+    items = shop.items.select("item_id", "asin").join(read, on="asin", how="left", maintain_order="left")
+    source = ItemSource(items, shop.reviews, shop.interactions, ProfileConfig())
+    profiles = [extract_item_profile(inputs) for inputs in source]
+    assert set(profiles) == {"A forged spade. Digs well."}
+    item_table = pl.DataFrame({"item_id": items["item_id"], "profile": profiles})
+    users = UserSource(
+        *(items, item_table, shop.reviews, shop.interactions), n_users=shop.n_users, config=ProfileConfig()
+    )
+    written = [extract_user_profile(inputs) for inputs in users]
+    prompts = [item_prompt(inputs, DOMAIN).user for inputs in source]
+    prompts += [user_prompt(inputs, DOMAIN).user for inputs in users]
+    assert all(written)
+    assert not any(word in text for text in [*written, *prompts] for word in ("span", "a-size", "<"))

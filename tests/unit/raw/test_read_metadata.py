@@ -241,3 +241,21 @@ def test_an_array_of_records_is_refused(tmp_path: Path, release: AmazonRelease) 
     path = write(tmp_path, [b"[", *(encode + b"," for encode in [json.dumps(RECORD_2014).encode()] * 2), b"]"])
     with pytest.raises(InputError, match="expected one JSON record a line, found a JSON array of records"):
         read_metadata(path, release, ["B000000001"])
+
+
+def test_a_title_that_is_a_cut_off_tag_is_none(tmp_path: Path) -> None:
+    record = {
+        "asin": "B000000001",
+        "title": '<span class="a-size-medium a-color-secondary"',
+        "brand": "<span class='a-color-secondary'",
+        "description": ['<div id="iframeContent"', "A magazine of gardens. \u202e", "#productTitle { color: red; }"],
+        "category": ["Magazines"],
+    }
+    items = read_metadata(write(tmp_path, [json.dumps(record).encode()]), "amazon2018", {"B000000001"}).table
+    assert items.select("title", "brand", "description").row(0) == ("", "", "A magazine of gardens.")
+
+
+def test_half_of_a_surrogate_pair_is_dropped(tmp_path: Path) -> None:
+    line = b'{"asin": "B000000001", "title": "A \\ud83d\\ude00 drum\\ud83d, or two\\ude00"}'
+    items = read_metadata(write(tmp_path, [line]), "amazon2018", {"B000000001"}).table
+    assert items["title"].to_list() == ["A \U0001f600 drum, or two"]

@@ -67,6 +67,9 @@ def test_items_are_named_by_asin_whatever_order_the_titles_stand_in() -> None:
     ids = pl.DataFrame({"item_id": [0, 1, 2], "asin": ["A", "B", "C"]})
     items = pl.DataFrame({"asin": ["C", "A", "B"], "title": ["third", "first", ""]})
     assert named_items(ids, items) == ["first", "B", "third"]
+    described = items.with_columns(description=pl.Series(["", "", "A pair of spurs."]))
+    assert named_items(ids, described) == ["first", "A pair of spurs.", "third"]
+    assert named_items(ids, items.head(1)) == ["A", "B", "third"]
 
 
 def test_the_nearest_others_are_shown_without_the_item_itself() -> None:
