@@ -49,7 +49,6 @@ def _with_texts(inputs: ReportInputs, text: str) -> ReportInputs:
     items = told(inputs.items, "asin", "title", "description", "brand")
     settings = ProfileConfig()
     reviews = pl.DataFrame([(0, 7, 5.0, 1, text, text)], schema=REVIEWS, orient="row")
-    of_user = {"n_users": inputs.users.height, "domain": text, "config": settings}
     item_profiles = told(inputs.item_profiles, "profile", "source")
     return replace(
         inputs,
@@ -63,7 +62,18 @@ def _with_texts(inputs: ReportInputs, text: str) -> ReportInputs:
         item_profiles=item_profiles,
         user_profiles=told(inputs.user_profiles, "profile", "source"),
         item_evidence=[explain_item(7, items, reviews, inputs.interactions, domain=text, config=settings)],
-        user_evidence=[explain_user(0, items, item_profiles, reviews, inputs.interactions, **of_user)],
+        user_evidence=[
+            explain_user(
+                0,
+                items,
+                item_profiles,
+                reviews,
+                inputs.interactions,
+                n_users=inputs.users.height,
+                domain=text,
+                config=settings,
+            )
+        ],
         funnel=[(text, 2), (text, 1)],
         trainings=[replace(run, settings={text: text}) for run in inputs.trainings],
         lineage=[LineageRow(text, text, text, text, text)],
