@@ -10,7 +10,14 @@ import polars as pl
 from recmodels.profiles.write import Explanation
 from recmodels.reporting.charts import leaderboard_bars, rows_of_users_and_items, training_curves
 from recmodels.reporting.examples import evidence, example_users
-from recmodels.reporting.models import Training, board_rows, comparisons, group_tables, training_rows
+from recmodels.reporting.models import (
+    Training,
+    board_rows,
+    comparisons,
+    group_tables,
+    not_above_popularity,
+    training_rows,
+)
 from recmodels.reporting.report import (
     FunnelRow,
     LeaderboardRow,
@@ -108,7 +115,7 @@ def build_report(inputs: ReportInputs) -> str:
             split_rule=inputs.split_rule,
             newest_input="" if inputs.newest_input is None else _time(inputs.newest_input),
             version=version("recmodels"),
-            headline=leaderboard_summary(inputs.leaderboard, emphasis=""),
+            headline=_headline(inputs.leaderboard),
             notes=inputs.notes,
             metric_columns=[figure_name(metric, k) for metric, k in HEADLINE],
             leaderboard=_leaderboard_rows(inputs.leaderboard),
@@ -132,6 +139,11 @@ def build_report(inputs: ReportInputs) -> str:
             ),
         )
     )
+
+
+def _headline(board: pl.DataFrame) -> str:
+    weak = not_above_popularity(board)
+    return leaderboard_summary(board, emphasis="") + (f" Not above popularity: {', '.join(weak)}." if weak else "")
 
 
 def _time(seconds: float) -> str:

@@ -54,7 +54,7 @@ def training_curves(histories: Mapping[str, Sequence[tuple[npt.NDArray[np.int64]
             label = model if run == 0 else None
             axes.plot(epochs, values, color=colour, linestyle=style, alpha=0.8, linewidth=1.2, label=label)
             kept = int(np.argmax(values))
-            axes.plot(epochs[kept], values[kept], "o", color=colour, markersize=5)
+            axes.plot(epochs[kept], values[kept], "o", color=colour, markersize=6, markeredgecolor="w", zorder=3)
     axes.plot([], [], "o", color="0.4", markersize=5, label="kept epoch")
     axes.set_xlabel("epoch")
     axes.set_ylabel("validation Recall@20")

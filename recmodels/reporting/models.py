@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from recmodels.evaluation.leaderboard import PROVENANCE_DIGITS, PairedTest, paired_test
+from recmodels.models.registry import NON_PERSONALISED
 
 SIGNIFICANT = 0.05
 """Largest corrected p-value at which two models are called different."""
@@ -132,6 +133,22 @@ def board_rows(board: pl.DataFrame, metrics: pl.DataFrame) -> list[BoardRow]:
         seeds = runs.filter((pl.col("model") == model) & (pl.col("provenance") == provenance))["seed"].to_list()
         rows.append(BoardRow(name, model, provenance, tuple(seeds)))
     return rows
+
+
+def not_above_popularity(board: pl.DataFrame) -> list[str]:
+    """
+    Return the rows of a leaderboard with a test Recall@20 of at most that of popularity, `random` apart.
+
+    Examples
+    --------
+    >>> board = pl.DataFrame({"model": ["ease", "popularity", "bpr"], "mean": [0.3, 0.2, 0.1]})
+    >>> not_above_popularity(board.with_columns(metric=pl.lit("recall"), k=20))
+    ['bpr']
+    """
+    recall = board.filter((pl.col("metric") == "recall") & (pl.col("k") == 20))
+    floor = recall.filter(pl.col("model") == "popularity")["mean"].max()
+    below = recall.filter((pl.col("mean") <= floor) & ~pl.col("model").is_in(NON_PERSONALISED))
+    return below["model"].to_list()
 
 
 def training_rows(rows: Sequence[BoardRow], trainings: Sequence[Training]) -> list[TrainingRow]:

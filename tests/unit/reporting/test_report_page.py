@@ -77,6 +77,14 @@ def test_the_headline_comes_first_and_all_notices_stand_in_one_box_after_it(inpu
     assert "<aside" not in build_report(replace(inputs, notes=[]))
 
 
+def test_what_is_not_above_popularity_is_named_with_the_result(inputs: ReportInputs) -> None:
+    assert "Not above popularity" not in build_report(inputs)
+    weak = inputs.leaderboard.filter(pl.col("model") == "blast").with_columns(mean=0.125)
+    named = weak.with_columns(model=pl.lit("bpr"), std=0.001)
+    board = pl.concat([inputs.leaderboard, named])
+    assert "seeds. Not above popularity: bpr.</p>" in build_report(replace(inputs, leaderboard=board))
+
+
 def test_a_row_that_comes_out_the_same_with_every_seed_has_no_spread(inputs: ReportInputs) -> None:
     same = pl.when(pl.col("model") == "popularity").then(pl.lit(0.0)).otherwise("std")
     board = inputs.leaderboard.with_columns(std=same, n_seeds=pl.lit(3, pl.Int32))
