@@ -146,9 +146,8 @@ def not_above_popularity(board: pl.DataFrame) -> list[str]:
     ['bpr']
     """
     recall = board.filter((pl.col("metric") == "recall") & (pl.col("k") == 20))
-    floor = recall.filter(pl.col("model") == "popularity")["mean"].max()
-    below = recall.filter((pl.col("mean") <= floor) & ~pl.col("model").is_in(NON_PERSONALISED))
-    return below["model"].to_list()
+    floor = pl.col("mean").filter(pl.col("model") == "popularity").max()
+    return recall.filter((pl.col("mean") <= floor) & ~pl.col("model").is_in(NON_PERSONALISED))["model"].to_list()
 
 
 def training_rows(rows: Sequence[BoardRow], trainings: Sequence[Training]) -> list[TrainingRow]:

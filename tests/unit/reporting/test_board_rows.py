@@ -6,7 +6,15 @@ import polars as pl
 import pytest
 
 from recmodels.evaluation.leaderboard import leaderboard
-from recmodels.reporting.models import BoardRow, Training, board_rows, comparisons, holm, training_rows
+from recmodels.reporting.models import (
+    BoardRow,
+    Training,
+    board_rows,
+    comparisons,
+    holm,
+    not_above_popularity,
+    training_rows,
+)
 
 
 def test_holms_correction_is_that_of_its_definition() -> None:
@@ -56,6 +64,12 @@ def test_only_what_was_measured_on_this_split_is_compared_and_models_without_fig
     assert found[0].test.difference == pytest.approx(1 / 3)
     assert found[1].test.difference == 0
     assert not found[1].differ
+
+
+def test_without_popularity_nothing_is_compared_with_it() -> None:
+    board = pl.DataFrame({"model": ["ease", "popularity"], "mean": [0.1, 0.1], "metric": "recall", "k": 20})
+    assert not_above_popularity(board) == ["ease"]
+    assert not_above_popularity(board.head(1)) == []
 
 
 def test_a_single_user_is_no_sample() -> None:
