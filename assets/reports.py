@@ -1,18 +1,19 @@
 """The report of a data set: one HTML file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import polars as pl
 
-from assets.evaluation import TITLES, identifier, metrics_key
+from assets.calibration import CALIBRATED_TITLES
+from assets.evaluation import TITLES, identifier, metrics_key, user_metrics_key
 from assets.recommendations import recommendations_key
 from assets.support.checks import Verdict, table_check
 from assets.support.failures import as_dagster_failures
 from assets.support.io_managers import LAZY, recorded_path
-from assets.support.lineage import latest_materialization, materialized, records_read, settings_held
-from assets.support.partitions import ALL_SEEDS, DATASETS, entry_of
+from assets.support.lineage import events_read, latest_materialization, materialized, settings_held
+from assets.support.partitions import ALL_SEEDS, DATASETS, entry_of, seed_of
 from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
 from assets.training import checkpoint_key
@@ -25,19 +26,25 @@ from recmodels.profiles.write import item_task, user_task
 from recmodels.reporting.examples import example_items, example_users
 from recmodels.reporting.self_contained import references_to_outside
 from recmodels.reporting.tables import leaderboard_summary
-from recmodels.settings import report_settings
+from recmodels.settings import calibration_settings, report_settings, training_settings
 from recmodels.validation import validated
 
 if TYPE_CHECKING:
+    from recmodels.reporting.models import Training
     from recmodels.reporting.report import LineageRow
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 TABLES = ("leaderboard", "interactions", "items", "users", "reviews", "item_profiles", "user_profiles")
 LISTED = (
     "raw_dumps", "item_ids", "rejects", "item_text_embeddings", "user_text_embeddings", "item_image_embeddings",
     "item_text_knn", "item_image_knn", "user_knn", "augmented_interactions",
 )  # fmt: skip
 """Assets whose records alone are shown."""
+MEASURED = [*TITLES, *NON_PERSONALISED]
+
+
+def _of_all_seeds(key: dg.AssetKey, *, lazy: bool = False) -> dg.AssetIn:
+    return dg.AssetIn(key, partition_mapping=ALL_SEEDS, metadata={LAZY: lazy})
 
 
 @stage_asset(
@@ -50,28 +57,27 @@ LISTED = (
     metadata={"suffix": ".html"},
     ins={
         **{name: dg.AssetIn(name) for name in TABLES},
-        **{f"checkpoint_{name}": dg.AssetIn(checkpoint_key(name), partition_mapping=ALL_SEEDS) for name in MODELS},
+        **{f"checkpoint_{name}": _of_all_seeds(checkpoint_key(name)) for name in MODELS},
+        **{f"metrics_{identifier(name)}": _of_all_seeds(metrics_key(name)) for name in MEASURED},
+        **{f"user_metrics_{identifier(name)}": _of_all_seeds(user_metrics_key(name), lazy=True) for name in MEASURED},
         **{
-            f"recommendations_{identifier(name)}": dg.AssetIn(
-                recommendations_key(name), partition_mapping=ALL_SEEDS, metadata={LAZY: True}
-            )
+            f"recommendations_{identifier(name)}": _of_all_seeds(recommendations_key(name), lazy=True)
             for name in TITLES
         },
     },
-    deps=[
-        *LISTED,
-        *(dg.AssetDep(metrics_key(name), partition_mapping=ALL_SEEDS) for name in [*TITLES, *NON_PERSONALISED]),
-    ],
+    deps=LISTED,
 )
 def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeResult[str]:
     """
     One self-contained HTML file for a data set.
 
-    Training curves, statistics, profiles beside their sources, users with their history and recommendations, and the
-    data version of every asset.
+    Leaderboard with tests of significance, figures by group, how each model was trained, statistics, users with the
+    lists of all models side by side, profiles beside their sources, and the data version of every asset. Its data
+    version is that of the page without the times in it.
     """
     from recmodels.checkpoints.store import load_history
     from recmodels.reporting.build import ReportInputs, build_report
+    from recmodels.reporting.report import without_measured
 
     dataset = context.partition_key
     tables: dict[str, pl.DataFrame] = {name: inputs[name] for name in TABLES}
@@ -79,6 +85,9 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
     shown = example_users(interactions)
     split = split_digest(interactions)
     notes = _notes(context)
+    events = events_read(context)
+    metrics = [frame for name in MEASURED for frame in inputs[f"metrics_{identifier(name)}"].values()]
+    user_metrics = {name: runs for name in MEASURED if (runs := inputs[f"user_metrics_{identifier(name)}"])}
     item_domain, item_config = _profiles_written(context, "item_profiles")
     user_domain, user_config = _profiles_written(context, "user_profiles")
     of_items = item_task(items, reviews, interactions, domain=item_domain, config=item_config)
@@ -97,8 +106,12 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
             title=entry_of(dataset).title,
             split_digest=split,
             split_rule=_recorded(context, "interactions", "split"),
+            newest_input=max(event.timestamp for event in events),
             notes=notes,
             leaderboard=tables["leaderboard"],
+            metrics=pl.concat(metrics),
+            user_metrics={name: list(runs.values()) for name, runs in user_metrics.items()},
+            trainings=list(_trainings(context, user_metrics)),
             interactions=interactions,
             items=items,
             users=users,
@@ -106,8 +119,8 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
             user_profiles=tables["user_profiles"],
             histories={
                 name: [load_history(path).select("epoch", "valid_recall") for path in runs.values()]
-                for name in MODELS
-                if (runs := inputs[f"checkpoint_{name}"])
+                for name, spec in MODELS.items()
+                if not spec.closed_form and (runs := inputs[f"checkpoint_{name}"])
             },
             recommendations={
                 name: next(iter(runs.values())).filter(pl.col("user_id").is_in(shown)).collect()
@@ -116,13 +129,14 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
             },
             item_evidence=[of_items.explain(item) for item in example_items(interactions)],
             user_evidence=[of_users.explain(user) for user in shown[:2]],
-            lineage=_lineage(records_read(context)),
+            funnel=_funnel(_record(context, "interactions")),
+            lineage=_lineage([event.asset_materialization for event in events if event.asset_materialization]),
         )
     )
     return materialized(
         context,
         html,
-        data_version=digest_of(html),
+        data_version=digest_of(without_measured(html)),
         split=split,
         metadata={
             "summary": dg.MetadataValue.md("\n\n".join([leaderboard_summary(tables["leaderboard"]), *notes])),
@@ -150,17 +164,49 @@ def _recorded(context: dg.AssetExecutionContext, asset: str, entry: str) -> str:
     return str(value.value) if value else ""
 
 
-def _notes(context: dg.AssetExecutionContext) -> list[str]:
-    notes: list[str] = []
-    for asset in ("item_profiles", "user_profiles"):
-        kind = asset.replace("_", " ")
-        if _recorded(context, asset, "language_model") == "no":
-            notes.append(
-                f"The {kind} were written by the extractive summariser, which is not a language model: figures that "
-                "rest on them say nothing about LLM profiles."
+def _funnel(interactions: dg.AssetMaterialization) -> list[tuple[str, int]]:
+    """Return the steps from the raw lines to the rows; none where they were not recorded."""
+    entry = interactions.metadata.get("funnel")
+    steps: Any = entry.value if entry else []
+    return [(str(step["step"]), int(step["rows"])) for step in steps]
+
+
+def _trainings(context: dg.AssetExecutionContext, measured: Mapping[str, Iterable[str]]) -> "Iterator[Training]":
+    """Yield how each model that was measured was trained, by what its checkpoints recorded."""
+    from recmodels.reporting.models import Training
+
+    entry = entry_of(context.partition_key)
+    for name in measured.keys() & TITLES.keys():
+        settings = calibration_settings(entry) if name in CALIBRATED_TITLES else training_settings(entry, name)
+        for partition_key in measured[name]:
+            record = latest_materialization(context.instance, checkpoint_key(name), partition_key)
+            if record is None:
+                continue
+            told: dict[str, Any] = {key: value.value for key, value in record.metadata.items()}
+            by_epochs = name in MODELS and not MODELS[name].closed_form
+            yield Training(
+                model=name,
+                seed=seed_of(partition_key),
+                settings=settings.beside_defaults(settings_held(record)),
+                epochs=told.get("epochs") if by_epochs else None,
+                kept_epoch=told.get("best_epoch") if by_epochs else None,
+                seconds=told.get("seconds"),
             )
-        if _recorded(context, asset, "held_out_included") == "yes":
-            notes.append(f"The {kind} have read held-out reviews: test figures that rest on them leak the answer.")
+
+
+def _notes(context: dg.AssetExecutionContext) -> list[str]:
+    def recorded(entry: str, value: str) -> str:
+        kinds = [kind for kind in ("item", "user") if _recorded(context, f"{kind}_profiles", entry) == value]
+        return " and the ".join(f"{kind} profiles" for kind in kinds)
+
+    notes: list[str] = []
+    if written := recorded("language_model", "no"):
+        notes.append(
+            f"The {written} were written by the extractive summariser, which is not a language model: figures that "
+            "rest on them say nothing about LLM profiles."
+        )
+    if leaking := recorded("held_out_included", "yes"):
+        notes.append(f"The {leaking} have read held-out reviews: test figures that rest on them leak the answer.")
     return notes
 
 

@@ -83,6 +83,12 @@ class Settings:
                 found.append(f"{name} {_shown(before)} -> {_shown(self.values[name])}")
         return found
 
+    def beside_defaults(self, held: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of recorded settings that are not the defaults and decide about the result."""
+        usual = json.loads(json.dumps(dict(self.defaults), default=list))
+        decisive = {name: value for name, value in held.items() if name not in self.operational}
+        return {name: value for name, value in decisive.items() if name not in usual or usual[name] != value}
+
     def overrides(self, declared: "Settings") -> dict[str, Any]:
         """Return the values by name that are not those of the declared settings."""
         return {name: value for name, value in self.values.items() if declared.values.get(name) != value}

@@ -5,7 +5,7 @@ That is the versions of what it read, the settings that held, and the digest of 
 """
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -140,11 +140,16 @@ def inline_image(png: bytes) -> dg.MarkdownMetadataValue:
 
 def records_read(context: dg.AssetExecutionContext) -> list[dg.AssetMaterialization]:
     """Return the newest record of every partition of everything that the running asset depends on."""
+    return [event.asset_materialization for event in events_read(context) if event.asset_materialization]
+
+
+def events_read(context: dg.AssetExecutionContext) -> list[dg.EventLogRecord]:
+    """Return the same records with the times at which they were made."""
     return [
-        record
+        event
         for input_name, key in sorted(context.assets_def.keys_by_input_name.items())
         for partition_key in sorted(context.asset_partition_keys_for_input(input_name))
-        if (record := latest_materialization(context.instance, key, partition_key))
+        for event in _latest_events(context.instance, key, partition_key, 1)
     ]
 
 
@@ -177,8 +182,15 @@ def latest_materializations(
     instance: dg.DagsterInstance, key: dg.AssetKey, partition_key: str | None, limit: int
 ) -> list[dg.AssetMaterialization]:
     """Return the newest records of one partition of an asset, the newest first."""
+    events = _latest_events(instance, key, partition_key, limit)
+    return [event.asset_materialization for event in events if event.asset_materialization]
+
+
+def _latest_events(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partition_key: str | None, limit: int
+) -> Sequence[dg.EventLogRecord]:
     found = instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=key, asset_partitions=None if partition_key is None else [partition_key]),
         limit=limit,
     )
-    return [record.asset_materialization for record in found.records if record.asset_materialization]
+    return found.records

@@ -135,7 +135,7 @@ def _print_outcome(dataset: str, board: "pl.DataFrame", report: Path, seconds: f
 
     root = data_root()
     figures = leaderboard_figures(board)
-    table = plain_table(f"{dataset}: test rows, mean ± standard deviation over seeds")
+    table = plain_table(f"{dataset}: test rows, mean ± standard deviation over seeds where there are several")
     for name in figures.columns:
         table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
     for row in figures.iter_rows():

@@ -2,26 +2,37 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
 
-import numpy as np
 import polars as pl
 
 from recmodels.data.titles import shown_titles
 from recmodels.profiles.write import Explanation
-from recmodels.reporting.charts import histogram, leaderboard_bars, training_curves
+from recmodels.reporting.charts import leaderboard_bars, rows_of_users_and_items, training_curves
 from recmodels.reporting.examples import evidence, example_users
+from recmodels.reporting.models import (
+    Training,
+    board_rows,
+    comparisons,
+    group_tables,
+    not_above_popularity,
+    training_rows,
+)
 from recmodels.reporting.report import (
+    FunnelRow,
     LeaderboardRow,
     LineageRow,
     ProfileExample,
     ReportData,
-    UserExample,
     render_report,
 )
-from recmodels.reporting.tables import HEADLINE, figure_name
+from recmodels.reporting.tables import HEADLINE, figure_name, leaderboard_summary, mean_and_spread
+from recmodels.reporting.users import user_example
+from recmodels.schemas.data import SPLITS
 
-SHOWN_RECOMMENDATIONS = 5
-SHOWN_HISTORY = 12
+LAST_SECOND = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())
+"""Later than this nothing can be written as a date."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +46,19 @@ class ReportInputs:
         Key and name of the data set.
     split_digest, split_rule
         Which split was used.
+    newest_input
+        When the newest of the inputs was recorded, in seconds since the epoch; None if that is not known.
     notes
         Sentences a reader must not miss, such as who wrote the profiles.
     leaderboard
         Schema `recmodels.schemas.tables.LEADERBOARD`.
+    metrics
+        Test metrics of all models and seeds, schema `recmodels.schemas.results.Metrics`; those of another split are
+        passed over.
+    user_metrics
+        Per model the same user by user, one lazy table a seed; models without results are absent.
+    trainings
+        How each model was trained with each seed.
     interactions, items, users, item_profiles, user_profiles
         Tables of `recmodels.schemas.tables`.
     histories
@@ -47,6 +67,8 @@ class ReportInputs:
         Per model the recommendations of one seed for the example users.
     item_evidence, user_evidence
         What the example profiles were made from.
+    funnel
+        The steps from the raw lines to the rows, each with the rows that were left; empty if they were not recorded.
     lineage
         The records of all assets.
     """
@@ -55,8 +77,12 @@ class ReportInputs:
     title: str
     split_digest: str
     split_rule: str
+    newest_input: float | None
     notes: Sequence[str]
     leaderboard: pl.DataFrame
+    metrics: pl.DataFrame
+    user_metrics: Mapping[str, Sequence[pl.LazyFrame]]
+    trainings: Sequence[Training]
     interactions: pl.DataFrame
     items: pl.DataFrame
     users: pl.DataFrame
@@ -66,65 +92,88 @@ class ReportInputs:
     recommendations: Mapping[str, pl.DataFrame]
     item_evidence: Sequence[Explanation]
     user_evidence: Sequence[Explanation]
+    funnel: Sequence[tuple[str, int]]
     lineage: Sequence[LineageRow]
 
 
 def build_report(inputs: ReportInputs) -> str:
-    """Return the report as one self-contained HTML document."""
-    titles = _titles(inputs.items)
-    train = inputs.interactions.filter(pl.col("split") == "train")
+    """Return the report as one self-contained HTML document; equal inputs give equal documents."""
+    titles = shown_titles(inputs.items).to_list()
+    metrics = inputs.metrics.filter(pl.col("split_digest") == inputs.split_digest)
+    rows = board_rows(inputs.leaderboard, metrics)
+    ordered = list(dict.fromkeys([row.model for row in rows] + list(inputs.recommendations)))
+    recommendations = {model: found for model in ordered if (found := inputs.recommendations.get(model)) is not None}
+    curves = {
+        model: [(run["epoch"].to_numpy(), run["valid_recall"].to_numpy()) for run in runs]
+        for model in dict.fromkeys([*ordered, *inputs.histories])
+        if (runs := inputs.histories.get(model))
+    }
     return render_report(
         ReportData(
             dataset=inputs.dataset,
             title=inputs.title,
             split_digest=inputs.split_digest,
             split_rule=inputs.split_rule,
+            newest_input="" if inputs.newest_input is None else _time(inputs.newest_input),
+            version=version("recmodels"),
+            headline=_headline(inputs.leaderboard),
             notes=inputs.notes,
             metric_columns=[figure_name(metric, k) for metric, k in HEADLINE],
             leaderboard=_leaderboard_rows(inputs.leaderboard),
+            comparisons=comparisons(rows, inputs.user_metrics, inputs.split_digest),
+            groups=group_tables(rows, metrics),
+            trainings=training_rows(rows, inputs.trainings),
+            funnel=[FunnelRow(step, n, n / max(1, inputs.funnel[0][1])) for step, n in inputs.funnel],
             statistics=_statistics(inputs),
             profiles=_profile_examples(inputs, titles),
-            users=[_user_example(inputs, user_id, titles) for user_id in example_users(inputs.interactions)],
+            users=[
+                user_example(
+                    user_id, str(inputs.users["reviewer_id"][user_id]), inputs.interactions, recommendations, titles
+                )
+                for user_id in example_users(inputs.interactions)
+            ],
             lineage=inputs.lineage,
             leaderboard_chart=leaderboard_bars(inputs.leaderboard),
-            curves_chart=training_curves(
-                {
-                    model: [(run["epoch"].to_numpy(), run["valid_recall"].to_numpy()) for run in runs]
-                    for model, runs in inputs.histories.items()
-                }
-            )
-            if inputs.histories
-            else b"",
-            activity_chart=histogram(
-                train.group_by("user_id").len()["len"].to_numpy().astype(np.int64), "training rows of a user", "users"
+            curves_chart=training_curves(curves) if curves else b"",
+            activity_chart=rows_of_users_and_items(
+                inputs.interactions.filter(pl.col("split") == "train"), "training rows"
             ),
         )
     )
 
 
-def _titles(items: pl.DataFrame) -> list[str]:
-    return shown_titles(items).to_list()
+def _headline(board: pl.DataFrame) -> str:
+    weak = not_above_popularity(board)
+    return leaderboard_summary(board, emphasis="") + (f" Not above popularity: {', '.join(weak)}." if weak else "")
+
+
+def _time(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _leaderboard_rows(board: pl.DataFrame) -> list[LeaderboardRow]:
     rows: list[LeaderboardRow] = []
     for (model,), group in board.group_by("model", maintain_order=True):
-        values = {(row["metric"], row["k"]): (row["mean"], row["std"] or 0.0) for row in group.iter_rows(named=True)}
-        rows.append(LeaderboardRow(str(model), group["n_seeds"][0], [values[metric] for metric in HEADLINE]))
+        shown = {(row["metric"], row["k"]): mean_and_spread(row["mean"], row["std"]) for row in group.to_dicts()}
+        rows.append(LeaderboardRow(str(model), group["n_seeds"][0], [shown.get(metric, "") for metric in HEADLINE]))
     return rows
 
 
 def _statistics(inputs: ReportInputs) -> list[tuple[str, str]]:
     n_users, n_items, n = inputs.users.height, inputs.items.height, inputs.interactions.height
     sizes = dict(inputs.interactions.group_by(pl.col("split").cast(pl.String)).len().iter_rows())
+    times = inputs.interactions["timestamp"].drop_nulls()
+    dated = times.filter(times.is_between(0, LAST_SECOND)).sort()
+    span = [f"{datetime.fromtimestamp(dated[place], UTC):%Y-%m-%d}" for place in (0, -1) if dated.len()]
     return [
         ("users", f"{n_users:,}"),
         ("items", f"{n_items:,}"),
         ("interactions", f"{n:,}"),
-        *((f"{split} rows", f"{sizes.get(split, 0):,}") for split in ("train", "valid", "test")),
+        *((f"{split} rows", f"{sizes.get(split, 0):,}") for split in SPLITS),
         ("interactions a user", f"{n / n_users:.1f}"),
         ("interactions an item", f"{n / n_items:.1f}"),
         ("share of pairs observed", f"{n / n_users / n_items:.3%}"),
+        *([("first and last interaction", " to ".join(span))] if span else []),
     ]
 
 
@@ -139,18 +188,3 @@ def _profile_examples(inputs: ReportInputs, titles: Sequence[str]) -> list[Profi
         heading = f"User {inputs.users['reviewer_id'][explanation.id]}"
         examples.append(ProfileExample(heading, row["source"], row["profile"], evidence(explanation.inputs)))
     return examples
-
-
-def _user_example(inputs: ReportInputs, user_id: int, titles: Sequence[str]) -> UserExample:
-    train = inputs.interactions.filter((pl.col("user_id") == user_id) & (pl.col("split") == "train"))
-    recommended = [
-        (model, [titles[item] for item in _top(table, user_id)]) for model, table in inputs.recommendations.items()
-    ]
-    bought: list[int] = train["item_id"].head(SHOWN_HISTORY).to_list()
-    history = [titles[item] for item in bought]
-    return UserExample(str(inputs.users["reviewer_id"][user_id]), history, recommended)
-
-
-def _top(table: pl.DataFrame, user_id: int) -> list[int]:
-    rows = table.filter((pl.col("user_id") == user_id) & (pl.col("rank") <= SHOWN_RECOMMENDATIONS))
-    return rows.sort("rank")["item_id"].to_list()

@@ -9,10 +9,17 @@ import numpy.typing as npt
 import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
+
+from recmodels.reporting.tables import has_spread
 
 COLOURS = 48
 """Charts have few colours; a palette makes them three times smaller than true colour."""
+LEGEND_INSIDE = 6
+"""Most models whose names fit beside their curves."""
+SHORTEST_BAR = 0.6
+"""Where a logarithmic axis of counts begins, so that a bar of 1 has a height."""
 
 
 def png_bytes(figure: Figure) -> bytes:
@@ -32,58 +39,56 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 def training_curves(histories: Mapping[str, Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]]) -> bytes:
     """
-    Draw validation Recall@20 over epochs.
+    Draw validation Recall@20 over epochs, and mark the epoch whose parameters were kept: the first of the best.
 
     Parameters
     ----------
     histories
-        Per model the runs (one a seed), each as epochs and values of equal length.
+        Per model the runs (one a seed), each as epochs and values of equal length, at least one.
     """
-    figure, axes = _axes(7.0, 3.2)
+    many = len(histories) > LEGEND_INSIDE
+    figure, axes = _axes(8.4 if many else 7.0, 3.4)
     for index, (model, runs) in enumerate(histories.items()):
+        colour, style = f"C{index % 10}", ("-", "--", ":", "-.")[index // 10 % 4]
         for run, (epochs, values) in enumerate(runs):
-            axes.plot(
-                epochs, values, color=f"C{index % 10}", alpha=0.8, linewidth=1.2, label=model if run == 0 else None
-            )
+            label = model if run == 0 else None
+            axes.plot(epochs, values, color=colour, linestyle=style, alpha=0.8, linewidth=1.2, label=label)
+            kept = int(np.argmax(values))
+            axes.plot(epochs[kept], values[kept], "o", color=colour, markersize=6, markeredgecolor="w", zorder=3)
+    axes.plot([], [], "o", color="0.4", markersize=5, label="kept epoch")
     axes.set_xlabel("epoch")
     axes.set_ylabel("validation Recall@20")
-    axes.legend(frameon=False, fontsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if many:
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    else:
+        axes.legend(frameon=False, fontsize=8)
     return png_bytes(figure)
 
 
 def leaderboard_bars(board: pl.DataFrame) -> bytes:
-    """Draw test Recall@20 of each model of a leaderboard with its standard deviation, in its order from the top."""
+    """Draw test Recall@20 of each model of a leaderboard in its order from the top, with its spread if it has any."""
     recall = board.filter((pl.col("metric") == "recall") & (pl.col("k") == 20))
-    figure, axes = _axes(7.0, 0.5 + 0.32 * recall.height)
+    figure, axes = _axes(5.6, 0.7 + 0.3 * recall.height)
     positions = np.arange(recall.height)[::-1]
-    axes.barh(
-        positions,
-        recall["mean"].to_list(),
-        xerr=recall["std"].fill_null(0.0).to_list(),
-        height=0.65,
-        color="C0",
-        error_kw={"elinewidth": 1, "capsize": 2},
-    )
+    means = recall["mean"].to_numpy()
+    axes.barh(positions, means, height=0.65, color="C0")
+    spreads = np.array([spread if has_spread(spread) else np.nan for spread in recall["std"]], dtype=np.float64)
+    spread = np.isfinite(spreads)
+    if spread.any():
+        axes.errorbar(
+            means[spread], positions[spread], xerr=spreads[spread], fmt="none", color="k", elinewidth=1, capsize=2
+        )
     axes.set_yticks(positions, recall["model"].to_list())
     axes.set_xlabel("test Recall@20")
     return png_bytes(figure)
 
 
-def histogram(values: npt.NDArray[np.int64] | npt.NDArray[np.float64], x_label: str, y_label: str) -> bytes:
-    """Draw a histogram with a logarithmic count axis."""
-    figure, axes = _axes(4.2, 2.6)
-    axes.hist(values, bins=min(40, max(5, int(np.ptp(values)) + 1)) if len(values) else 5, color="C0")
-    axes.set_yscale("log")
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    return png_bytes(figure)
-
-
-def rows_of_users_and_items(interactions: pl.DataFrame) -> bytes:
+def rows_of_users_and_items(interactions: pl.DataFrame, rows: str = "rows") -> bytes:
     """Draw how many rows users have and how many items have, as two histograms with logarithmic counts."""
     counts = {kind: interactions.group_by(f"{kind}_id").len()["len"].to_numpy() for kind in ("user", "item")}
     return side_by_side_histograms(
-        {f"rows of one {kind}": {f"{kind}s": values.astype(np.float64)} for kind, values in counts.items()}
+        {f"{rows} of one {kind}": {f"{kind}s": values.astype(np.float64)} for kind, values in counts.items()}
     )
 
 
@@ -180,11 +185,17 @@ def side_by_side_histograms(panels: Mapping[str, Mapping[str, np.ndarray]]) -> b
     all_axes: Any = figure.subplots(1, len(panels), squeeze=False)
     for axes, (label, series) in zip(all_axes[0], panels.items(), strict=True):
         values = np.concatenate(list(series.values()))
-        bins = _bins(values)
+        bins = histogram_bins(values)
         for name, data in series.items():
             axes.hist(data, bins=bins, histtype="step" if len(series) > 1 else "stepfilled", label=name)
         if values.size:
             axes.set_yscale("log")
+            axes.set_ylim(bottom=SHORTEST_BAR)
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axes.yaxis.set_major_formatter("{x:,.0f}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        if np.all(values == np.rint(values)):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel(label)
         axes.spines[["top", "right"]].set_visible(False)
         if len(series) > 1:
@@ -195,8 +206,18 @@ def side_by_side_histograms(panels: Mapping[str, Mapping[str, np.ndarray]]) -> b
     return png_bytes(figure)
 
 
-def _bins(values: np.ndarray) -> np.ndarray:
-    """Return about 40 bins; over whole numbers each covers the same number of them, so that none stays empty."""
+def histogram_bins(values: np.ndarray) -> np.ndarray:
+    """
+    Return the edges of about 40 bins.
+
+    Over whole numbers each bin covers the same number of them and its edges lie between them, so that none stays empty
+    and a bar of a single number stands on it.
+
+    Examples
+    --------
+    >>> histogram_bins(np.array([3, 1, 2, 1]))
+    array([0.5, 1.5, 2.5, 3.5])
+    """
     if not values.size:
         return np.array([0.0, 1.0])
     low, high = float(values.min()), float(values.max())

@@ -1,20 +1,28 @@
-"""The report: one HTML file that needs nothing else, with every text from the data escaped."""
+"""The report: one HTML file that needs nothing else, with every text from the data escaped and kept to itself."""
 
 import base64
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from recmodels.reporting.models import Comparison, GroupTable, TrainingRow
+from recmodels.reporting.users import UserExample
+
+_BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_MEASURED = re.compile(r'(?s)<span class="measured">.*?</span>')
+
 
 @dataclass(frozen=True)
 class LeaderboardRow:
-    """One model: mean and standard deviation of each metric over its seeds."""
+    """One model: each metric over its seeds, as it is shown."""
 
     model: str
     n_seeds: int
-    cells: Sequence[tuple[float, float]]
+    cells: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -25,15 +33,6 @@ class ProfileExample:
     source: str
     text: str
     evidence: Sequence[str]
-
-
-@dataclass(frozen=True)
-class UserExample:
-    """A user's training items and what each model recommends, by title."""
-
-    name: str
-    history: Sequence[str]
-    recommended: Sequence[tuple[str, Sequence[str]]]
 
 
 @dataclass(frozen=True)
@@ -48,16 +47,32 @@ class LineageRow:
 
 
 @dataclass(frozen=True)
+class FunnelRow:
+    """A step from the raw lines to the rows that are used: what was left after it, and the share of the first step."""
+
+    step: str
+    rows: int
+    share: float
+
+
+@dataclass(frozen=True)
 class ReportData:
-    """Everything the report shows. Charts are PNG bytes; an empty chart is left out."""
+    """Everything the report shows. Charts are PNG bytes; an empty chart, and a section without rows, is left out."""
 
     dataset: str
     title: str
     split_digest: str
     split_rule: str
+    newest_input: str
+    version: str
+    headline: str
     notes: Sequence[str]
     metric_columns: Sequence[str]
     leaderboard: Sequence[LeaderboardRow]
+    comparisons: Sequence[Comparison]
+    groups: Sequence[GroupTable]
+    trainings: Sequence[TrainingRow]
+    funnel: Sequence[FunnelRow]
     statistics: Sequence[tuple[str, str]]
     profiles: Sequence[ProfileExample]
     users: Sequence[UserExample]
@@ -65,13 +80,6 @@ class ReportData:
     leaderboard_chart: bytes
     curves_chart: bytes
     activity_chart: bytes
-
-
-def _image(png: bytes, alternative: str) -> Markup:
-    if not png:
-        return Markup("")
-    encoded = base64.b64encode(png).decode("ascii")
-    return Markup('<img src="data:image/png;base64,{}" alt="{}">').format(encoded, alternative)
 
 
 def render_report(data: ReportData) -> str:
@@ -83,4 +91,57 @@ def render_report(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters |= {"isolated": _isolated, "one_way": without_bidi_controls, "p_value": shown_p_value}
     return environment.get_template("report.html.j2").render(data=data, image=_image)
+
+
+def without_measured(html: str) -> str:
+    """
+    Return a report without the times in it, which differ between two runs that come to the same.
+
+    Examples
+    --------
+    >>> without_measured('<p>trained in <span class="measured">12.5 s</span></p>')
+    '<p>trained in </p>'
+    """
+    return _MEASURED.sub("", html)
+
+
+def without_bidi_controls(text: str) -> str:
+    """
+    Return a text without the characters that turn the direction of what follows them.
+
+    Marks and letters that have a direction of their own keep it.
+
+    Examples
+    --------
+    >>> without_bidi_controls("abc\u202edef")
+    'abcdef'
+    """
+    return _BIDI_CONTROLS.sub("", text)
+
+
+def shown_p_value(value: float) -> str:
+    """
+    Return a p-value with three decimals, and a smaller one by its power of ten.
+
+    Examples
+    --------
+    >>> shown_p_value(0.0312), shown_p_value(0.00002), shown_p_value(float("nan"))
+    ('0.031', '2e-05', 'n/a')
+    """
+    if math.isnan(value):
+        return "n/a"
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
+
+
+def _isolated(text: str) -> Markup:
+    """Return a text from the data so that its direction ends with it."""
+    return Markup("<bdi>{}</bdi>").format(without_bidi_controls(text))
+
+
+def _image(png: bytes, alternative: str) -> Markup:
+    if not png:
+        return Markup("")
+    encoded = base64.b64encode(png).decode("ascii")
+    return Markup('<img src="data:image/png;base64,{}" alt="{}">').format(encoded, alternative)

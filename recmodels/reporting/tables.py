@@ -9,6 +9,8 @@ from recmodels.schemas.data import SPLITS
 
 HEADLINE = (("recall", 10), ("recall", 20), ("ndcg", 10), ("ndcg", 20))
 """The metrics that are shown first, with k."""
+ROUNDING = 1e-9
+"""A standard deviation up to here comes of sums in another order, not of the runs."""
 EPOCHS_SHOWN = 10
 TITLE_CHARACTERS = 70
 ITEMS_SHOWN = 5
@@ -21,9 +23,21 @@ def figure_name(metric: str, k: int) -> str:
     return f"{metric}@{k}"
 
 
+def has_spread(spread: float | None) -> bool:
+    """Tell whether runs differ: a single run has no spread, nor has what comes out the same with every seed."""
+    return spread is not None and spread > ROUNDING
+
+
 def mean_and_spread(mean: float, spread: float | None) -> str:
-    """Return a mean with its standard deviation; without one where a single run has none."""
-    return f"{mean:.4f}" if spread is None else f"{mean:.4f} ± {spread:.4f}"
+    """
+    Return a mean with its standard deviation; without one where there is a single run, or none differs.
+
+    Examples
+    --------
+    >>> mean_and_spread(0.25, 0.01), mean_and_spread(0.25, None), mean_and_spread(0.25, 0.0)
+    ('0.2500 ± 0.0100', '0.2500', '0.2500')
+    """
+    return f"{mean:.4f} ± {spread:.4f}" if spread is not None and has_spread(spread) else f"{mean:.4f}"
 
 
 def shortened(text: str, characters: int) -> str:
@@ -127,7 +141,7 @@ def metrics_by_group(metrics: pl.DataFrame) -> pl.DataFrame:
 
 def leaderboard_figures(board: pl.DataFrame) -> pl.DataFrame:
     """
-    Return a leaderboard with one row a model, in its order: mean ± standard deviation of the headline metrics.
+    Return a leaderboard with one row a model, in its order: `mean_and_spread` of the headline metrics.
 
     Parameters
     ----------
@@ -142,10 +156,13 @@ def leaderboard_figures(board: pl.DataFrame) -> pl.DataFrame:
     return wide.select("model", *(figure_name(metric, k) for metric, k in HEADLINE), seeds="n_seeds")
 
 
-def leaderboard_summary(board: pl.DataFrame) -> str:
-    """Return in one sentence which model of a leaderboard is best, and how the next one does."""
+def leaderboard_summary(board: pl.DataFrame, emphasis: str = "**") -> str:
+    """Return in one sentence which model of a leaderboard is best, and how the next one does; names in `emphasis`."""
     first = board.filter((pl.col("metric") == "recall") & (pl.col("k") == 20)).head(2)
-    told = [f"**{row['model']}** ({mean_and_spread(row['mean'], row['std'])})" for row in first.iter_rows(named=True)]
+    told = [
+        f"{emphasis}{row['model']}{emphasis} ({mean_and_spread(row['mean'], row['std'])})"
+        for row in first.iter_rows(named=True)
+    ]
     n_models, n_seeds = board["model"].n_unique(), board["n_seeds"].max()
     return f"Best by test Recall@20: {', then '.join(told)}; {n_models} models, up to {n_seeds} seeds."
 

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from recmodels.data.titles import shown_titles
 from recmodels.errors import InputError
 
 SHOWN = 3
@@ -30,9 +31,7 @@ class ItemNames:
         if items is None:
             self.table = known.with_columns(title=pl.lit(None, pl.String))
         else:
-            titles = items.select("asin", title=pl.when(pl.col("title") != "").then("title")).unique(
-                "asin", keep="first", maintain_order=True
-            )
+            titles = items.select("asin", shown_titles(items)).unique("asin", keep="first", maintain_order=True)
             self.table = known.join(titles, on="asin", how="left", maintain_order="left")
 
     def __len__(self) -> int:

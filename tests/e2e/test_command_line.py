@@ -149,6 +149,7 @@ def test_a_run_makes_what_is_not_up_to_date_and_the_status_says_what_that_is(sma
             "leaderboard is stale",
             "metrics/bpr of seed 0 is stale",
             "recommendations/bpr of seed 0 is stale",
+            "user_metrics/bpr of seed 0 is stale",
         ],
     }
     changed = _recmodels(root, *arguments, catalogue=longer)

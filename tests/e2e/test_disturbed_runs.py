@@ -13,6 +13,7 @@ import pytest
 
 from recmodels.checkpoints.store import load_checkpoint
 from recmodels.raw.demo import write_demo_dump
+from recmodels.reporting.report import without_measured
 
 STAGES = (
     ("raw", "documents/raw_dumps/demo/", "before"),
@@ -29,6 +30,8 @@ STAGES = (
 """In the order in which they are made: a run makes what the one before it had finished no more."""
 OF_THE_INSTANCE = "tables/pipeline_status/"
 """Says when things were made, so no two runs write the same."""
+REPORTS = "documents/report/"
+"""Tell when their inputs were recorded and how long training took: equal but for that."""
 
 Run = Callable[..., list[int]]
 
@@ -63,10 +66,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 
 def _stored(root: Path) -> dict[str, bytes]:
-    """Return what is in place: every table and document by its path."""
+    """Return what is in place: every table and document by its path; reports without their times, by their folder."""
     files = [file for kind in ("tables", "documents") for file in (root / kind).rglob("*") if file.is_file()]
     visible = {file.relative_to(root).as_posix(): file for file in files if not file.name.startswith(".")}
-    return {name: file.read_bytes() for name, file in visible.items() if not name.startswith(OF_THE_INSTANCE)}
+    stored = {name: file.read_bytes() for name, file in visible.items() if not name.startswith(OF_THE_INSTANCE)}
+    pages = {name: page.decode() for name, page in stored.items() if name.startswith(REPORTS)}
+    timeless = {name.rpartition("/")[0]: without_measured(page).encode() for name, page in pages.items()}
+    return {name: content for name, content in stored.items() if name not in pages} | timeless
 
 
 def _checkpoints(root: Path) -> list[Path]:

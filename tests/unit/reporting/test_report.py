@@ -14,80 +14,17 @@ from recmodels.profiles.write import item_task, user_task
 from recmodels.reporting.build import ReportInputs, build_report
 from recmodels.reporting.examples import example_items, example_users
 from recmodels.reporting.report import LineageRow
-from recmodels.schemas.tables import INTERACTIONS, ITEM_PROFILES, ITEMS, LEADERBOARD, REVIEWS, USER_PROFILES, USERS
+from recmodels.reporting.self_contained import references_to_outside
+from recmodels.schemas.tables import REVIEWS
 
 HOSTILE = '<script>alert("x")</script>'
 
 
-@pytest.fixture
-def inputs() -> ReportInputs:
-    n_users, n_items = 6, 8
-    interactions = pl.DataFrame(
-        [
-            (user, item, 5.0, 10 * user + item, "test" if item == user else "train")
-            for user in range(n_users)
-            for item in range(user, n_items)
-        ],
-        schema=INTERACTIONS,
-        orient="row",
-    )
-    items = pl.DataFrame(
-        [(item, f"A{item}", f"{HOSTILE} {item}", "", "", [], None, "") for item in range(n_items)],
-        schema=ITEMS,
-        orient="row",
-    )
-    users = pl.DataFrame([(user, f"R{user}") for user in range(n_users)], schema=USERS, orient="row")
-    item_profiles = pl.DataFrame(
-        [(i, f"profile {i}", "extractive") for i in range(n_items)], schema=ITEM_PROFILES, orient="row"
-    )
-    user_profiles = pl.DataFrame(
-        [(u, f"likes {u}", "extractive") for u in range(n_users)], schema=USER_PROFILES, orient="row"
-    )
-    board = pl.DataFrame(
-        [
-            (model, "p" * 32, metric, k, seeds, value, spread)
-            for model, seeds, value, spread in (("blast", 3, 0.25, 0.01), ("popularity", 1, 0.125, None))
-            for metric in ("recall", "ndcg")
-            for k in (10, 20)
-        ],
-        schema=LEADERBOARD,
-        orient="row",
-    )
-    recommended = pl.DataFrame(
-        {"user_id": [0, 0], "rank": [1, 2], "item_id": [7, 5]},
-        schema_overrides={"user_id": pl.Int32, "item_id": pl.Int32},
-    )
-    reviews = pl.DataFrame(schema=REVIEWS)
-    settings = ProfileConfig()
-    return ReportInputs(
-        dataset="demo",
-        title=f"Demo {HOSTILE}",
-        split_digest="abc",
-        split_rule="random, seed 0",
-        notes=["written by no language model"],
-        leaderboard=board,
-        interactions=interactions,
-        items=items,
-        users=users,
-        item_profiles=item_profiles,
-        user_profiles=user_profiles,
-        histories={"blast": [pl.DataFrame({"epoch": [0, 1, 2], "valid_recall": [0.1, 0.2, 0.15]})]},
-        recommendations={"blast": recommended},
-        item_evidence=[item_task(items, reviews, interactions, domain="things", config=settings).explain(0)],
-        user_evidence=[
-            user_task(
-                items, item_profiles, reviews, interactions, n_users=n_users, domain="things", config=settings
-            ).explain(0)
-        ],
-        lineage=[LineageRow("items", "demo", "0123abcd", "1", "8")],
-    )
-
-
 def test_every_text_of_the_data_is_escaped_and_nothing_is_loaded_from_outside(inputs: ReportInputs) -> None:
     html = build_report(inputs)
-    assert HOSTILE not in html
     assert "&lt;script&gt;" in html
-    assert not re.search(r"<script|@import|(?:src|href)\s*=\s*[\"'](?!data:image/png;base64,)", html)
+    assert not re.search(r"<script|@import|(?:src|href)\s*=\s*[\"'](?!data:image/png;base64,|#[a-z]+\")", html)
+    assert references_to_outside(html) == []
 
 
 class _Elements(HTMLParser):
@@ -112,7 +49,6 @@ def _with_texts(inputs: ReportInputs, text: str) -> ReportInputs:
     items = told(inputs.items, "asin", "title", "description", "brand")
     settings = ProfileConfig()
     reviews = pl.DataFrame([(0, 7, 5.0, 1, text, text)], schema=REVIEWS, orient="row")
-    of_user = {"n_users": inputs.users.height, "domain": text, "config": settings}
     item_profiles = told(inputs.item_profiles, "profile", "source")
     return replace(
         inputs,
@@ -126,7 +62,19 @@ def _with_texts(inputs: ReportInputs, text: str) -> ReportInputs:
         item_profiles=item_profiles,
         user_profiles=told(inputs.user_profiles, "profile", "source"),
         item_evidence=[item_task(items, reviews, inputs.interactions, domain=text, config=settings).explain(7)],
-        user_evidence=[user_task(items, item_profiles, reviews, inputs.interactions, **of_user).explain(0)],
+        user_evidence=[
+            user_task(
+                items,
+                item_profiles,
+                reviews,
+                inputs.interactions,
+                n_users=inputs.users.height,
+                domain=text,
+                config=settings,
+            ).explain(0)
+        ],
+        funnel=[(text, 2), (text, 1)],
+        trainings=[replace(run, settings={text: text}) for run in inputs.trainings],
         lineage=[LineageRow(text, text, text, text, text)],
     )
 
@@ -148,7 +96,10 @@ def test_no_element_and_no_attribute_comes_from_the_data(inputs: ReportInputs, a
     harmless = _Elements(build_report(_with_texts(inputs, "harmless"))).found
     attacked = build_report(_with_texts(inputs, attack))
     assert _Elements(attacked).found == harmless
-    assert not {tag for tag, _ in harmless} & {"script", "iframe", "object", "embed", "link", "base", "form", "a"}
+    assert not {tag for tag, _ in harmless} & {"script", "iframe", "object", "embed", "link", "base", "form"}
+    links = [dict(attributes)["href"] for tag, attributes in harmless if tag == "a"]
+    places = [dict(attributes)["id"] for tag, attributes in harmless if tag == "h2"]
+    assert links == [f"#{place}" for place in places]
     assert not {name for _, attributes in harmless for name, _ in attributes if name.startswith("on")}
     assert escape(attack, quote=False).replace("'", "&#39;").replace('"', "&#34;") in attacked
 

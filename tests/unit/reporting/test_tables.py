@@ -41,10 +41,11 @@ def test_a_model_in_closed_form_is_shown_by_the_settings_that_were_tried() -> No
     assert shown.columns == ["epoch", "neighbours", "shrinkage", "validation recall@20", "kept"]
 
 
-def test_a_model_with_one_seed_has_no_spread() -> None:
+def test_a_model_with_one_seed_and_one_without_chance_have_no_spread() -> None:
+    always = [("same", seed, 0.1) for seed in range(3)]  # in floating point the mean of these is not 0.1
     rows = [
         (model, "p" * 32, seed, metric, k, value)
-        for model, seed, value in (("one", 0, 0.5), ("two", 0, 0.25), ("two", 1, 0.75))
+        for model, seed, value in (("one", 0, 0.5), ("two", 0, 0.25), ("two", 1, 0.75), *always)
         for metric in ("recall", "ndcg")
         for k in (10, 20)
     ]
@@ -52,6 +53,7 @@ def test_a_model_with_one_seed_has_no_spread() -> None:
     assert dict(leaderboard_figures(board).select("model", "recall@20").iter_rows()) == {
         "one": "0.5000",
         "two": "0.5000 ± 0.3536",
+        "same": "0.1000",
     }
     assert "**one** (0.5000), then **two** (0.5000 ± 0.3536)" in leaderboard_summary(board)
 
