@@ -101,7 +101,7 @@ def open_instance() -> Generator[dg.DagsterInstance]:
         action = (
             f"Make room, {free:,} bytes are free (docs/operating.md, Disk), and run the same command again."
             if free < _SCARCE_BYTES
-            else "docs/troubleshooting.md says how to restore an instance; `recmodels doctor` looks at it."
+            else "Restore that directory from a backup (docs/operating.md); `recmodels doctor` looks at it."
         )
         raise InputError(
             f"Dagster's instance in {home}",

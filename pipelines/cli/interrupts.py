@@ -65,11 +65,16 @@ def ending_orderly() -> Generator[None]:
     """
     Give the block `SECONDS` to unwind when a signal comes; a second signal ends it at once.
 
+    Where nobody called `watch`, as in a notebook, signals do what they did before.
+
     Raises
     ------
     Interrupted
         At the end of the block at the latest, if a signal came.
     """
+    if _STATE.output < 0:
+        yield
+        return
     # Processes that are started meanwhile, as those which follow a step's output are, leave Ctrl-C to this one.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     _STATE.orderly = True

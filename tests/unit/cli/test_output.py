@@ -80,6 +80,25 @@ def test_a_permanent_failure_is_told_from_a_passing_one(error: Exception, perman
     assert display.permanent is permanent
 
 
+@pytest.mark.parametrize(("name", "words"), [("pipeline_status", "elsewhere"), ("items", "check failed")])
+def test_what_failed_in_another_run_is_told_apart_from_a_failed_check_of_this_one(name: str, words: str) -> None:
+    @dg.asset(name=name)
+    def made() -> None: ...
+
+    @dg.asset_check(asset=made)
+    def well() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=False, description="1 partition failed, expected none: report of baby")
+
+    output = io.StringIO()
+    job = dg.Definitions(
+        [made], jobs=[dg.define_asset_job("job")], asset_checks=[well], loggers={"progress": progress_logger}
+    ).resolve_job_def("job")
+    with ProgressDisplay(Console(file=output, width=200)):
+        assert job.execute_in_process(run_config={"loggers": {"progress": {}}}).success
+    told = f"  {words} {name}: well 1 partition failed, expected none: report of baby"
+    assert told in output.getvalue().splitlines()
+
+
 def test_a_damaged_database_of_dagster_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECMODELS_DATA", str(tmp_path))
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
