@@ -2,7 +2,9 @@
 
 import io
 import logging
+import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -112,3 +114,13 @@ def test_a_damaged_database_of_dagster_is_one_line(tmp_path: Path, monkeypatch: 
     with told_at_once as told, open_instance() as instance:
         instance.get_runs_count()
     assert "\n" not in str(told.value)
+
+
+def test_a_full_disk_under_the_database_of_dagster_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECMODELS_DATA", str(tmp_path))
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.setattr("pipelines.instance.shutil.disk_usage", lambda _: SimpleNamespace(free=512))
+    unrecorded = RuntimeError("a step could not be recorded")
+    unrecorded.__cause__ = sqlite3.OperationalError("disk I/O error")
+    with pytest.raises(InputError, match=r"found disk I/O error. Make room, 512 bytes are free"), open_instance():
+        raise unrecorded
