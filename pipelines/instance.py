@@ -1,14 +1,21 @@
 """The Dagster instance of this machine: it lives under the data root, so that the UI shows what `make run` did."""
 
+import contextlib
 import fcntl
 import os
+import shutil
+import sqlite3
+from collections.abc import Generator
 from importlib.resources import files
 from pathlib import Path
 
 import dagster as dg
+from sqlalchemy.exc import DBAPIError
 
 from recmodels.errors import InputError
 from recmodels.io.files import atomic_file, data_root
+
+_SCARCE_BYTES = 10_000_000
 
 
 def prepare_home() -> Path:
@@ -21,7 +28,7 @@ def prepare_home() -> Path:
         If the data root cannot be written.
     """
     root = data_root()
-    home = Path(os.environ.get("DAGSTER_HOME") or root / "dagster")
+    home = Path(os.environ.get("DAGSTER_HOME") or root_home(root))
     try:
         home.mkdir(parents=True, exist_ok=True)
         settings = home / "dagster.yaml"
@@ -41,13 +48,75 @@ def prepare_home() -> Path:
     return home
 
 
-def open_instance() -> dg.DagsterInstance:
+def require_own_home() -> None:
     """
-    Return the persistent instance, created on first use.
+    Refuse a ``DAGSTER_HOME`` that lies in another data root: runs of one would be shown with the tables of the other.
+
+    Raises
+    ------
+    InputError
+        If it does.
+    """
+    root = data_root()
+    home = Path(os.environ.get("DAGSTER_HOME") or root_home(root)).resolve()
+    other = home.parent
+    if home == root_home(other) and other != root and (other / "tables").is_dir():
+        raise InputError(
+            f"DAGSTER_HOME {home}",
+            expected=f"the instance of the data root {root}",
+            found=f"that of the data root {other}",
+            action=f"Unset DAGSTER_HOME, or set RECMODELS_DATA={other}.",
+        )
+
+
+def root_home(root: Path) -> Path:
+    """Return the instance's directory of a data root."""
+    return root / "dagster"
+
+
+@contextlib.contextmanager
+def open_instance() -> Generator[dg.DagsterInstance]:
+    """
+    Yield the persistent instance, created on first use.
 
     One process at a time: Dagster's own creation notes the schema's version twice if two create the same database at
     once, and refuses to open it ever after.
+
+    Raises
+    ------
+    InputError
+        If its database cannot be read or written, now or while it is used.
     """
-    with (prepare_home() / ".creation.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return dg.DagsterInstance.get()
+    home = prepare_home()
+    try:
+        with (home / ".creation.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            instance = dg.DagsterInstance.get()
+        with instance:
+            yield instance
+    except Exception as error:
+        if (found := _database_error(error)) is None:
+            raise
+        free = shutil.disk_usage(home).free
+        action = (
+            f"Make room, {free:,} bytes are free (docs/operating.md, Disk), and run the same command again."
+            if free < _SCARCE_BYTES
+            else "Restore that directory from a backup (docs/operating.md); `recmodels doctor` looks at it."
+        )
+        raise InputError(
+            f"Dagster's instance in {home}",
+            expected="a database that can be read and written",
+            found=found,
+            action=action,
+        ) from error
+
+
+def _database_error(error: BaseException | None) -> str | None:
+    """Return what the database complained about, if that is what an error comes from."""
+    while error is not None:
+        if isinstance(error, DBAPIError):
+            return str(error.orig)
+        if isinstance(error, sqlite3.Error):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return None

@@ -8,6 +8,8 @@ import dagster as dg
 from recmodels.errors import PermanentFailure
 from recmodels.io.files import data_root, disk_errors_told
 
+_CHECK_FAILED = "DagsterAssetCheckFailedError"
+
 
 @contextlib.contextmanager
 def as_dagster_failures() -> Generator[None]:
@@ -34,3 +36,10 @@ def failure_of_step(event: dg.DagsterEvent) -> str:
     while error and error.cause:
         error = error.cause
     return " ".join(f"{event.step_key}: {reason or (error.message if error else 'failed')}".split())
+
+
+def is_permanent(event: dg.DagsterEvent) -> bool:
+    """Tell whether a failed step fails again until its input or its settings are changed."""
+    failure = event.step_failure_data
+    error = failure.error
+    return failure.user_failure_data is not None or (error is not None and error.cls_name == _CHECK_FAILED)

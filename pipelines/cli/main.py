@@ -7,6 +7,8 @@ Modules of commands import Dagster and what computes inside their functions, so 
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -24,13 +26,39 @@ from pipelines.cli.similar import similar
 from pipelines.cli.status import status
 from recmodels.errors import RecmodelsError
 
+_ENVIRONMENT = """\b
+Environment variables:
+  RECMODELS_DATA       where everything is stored, ./data by default
+  RECMODELS_CATALOGUE  a file with data sets and settings beside the packaged ones
+  RECMODELS_SEEDS      the seeds there are, 0,1,2,3,4 by default
+  RECMODELS_CACHE      where the caches are, <data root>/cache by default
+  RECMODELS_LOG        text, or json for one JSON object a line
+"""
+
 app = typer.Typer(
     name="recmodels",
-    help="From raw review dumps to multimodal recommendations, on this machine.",
+    epilog=_ENVIRONMENT,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"recmodels {version('recmodels')}")
+        raise typer.Exit
+
+
+@app.callback()
+def recmodels(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """From raw review dumps to multimodal recommendations, on this machine."""
+
+
 app.command()(run)
 app.command()(recommend)
 app.command()(similar)

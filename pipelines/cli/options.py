@@ -38,9 +38,18 @@ def model_names() -> list[str]:
     return [*MODELS, *map(calibrated, MODELS)]
 
 
-def choices(option: str, text: str, known: Iterable[str]) -> list[str]:
+def choices(option: str, text: str, known: Iterable[str], action: str = "") -> list[str]:
     """
     Return the names in a comma-separated list.
+
+    Parameters
+    ----------
+    option, text
+        The option, and what was given for it.
+    known
+        The names there are.
+    action
+        What to do about an unknown one; by default the closest known one is proposed.
 
     Raises
     ------
@@ -51,7 +60,7 @@ def choices(option: str, text: str, known: Iterable[str]) -> list[str]:
     chosen = [part.strip() for part in text.split(",") if part.strip()]
     for name in chosen:
         if name not in allowed:
-            raise _unknown(option, name, allowed)
+            raise _unknown(option, name, allowed, action)
     return chosen
 
 

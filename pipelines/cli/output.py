@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-CONSOLE = Console(highlight=False)
+CONSOLE = Console(highlight=False, emoji=False)
 
 
 def plain_table(title: str | None = None) -> Table:

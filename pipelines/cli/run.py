@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from pipelines.cli.interrupts import ending_orderly, raise_if_interrupted
 from pipelines.cli.options import Dataset, Profiles, ProfileSetting, choices, data_set, model_names, profile_overrides
 from pipelines.cli.output import CONSOLE, plain_table
 from recmodels.models.registry import DEFAULT_MODELS, MODELS
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from pipelines.plan import Plan, Step
     from pipelines.progress import ProgressDisplay
+
+AGAIN = "run the same command again to go on."
 
 
 def run(
@@ -59,7 +62,7 @@ def run(
     request = Request(
         entry,
         models=list(MODELS) if models == "all" else choices("--models", models, model_names()) or DEFAULT_MODELS,
-        seeds=choices("--seeds", seeds, seed_keys()),
+        seeds=choices("--seeds", seeds, seed_keys(), "RECMODELS_SEEDS=0,1,...,9 makes others known."),
         raw_dumps=RawDumpsConfig(raw_dir=str(named_folder(raw_dir)) if raw_dir else "", download=not no_download),
         profiles=ProfilesConfig(backend=profiles, settings=profile_overrides("", profile_setting)),
         anew=force,
@@ -68,7 +71,7 @@ def run(
     started = time.monotonic()
     prepare_home()
     CONSOLE.print(f"[bold]recmodels[/]: data set [bold]{entry.key}[/], everything under {data_root()}", soft_wrap=True)
-    with open_instance() as instance:
+    with ending_orderly(), open_instance() as instance:
         for lost in end_lost_runs(instance):
             CONSOLE.print(f"run {lost[:8]} was killed earlier; this one goes on where it stopped")
         if not _make_up_to_date(Plan(request, defs.resolve_asset_graph()), instance):
@@ -93,14 +96,17 @@ def _make_up_to_date(plan: "Plan", instance: "dg.DagsterInstance") -> bool:
         while more:
             steps = plan.next_round(survey(instance, graph))
             for step in steps:
+                raise_if_interrupted()
                 CONSOLE.print(f"[bold]{step.job}[/] {step.partition}")
                 for key in step.up_to_date:
                     CONSOLE.print(f"  - {escape(key.to_user_string()):<28}     up to date")
+                progress.starting(step.job)
                 if step.keys and not _executed(step, instance, progress):
                     return False
             more = any(step.keys for step in steps)
         if plan.made:
             CONSOLE.print("[bold]status[/] of everything")
+            progress.starting(status.name)
             return _executed(Step(status.name, None), instance, progress)
     return True
 
@@ -122,10 +128,12 @@ def _executed(step: "Step", instance: "dg.DagsterInstance", progress: "ProgressD
         raise_on_error=False,
         tags=process_tag(),
     )
+    raise_if_interrupted()
     if not result.success:
         for failure in progress.failures:
             CONSOLE.print(f"error: {failure}", style="red", markup=False, soft_wrap=True)
-        CONSOLE.print("What was materialised before is intact; run the same command again to go on.")
+        again = "mend what is said above, then run the same command again." if progress.permanent else AGAIN
+        CONSOLE.print(f"What was materialised before is intact; {again}", soft_wrap=True)
     return result.success
 
 

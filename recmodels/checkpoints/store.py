@@ -94,6 +94,8 @@ def write_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
         for file, tensors in ((_FILES[0], checkpoint.parameters), (_FILES[1], ranker.tensors())):
             save_file({key: value.contiguous() for key, value in tensors.items()}, temporary / file)
         (temporary / "config.json").write_text(json.dumps(config, indent=2))
+        for file in _FILES[:2]:  # safetensors lets nobody but the owner read them
+            (temporary / file).chmod((temporary / "config.json").stat().st_mode)
         checkpoint.history.write_parquet(temporary / "history.parquet")
         (temporary / "provenance.json").write_text(json.dumps(checkpoint.provenance, indent=2))
         checkpoint.users.write_parquet(temporary / "users.parquet")

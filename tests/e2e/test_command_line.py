@@ -23,7 +23,7 @@ def _start(data_root: Path, *arguments: str, catalogue: str = "") -> subprocess.
         path = data_root.parent / "catalogue.toml"
         path.write_text(catalogue)
         environment["RECMODELS_CATALOGUE"] = str(path)
-    command = [sys.executable, "-m", "pipelines.cli.main", *arguments]
+    command = [sys.executable, "-m", "pipelines.cli", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -205,6 +205,7 @@ def test_a_mistake_on_the_command_line_is_one_clear_line(
     assert done.returncode == 1
     assert all(word in line for word in words)
     assert "Traceback" not in done.stdout + done.stderr
+    assert "run the same command again to go on" not in done.stdout  # it would fail in the same way
 
 
 @pytest.mark.parametrize(

@@ -151,3 +151,7 @@ def test_a_training_that_fails_leaves_no_checkpoint(checkerboard, tmp_path: Path
     with pytest.raises(RuntimeError):
         write(tmp_path / "checkpoint", checkerboard)
     assert not list(tmp_path.iterdir())
+
+
+def test_all_files_may_be_read_by_those_the_umask_allows(checkpoint: Path) -> None:
+    assert len({file.stat().st_mode for file in checkpoint.iterdir()}) == 1
