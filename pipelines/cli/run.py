@@ -52,6 +52,7 @@ def run(
     from pipelines.lost_runs import end_lost_runs
     from pipelines.plan import Plan, Request
     from recmodels.io.files import data_root
+    from recmodels.settings import profile_config
 
     entry = data_set(dataset)
     request = Request(
@@ -62,7 +63,7 @@ def run(
         profiles=ProfilesConfig(backend=profiles, settings=profile_overrides("", profile_setting)),
         anew=force,
     )
-    run_settings(request.profiles)
+    profile_config(entry, *run_settings(request.profiles))
     started = time.monotonic()
     prepare_home()
     CONSOLE.print(f"[bold]recmodels[/]: data set [bold]{entry.key}[/], everything under {data_root()}", soft_wrap=True)
