@@ -98,6 +98,7 @@ def raw_settings(entry: DatasetEntry) -> Settings:
     for name, source in entry.sources.items():
         values |= {f"{name}.files.{role}": file for role, file in source.files.items()}
         values |= {f"{name}.sha256.{role}": digest for role, digest in source.sha256.items()}
+        values |= {f"{name}.columns.{kind}": column for kind, column in source.columns.items()}
         values[f"{name}.generated"] = source.generated
     return Settings.of(values)
 
