@@ -13,6 +13,7 @@ import typer
 from pipelines.cli.dev import dev
 from pipelines.cli.doctor import doctor
 from pipelines.cli.estimate import estimate
+from pipelines.cli.new_dataset import new_dataset
 from pipelines.cli.output import CONSOLE
 from pipelines.cli.run import run
 from pipelines.cli.status import status
@@ -30,6 +31,7 @@ app.command()(status)
 app.command()(estimate)
 app.command()(doctor)
 app.command()(dev)
+app.command()(new_dataset)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -186,7 +186,7 @@ def read_image_embeddings(manifest: RawManifest, items: pl.DataFrame) -> pl.Data
 
 
 def read_text_features(manifest: RawManifest, items: pl.DataFrame) -> pl.DataFrame:
-    """Return the ready text features in id order, as `read_image_embeddings`; of a table of items its rows count."""
+    """Return the ready text features in id order, as `read_image_embeddings`."""
     return _ready(manifest, Role.TEXT_FEATURES, items, embedding_schema("item_id", 1))
 
 

@@ -73,7 +73,7 @@ def parquet_header(path: Path) -> list[str]:
         If it is none.
     """
     try:
-        return pl.read_parquet_schema(path).names()
+        return list(pl.read_parquet_schema(path))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _no_parquet(path, error) from error
 
