@@ -23,7 +23,7 @@ LARGEST_READ = 1 << 30
 """Bytes of interactions that are read through to see whether they are a k-core."""
 _A_LOOK = 1 << 16
 _AMAZON = ("amazon2014", "amazon2018", "amazon2023")
-_CORE_IN_NAME = re.compile(r"_\d+(core)?$")
+_CORE_IN_NAME = re.compile(r"_\d{1,2}(core)?$")
 _MODALITIES = {
     Role.IMAGE_FEATURES: ("image", "img", "visual", "vis_", "picture", "clip"),
     Role.TEXT_FEATURES: ("text", "txt", "title", "bert", "sentence"),
@@ -212,7 +212,7 @@ def _guesses(form: str, main: Look, looks: Sequence[Look]) -> Iterator[str]:
     reviewed = {"summary", "text"} & set(main.columns)
     if form == "table" and reviewed and not {"rating", "timestamp"} <= set(main.columns):
         yield f"{main.path.name}: its texts are not read, for reviews need a rating and a time"
-    if "timestamp" not in main.columns and form in ("table", "mmrec"):
+    if form in ("table", "mmrec") and not {"timestamp", "split"} & set(main.columns):
         yield f"{main.path.name}: no column of times, so that it can only be split at random or by a column `split`"
     for look in looks:
         if look.path.suffix == ".npy" and look.role and not _named_modality(look.path):
@@ -241,7 +241,7 @@ def _core(form: str, main: Look, columns: Mapping[str, str]) -> tuple[int, list[
     stem = main.path.name.partition(".")[0]
     if format_named(form).numbered:
         return 1, []
-    if _CORE_IN_NAME.search(stem):
+    if form in _AMAZON and _CORE_IN_NAME.search(stem):
         return 1, [f"k_core = 1, for {main.path.name} is a k-core already by its name"]
     if main.path.stat().st_size > LARGEST_READ:
         return USUAL_CORE, [f"k_core = {USUAL_CORE}: {main.path.name} is too large to be read through for this"]
