@@ -131,7 +131,9 @@ def recognise(folder: Path, columns: Mapping[str, str] | None = None) -> Recogni
     unsure += _guesses(form, main, looks)
     unsure += _without_order(form, chosen, columns)
     unsure += [f"{look.path.name}: no file of the format {form}; it is left out" for look in looks if look.role is None]
-    k_core, told = _core(form, main, columns)
+    k_core, sure, why = _core(form, main, columns)
+    if why:
+        (seen if sure else unsure).append(f"k_core = {k_core}: {why}")
     return Recognised(
         format=form,
         files={role: look.path.name for role, look in chosen.items()},
@@ -139,7 +141,7 @@ def recognise(folder: Path, columns: Mapping[str, str] | None = None) -> Recogni
         k_core=k_core,
         split="published" if "split" in main.columns or "x_label" in main.also else "random",
         seen=seen,
-        unsure=[*unsure, *told],
+        unsure=unsure,
     )
 
 
@@ -236,24 +238,24 @@ def _without_order(form: str, chosen: dict[Role, Look], columns: Mapping[str, st
     return told
 
 
-def _core(form: str, main: Look, columns: Mapping[str, str]) -> tuple[int, list[str]]:
-    """Return the k of the k-core to take, and why it is not the usual one."""
+def _core(form: str, main: Look, columns: Mapping[str, str]) -> tuple[int, bool, str]:
+    """Return the k of the k-core to take, whether that is sure, and why."""
     stem = main.path.name.partition(".")[0]
     if format_named(form).numbered:
-        return 1, []
+        return 1, True, ""
     if form in _AMAZON and _CORE_IN_NAME.search(stem):
-        return 1, [f"k_core = 1, for {main.path.name} is a k-core already by its name"]
+        return 1, False, f"{main.path.name} is a k-core already by its name"
     if main.path.stat().st_size > LARGEST_READ:
-        return USUAL_CORE, [f"k_core = {USUAL_CORE}: {main.path.name} is too large to be read through for this"]
+        return USUAL_CORE, False, f"as is usual; {main.path.name} is too large to be read through for this"
     source = format_named(form).with_columns(columns if form == "table" else {})
     pairs = source.read_interactions(main.path).table.select("reviewer", "asin").unique()
     users, items = (pairs[name].rank("dense").to_numpy() - 1 for name in pairs.columns)
     kept = int(k_core_mask(users, items, USUAL_CORE).sum())
     if kept == pairs.height:
-        return 1, []
+        return 1, True, f"every user and item has {USUAL_CORE} interactions already"
     if kept < pairs.height / 2:
-        return 1, [f"k_core = 1: a {USUAL_CORE}-core, which is usual, would keep {kept:,} of {pairs.height:,} pairs"]
-    return USUAL_CORE, [f"k_core = {USUAL_CORE}, as is usual, keeps {kept:,} of {pairs.height:,} pairs"]
+        return 1, False, f"a {USUAL_CORE}-core, which is usual, would keep {kept:,} of {pairs.height:,} pairs"
+    return USUAL_CORE, False, f"as is usual, which keeps {kept:,} of {pairs.height:,} pairs"
 
 
 def _record(path: Path, line: str) -> Look:

@@ -122,8 +122,11 @@ def test_a_core_is_taken_only_where_it_keeps_most(folder: Path, catalogue: Path,
     full = "".join(f"u{u},i{i}\n" for u in range(6) for i in range(6))
     (folder / "r.csv").write_text("user,item\n" + full + "".join(f"v{n},i0\n" for n in range(9)))
     assert main(["new-dataset", "dense", str(folder)]) == 0
-    assert "k_core = 5, as is usual, keeps 36 of 45 pairs" in capsys.readouterr().out
+    assert "k_core = 5: as is usual, which keeps 36 of 45 pairs" in capsys.readouterr().out
     assert load_catalogue()["dense"].sources["table"].k_core == 5
+    (folder / "r.csv").write_text("user,item\n" + full)
+    assert main(["new-dataset", "core", str(folder)]) == 0
+    assert "k_core = 1: every user and item has 5 interactions already" in capsys.readouterr().out
     (folder / "r.csv").write_text(RATINGS)
     assert main(["new-dataset", "sparse", str(folder)]) == 0
     assert "would keep 0 of 12 pairs" in capsys.readouterr().out
