@@ -24,14 +24,18 @@ STORE = "text_embeddings.sqlite"
     code_version=TEXT_VERSION,
 )
 def item_text_embeddings(
-    context: dg.AssetExecutionContext, data_root: DataRoot, raw_dumps: str, item_profiles: pl.DataFrame
+    context: dg.AssetExecutionContext,
+    data_root: DataRoot,
+    raw_dumps: str,
+    item_ids: pl.DataFrame,
+    item_profiles: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """
     Each item's profile as a vector of the data set's sentence encoder.
 
     The text features that came with the data set where it brings them.
     """
-    imported = read_text_features(RawManifest.parse(raw_dumps), item_profiles)
+    imported = read_text_features(RawManifest.parse(raw_dumps), item_ids)
     if not imported.is_empty():
         return materialized(context, imported, metadata={"imported": True})
     return _embedded(context, data_root, item_profiles, "item_id")

@@ -9,14 +9,16 @@ belongs to the stages' own configuration classes, not here.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
 
 from recmodels.calibration.config import CalibrationConfig
 from recmodels.catalogue.entries import DatasetEntry
+from recmodels.errors import InputError
 from recmodels.io.digest import digest_of
-from recmodels.models.config import AnyConfig
+from recmodels.models.config import AnyConfig, TrainingConfig
 from recmodels.models.registry import resolve_config
 from recmodels.profiles.config import ProfileConfig, resolve_profile_config
 from recmodels.transport.config import TransportConfig
@@ -104,6 +106,7 @@ def raw_settings(entry: DatasetEntry) -> Settings:
     for name, source in entry.sources.items():
         values |= {f"{name}.files.{role}": file for role, file in source.files.items()}
         values |= {f"{name}.sha256.{role}": digest for role, digest in source.sha256.items()}
+        values |= {f"{name}.columns.{kind}": column for kind, column in source.columns.items()}
         values[f"{name}.generated"] = source.generated
     return Settings.of(values)
 
@@ -178,6 +181,43 @@ def calibration_config(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> Ca
 def calibration_settings(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> Settings:
     """Return what decides about the calibrated form of a trained model."""
     return Settings.of(calibration_config(entry, *overrides))
+
+
+def validated_entry(entry: DatasetEntry) -> DatasetEntry:
+    """
+    Return the entry as it is, if the settings that it has for every stage are valid.
+
+    Raises
+    ------
+    InputError
+        If a stage has no such setting, a value has the wrong type or range, or there is no such model.
+
+    Examples
+    --------
+    >>> from recmodels.catalogue.entries import load_catalogue
+    >>> demo = load_catalogue()["demo"]
+    >>> validated_entry(demo).key
+    'demo'
+    >>> validated_entry(demo.model_copy(update={"transport": {"epsilonn": 0.1}}))
+    Traceback (most recent call last):
+    recmodels.errors.InputError: catalogue, [demo.transport]: expected some of ... Did you mean epsilon?
+    """
+    stages: dict[str, Callable[[], object]] = {
+        "profiles": lambda: profile_config(entry),
+        "training": lambda: validated(TrainingConfig, entry.training, "training"),
+        "transport": lambda: transport_config(entry),
+        "calibration": lambda: calibration_config(entry),
+    }
+    for model in entry.models:
+        stages[f"models.{model}"] = partial(training_config, entry, model)
+    for stage, resolve in stages.items():
+        try:
+            resolve()
+        except InputError as error:
+            raise InputError(
+                f"catalogue, [{entry.key}.{stage}]", expected=error.expected, found=error.found, action=error.action
+            ) from error
+    return entry
 
 
 def no_settings(_entry: DatasetEntry) -> Settings:

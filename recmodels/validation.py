@@ -1,6 +1,7 @@
 """Configuration from outside becomes typed settings, or one clear error."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -27,11 +28,25 @@ def validated(kind: type[Settings], values: Mapping[str, Any], where: str) -> Se
     unknown = [name for name in values if name not in kind.model_fields]
     if unknown:
         known = ", ".join(kind.model_fields)
-        raise InputError(where, expected=f"some of {known}", found=", ".join(map(repr, unknown)))
+        hint = did_you_mean(unknown[0], kind.model_fields)
+        raise InputError(where, expected=f"some of {known}", found=", ".join(map(repr, unknown)), action=hint)
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
         raise InputError(where, expected="values within their types and ranges", found=problems(error)) from error
+
+
+def did_you_mean(found: str, known: Iterable[str]) -> str:
+    """
+    Return a question that names the known name closest to a wrong one; empty if none is close.
+
+    Examples
+    --------
+    >>> did_you_mean("batch_sizes", ["batch_size", "epochs"])
+    'Did you mean batch_size?'
+    """
+    close = difflib.get_close_matches(found, list(known), n=1)
+    return f"Did you mean {close[0]}?" if close else ""
 
 
 def problems(error: ValidationError) -> str:

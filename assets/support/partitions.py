@@ -6,6 +6,7 @@ import dagster as dg
 
 from recmodels.catalogue.entries import DatasetEntry, load_catalogue
 from recmodels.errors import InputError
+from recmodels.settings import validated_entry
 
 SEEDS_VARIABLE = "RECMODELS_SEEDS"
 
@@ -37,8 +38,15 @@ def dataset_of(partition_key: str) -> str:
 
 
 def entry_of(partition_key: str) -> DatasetEntry:
-    """Return the catalogue's entry of a partition's data set."""
-    return load_catalogue()[dataset_of(partition_key)]
+    """
+    Return the catalogue's entry of a partition's data set.
+
+    Raises
+    ------
+    InputError
+        If settings of the entry are not valid, whichever stage they are for; those of other entries do not matter.
+    """
+    return validated_entry(load_catalogue()[dataset_of(partition_key)])
 
 
 def seed_of(partition_key: str) -> int:

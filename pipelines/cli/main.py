@@ -19,6 +19,7 @@ from pipelines.cli.doctor import doctor
 from pipelines.cli.estimate import estimate
 from pipelines.cli.leaderboard import leaderboard
 from pipelines.cli.models import models
+from pipelines.cli.new_dataset import new_dataset
 from pipelines.cli.output import CONSOLE
 from pipelines.cli.recommend import recommend
 from pipelines.cli.run import run
@@ -70,6 +71,7 @@ app.command()(status)
 app.command()(estimate)
 app.command()(doctor)
 app.command()(dev)
+app.command()(new_dataset)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

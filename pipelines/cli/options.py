@@ -1,6 +1,5 @@
 """Options that several commands share, and how their texts are read."""
 
-import difflib
 import tomllib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ import typer
 from recmodels.calibration.config import calibrated
 from recmodels.errors import InputError, RecmodelsError
 from recmodels.models.registry import MODELS
+from recmodels.validation import did_you_mean
 
 if TYPE_CHECKING:
     from recmodels.catalogue.entries import DatasetEntry
@@ -66,25 +66,25 @@ def choices(option: str, text: str, known: Iterable[str], action: str = "") -> l
 
 def data_set(text: str) -> "DatasetEntry":
     """
-    Return the entry of the catalogue that an option names.
+    Return the entry of the catalogue that an option names, its settings of every stage validated.
 
     Raises
     ------
     InputError
-        If it names none, or several.
+        If it names none, or several, or settings of the entry are not valid.
     """
     from recmodels.catalogue.entries import load_catalogue
+    from recmodels.settings import validated_entry
 
     catalogue = load_catalogue()
     chosen = choices("--dataset", text, catalogue)
     if len(chosen) != 1:
         raise _unknown("--dataset", text, list(catalogue), "Name one data set.")
-    return catalogue[chosen[0]]
+    return validated_entry(catalogue[chosen[0]])
 
 
 def _unknown(option: str, found: str, known: Sequence[str], action: str = "") -> InputError:
-    close = difflib.get_close_matches(found, known, n=1)
-    hint = action or (f"Did you mean {close[0]}?" if close else "")
+    hint = action or did_you_mean(found, known)
     return InputError(option, expected=f"one of {', '.join(known)}", found=repr(found), action=hint)
 
 

@@ -57,6 +57,7 @@ def run(
     from pipelines.plan import Plan, Request
     from recmodels.data.raw_files import named_folder
     from recmodels.io.files import data_root
+    from recmodels.settings import profile_config
 
     entry = data_set(dataset)
     request = Request(
@@ -67,7 +68,7 @@ def run(
         profiles=ProfilesConfig(backend=profiles, settings=profile_overrides("", profile_setting)),
         anew=force,
     )
-    run_settings(request.profiles)
+    profile_config(entry, *run_settings(request.profiles))
     started = time.monotonic()
     prepare_home()
     CONSOLE.print(f"[bold]recmodels[/]: data set [bold]{entry.key}[/], everything under {data_root()}", soft_wrap=True)

@@ -29,6 +29,9 @@ class Source(_Strict):
     files: dict[Role, str]
     """File name of each role, plain or gzip; with or without ``.gz`` is tried."""
 
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Names of columns by what they hold, such as ``user``, where a format cannot know them by itself."""
+
     urls: dict[Role, list[str]] = Field(default_factory=dict)
     """Addresses of each role, tried in turn: ``http(s)://``, ``file://`` or a local path."""
 
@@ -124,7 +127,7 @@ class DatasetEntry(_Strict):
     def _of_known_formats(cls, sources: dict[str, Source]) -> dict[str, Source]:
         for name, source in sources.items():
             try:
-                roles = format_named(name).roles
+                roles = format_named(name).with_columns(source.columns).roles
             except InputError as error:
                 raise ValueError(str(error)) from error
             if roles[0] not in source.files or not source.files.keys() <= set(roles):

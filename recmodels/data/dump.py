@@ -4,7 +4,9 @@ From raw files to tables, whatever their format: one row a pair, the k-core, con
 How a file of a format is read belongs to `recmodels.raw.formats`; how interactions are split, to `split` beside this.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import polars as pl
@@ -72,7 +74,7 @@ def load_dump(manifest: RawManifest, entry: DatasetEntry) -> Dump:
     >>> dump.users.height, dump.items.height, dump.rejects.height
     (600, 300, 0)
     """
-    form = format_named(manifest.format)
+    form = format_named(manifest.format).with_columns(manifest.columns)
     rejects: list[pl.DataFrame] = []
     counts: dict[str, int] = {}
 
@@ -193,7 +195,7 @@ def read_image_embeddings(manifest: RawManifest, items: pl.DataFrame) -> pl.Data
 
 
 def read_text_features(manifest: RawManifest, items: pl.DataFrame) -> pl.DataFrame:
-    """Return the ready text features in id order, as `read_image_embeddings`; of a table of items its rows count."""
+    """Return the ready text features in id order, as `read_image_embeddings`."""
     return _ready(manifest, Role.TEXT_FEATURES, items, embedding_schema("item_id", 1))
 
 
@@ -207,8 +209,30 @@ def read_imported_knn(
 def _ready(manifest: RawManifest, role: Role, items: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
     if role not in manifest.files:
         return pl.DataFrame(schema=schema)
+    form = format_named(manifest.format).with_columns(manifest.columns)
+    if form.read_order:
+        items = _with_rows(form.read_order, manifest, form.items, items)
     with as_hashed(manifest.files[role]) as path:
-        return format_named(manifest.format).readers[role](path, items)
+        return form.readers[role](path, items)
+
+
+def _with_rows(
+    read_order: Callable[[Path], pl.Series], manifest: RawManifest, items_role: Role, items: pl.DataFrame
+) -> pl.DataFrame:
+    """Return the items with the row that each has in feature arrays, null where it has none."""
+    role = next((role for role in (Role.FEATURE_IDS, items_role) if role in manifest.files), None)
+    if role is None:
+        raise InputError(
+            f"data set {manifest.dataset}",
+            expected=f"a file `{items_role}` or `{Role.FEATURE_IDS}`, which says whose each row of the features is",
+            found="neither",
+        )
+    with as_hashed(manifest.files[role]) as path:
+        asins = read_order(path)
+    order = pl.DataFrame({"asin": asins, "row": range(len(asins))}, schema={"asin": pl.String, "row": pl.Int64})
+    order = order.drop_nulls().unique("asin", keep="first")
+    joined = items.join(order, on="asin", how="left", maintain_order="left")
+    return joined.with_columns(n_rows=pl.lit(len(asins), dtype=pl.Int64))
 
 
 def distinct_pairs(reviews: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:

@@ -86,7 +86,7 @@ def prepare_raw_files(
             file = files[role]
             raise InputError(str(file.path), expected=f"sha256 {expected}", found=file.sha256, action="Fetch it again.")
     absent = [role for role in source.files if role not in files]
-    return RawManifest(dataset=entry.key, format=source_format, files=files, absent=absent)
+    return RawManifest(dataset=entry.key, format=source_format, files=files, absent=absent, columns=source.columns)
 
 
 def named_folder(path: str | Path) -> Path:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from recmodels.errors import InputError
 from recmodels.models.config import AnyConfig
 from recmodels.models.spec import ModelSpec
-from recmodels.validation import validated
+from recmodels.validation import did_you_mean, validated
 
 if TYPE_CHECKING:
     from recmodels.models.base import ClosedFormModel, Model
@@ -113,7 +113,8 @@ def model_spec(name: str) -> ModelSpec:
         If there is no such model; the known ones are listed.
     """
     if name not in MODELS:
-        raise InputError("model", expected=f"one of {', '.join(MODELS)}", found=repr(name))
+        hint = did_you_mean(name, MODELS)
+        raise InputError("model", expected=f"one of {', '.join(MODELS)}", found=repr(name), action=hint)
     return MODELS[name]
 
 
@@ -196,7 +197,8 @@ def _class(name: str, kind: str) -> Any:
 def _merge(settings: dict[str, Any], layer: Mapping[str, Any], where: str) -> None:
     for key, value in layer.items():
         if key not in settings:
-            raise InputError(where, expected=f"one of the settings {', '.join(settings)}", found=repr(key))
+            known, hint = ", ".join(settings), did_you_mean(key, settings)
+            raise InputError(where, expected=f"one of the settings {known}", found=repr(key), action=hint)
         if key == "training":
             if not isinstance(value, Mapping):
                 raise InputError(f"{where}, training", expected="a mapping of settings", found=repr(value))

@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Generator, Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recmodels.errors import InputError, MissingObject
 from recmodels.io.digest import digest_of
@@ -66,13 +66,15 @@ class RawManifest(BaseModel):
     """The files by role."""
     absent: list[Role]
     """Optional files of the source that are not there."""
+    columns: dict[str, str] = Field(default_factory=dict, exclude_if=lambda columns: not columns)
+    """Names of columns by what they hold, as the source gives them."""
 
     @property
     def digest(self) -> str:
-        """Digest of the contents alone: names, places and dates of the files do not count."""
-        return digest_of(
-            self.dataset, self.format, *(f"{role}:{self.files[role].sha256}" for role in sorted(self.files))
-        )
+        """Digest of the contents and how they are read alone: names, places and dates of the files do not count."""
+        columns = (f"column {kind}:{self.columns[kind]}" for kind in sorted(self.columns))
+        files = (f"{role}:{self.files[role].sha256}" for role in sorted(self.files))
+        return digest_of(self.dataset, self.format, *files, *columns)
 
     @property
     def fingerprint(self) -> str:

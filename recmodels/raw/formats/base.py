@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
+from recmodels.errors import InputError
 from recmodels.schemas.data import Split
 from recmodels.schemas.tables import ITEMS
 
@@ -27,6 +28,7 @@ class Role(StrEnum):
     TEXT_FEATURES = "text_features"
     IMAGE_KNN = "image_knn"
     TEXT_KNN = "text_knn"
+    FEATURE_IDS = "feature_ids"
 
 
 OPTIONAL_ROLES = frozenset({Role.IMAGE_FEATURES, Role.TEXT_FEATURES, Role.IMAGE_KNN, Role.TEXT_KNN})
@@ -92,6 +94,13 @@ class Format:
     readers
         By role of a ready table (features, neighbours): gets a file and the items in id order (`item_id`; `asin` for
         images), and returns the table in id order.
+    read_order
+        Where the rows of feature arrays are in an order of their own: gets the file of the role `FEATURE_IDS`, or else
+        that of the items, and returns the asin of each row, null where a line has none. The readers then find in the
+        column `row` which row of the array is an item's, null where none is, and in `n_rows` how many there are.
+    mapped
+        Returns the format as it reads files whose columns have other names, by what they hold. Raises InputError if
+        they can hold no such thing. None: the names are fixed.
     interactions, items
         Roles of the first two files.
     numbered
@@ -102,6 +111,8 @@ class Format:
     read_interactions: Callable[[Path], RawTable]
     read_items: Callable[[Path, Collection[str]], RawTable] | None = None
     readers: Mapping[Role, Callable[[Path, pl.DataFrame], pl.DataFrame]] = field(default_factory=dict)
+    read_order: Callable[[Path], pl.Series] | None = None
+    mapped: Callable[[Mapping[str, str]], "Format"] | None = None
     interactions: Role = Role.INTERACTIONS
     items: Role = Role.ITEMS
     numbered: bool = False
@@ -109,4 +120,22 @@ class Format:
     @property
     def roles(self) -> list[Role]:
         """What files of this format can be for; the first has to be there."""
-        return [self.interactions, *([self.items] if self.read_items else []), *self.readers]
+        order = [Role.FEATURE_IDS] if self.read_order else []
+        return [self.interactions, *([self.items] if self.read_items else []), *self.readers, *order]
+
+    def with_columns(self, columns: Mapping[str, str]) -> "Format":
+        """
+        Return the format as it reads files whose columns have these names, by what they hold; itself for none.
+
+        Raises
+        ------
+        InputError
+            If the columns of its files have fixed names, or cannot hold such a thing.
+        """
+        if not columns:
+            return self
+        if self.mapped is None:
+            raise InputError(
+                "columns", expected="none: files of this format have fixed names", found=str(dict(columns))
+            )
+        return self.mapped(columns)

@@ -8,6 +8,7 @@ from recmodels.raw.formats.base import Format, Role
 from recmodels.raw.formats.image_features import read_image_features
 from recmodels.raw.formats.metadata import read_metadata
 from recmodels.raw.formats.reviews import AmazonRelease, read_reviews
+from recmodels.raw.formats.table import table_format
 
 ENTRY_POINTS = "recmodels.formats"
 """Group of the entry points by which an installed package adds formats: name of the format to a `Format`."""
@@ -38,6 +39,7 @@ FORMATS: dict[str, Format] = {
         },
         numbered=True,
     ),
+    "table": table_format({}),
 }
 """Every format by its name in the catalogue. A notebook may add its own; a service installs it as an entry point."""
 

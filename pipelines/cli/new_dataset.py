@@ -1,0 +1,70 @@
+"""`recmodels new-dataset`: from a folder of raw files to an entry of the catalogue."""
+
+import os
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.output import CONSOLE
+
+
+def new_dataset(
+    name: Annotated[str, typer.Argument(help="Key of the new data set: letters, digits, '.', '_' and '-'.")],
+    folder: Annotated[Path, typer.Argument(help="Folder with the raw files, or the file of interactions alone.")],
+    title: Annotated[str, typer.Option(help="Name in reports.", show_default="made of NAME")] = "",
+    domain: Annotated[str, typer.Option(help="What the products are, for prompts.", show_default="of the title")] = "",
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND=NAME", help="A column that is not called as usual, as in user=kunde; repeatable."),
+    ] = None,
+    catalogue: Annotated[
+        Path | None, typer.Option(help="File to add to.", show_default="$RECMODELS_CATALOGUE or catalogue.toml")
+    ] = None,
+) -> None:
+    """Recognise the raw files of a folder and add a data set to your catalogue. Nothing else is written or run."""
+    from recmodels.catalogue.entries import CATALOGUE_VARIABLE
+    from recmodels.catalogue.new_entry import add_entry, entry_text, require_new
+    from recmodels.data.recognise import recognise
+    from recmodels.errors import InputError
+
+    named = os.environ.get(CATALOGUE_VARIABLE)
+    path = (catalogue or Path(named or "catalogue.toml")).resolve()
+    require_new(path, name)
+    columns: dict[str, str] = {}
+    for text in column or ():
+        kind, equals, value = text.partition("=")
+        if not equals or not value.strip():
+            raise InputError("--column", expected="KIND=NAME such as user=kunde", found=repr(text))
+        columns[kind.strip()] = value.strip()
+    found = recognise(folder, columns)
+    title = title or name.replace("_", " ").replace("-", " ").title()
+    written = entry_text(
+        name,
+        title=title,
+        domain=domain or title.lower(),
+        source=found.format,
+        files={str(role): file for role, file in found.files.items()},
+        columns=found.columns,
+        k_core=found.k_core,
+        split=found.split,
+    )
+    add_entry(path, name, written)
+    _print(f"format {found.format}")
+    for line in found.seen:
+        _print(f"  {line}")
+    guesses = found.unsure if domain else [*found.unsure, f"prompts call the products {title.lower()!r}: --domain"]
+    _print("not sure, please look:")
+    for line in guesses:
+        _print(f"  {line}")
+    _print(f"added to {path}:\n")
+    _print(written)
+    where = folder.resolve() if folder.is_dir() else folder.resolve().parent
+    if not named or Path(named).resolve() != path:
+        _print(f"export {CATALOGUE_VARIABLE}={shlex.quote(str(path))}")
+    _print(f"recmodels run --dataset {name} --raw-dir {shlex.quote(str(where))}")
+
+
+def _print(text: str) -> None:
+    CONSOLE.print(text, markup=False, emoji=False, soft_wrap=True)

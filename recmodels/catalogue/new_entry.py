@@ -1,0 +1,96 @@
+"""New entries of a catalogue: their text, and how they are added to a file that a user may have written by hand."""
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+from recmodels.catalogue.entries import DatasetEntry, load_catalogue
+from recmodels.errors import InputError
+from recmodels.io.files import atomic_file, safe_join
+
+
+def entry_text(
+    key: str,
+    *,
+    title: str,
+    domain: str,
+    source: str,
+    files: Mapping[str, str],
+    columns: Mapping[str, str],
+    k_core: int,
+    split: str,
+) -> str:
+    """
+    Return the TOML of an entry with one source; the arguments are the fields of `DatasetEntry` and `Source`.
+
+    Examples
+    --------
+    >>> print(entry_text("shop", title="Shop", domain="toys", source="table", files={"interactions": "r.csv"},
+    ...                  columns={"user": "kunde"}, k_core=1, split="random"))
+    [shop]
+    title = "Shop"
+    domain = "toys"  # what prompts call the products
+    <BLANKLINE>
+    [shop.sources.table]
+    files = { interactions = "r.csv" }
+    columns = { user = "kunde" }
+    k_core = 1
+    split = "random"
+    <BLANKLINE>
+    """
+    name = _quoted(key) if "." in key else key
+    lines = [f"[{name}]", f"title = {_quoted(title)}", f"domain = {_quoted(domain)}  # what prompts call the products"]
+    lines += ["", f"[{name}.sources.{source}]", f"files = {_inline(files)}"]
+    lines += [f"columns = {_inline(columns)}"] if columns else []
+    return "\n".join([*lines, f"k_core = {k_core}", f"split = {_quoted(split)}", ""])
+
+
+def add_entry(path: Path, key: str, text: str) -> DatasetEntry:
+    """
+    Append the text of an entry to a catalogue file, which is made if it is missing, and return the entry.
+
+    Raises
+    ------
+    InputError
+        If the name is not plain or is taken, the file is no catalogue, or the entry is not valid; the file is then as
+        it was.
+    """
+    before = path.read_text("utf-8") if path.exists() else ""
+    require_new(path, key)
+    separated = before + ("" if not before or before.endswith("\n") else "\n") + ("\n" if before else "") + text
+    try:
+        tomllib.loads(separated)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(str(path), expected="a file to which a table can be added", found=str(error)) from error
+    with atomic_file(path) as temporary:
+        temporary.write_text(separated, encoding="utf-8")
+        return load_catalogue(temporary)[key]
+
+
+def require_new(path: Path, key: str) -> None:
+    """
+    Make sure that a data set of this name can be added to a catalogue file.
+
+    Raises
+    ------
+    InputError
+        If the name is not plain, or there is one already, packaged or in the file.
+    """
+    safe_join(Path(), key)
+    if key in load_catalogue(path if path.exists() else Path(os.devnull)):
+        raise InputError(
+            f"data set {key!r}",
+            expected="a name of its own",
+            found=f"one that is in the catalogue already ({path if path.exists() else 'packaged'})",
+            action="Choose another name, or change that entry by hand.",
+        )
+
+
+def _inline(values: Mapping[str, str]) -> str:
+    return f"{{ {', '.join(f'{key} = {_quoted(value)}' for key, value in values.items())} }}"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,174 @@
+"""From a folder of files to a data set that can be read, in one command."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from pipelines.cli.main import main
+from recmodels.catalogue.entries import CATALOGUE_VARIABLE, DatasetEntry, load_catalogue
+from recmodels.data.dump import Dump, load_dump, read_image_embeddings
+from recmodels.data.raw_files import prepare_raw_files
+from recmodels.raw.demo import write_demo_dump
+from recmodels.raw.formats.base import Role
+
+RATINGS = "userId,movieId,rating,timestamp\n" + "".join(
+    f"u{u},{m},4,{100 * u + m}\n" for u in range(3) for m in range(4)
+)
+MOVIES = "movieId,title,genres\n" + "".join(f"{m},Movie {m},Drama|Crime\n" for m in range(4))
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "catalogue.toml"
+    monkeypatch.setenv(CATALOGUE_VARIABLE, str(path))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (folder := tmp_path / "raw").mkdir()
+    return folder
+
+
+def read(folder: Path, name: str = "mine") -> tuple[DatasetEntry, Dump]:
+    entry = load_catalogue()[name]
+    return entry, load_dump(prepare_raw_files(entry, folder, fetch=False), entry)
+
+
+def test_a_folder_of_tables_becomes_a_data_set(folder: Path, catalogue: Path, capsys) -> None:
+    (folder / "ratings.csv").write_text(RATINGS)
+    (folder / "movies.csv").write_text(MOVIES)
+    (folder / "tags.csv").write_text("userId,movieId,tag,timestamp\nu1,1,good,5\n")
+    (folder / "README.txt").write_text("About these files\n")
+    np.save(folder / "image_vectors.npy", np.eye(4, dtype=np.float32))
+    np.save(folder / "text_vectors.npy", np.eye(9, dtype=np.float32))
+    assert main(["new-dataset", "mine", str(folder), "--title", 'My "shop"']) == 0
+    told = capsys.readouterr().out
+    assert "ratings.csv: interactions (user = userId, item = movieId, rating = rating, timestamp = timestamp)" in told
+    assert "tags.csv: could be interactions, too" in told
+    assert "README.txt: no file of the format table" in told
+    assert "text_vectors.npy: 9 rows, but movies.csv has 4 rows; it is left out" in told
+    assert f"recmodels run --dataset mine --raw-dir {folder}" in told
+    assert "export" not in told
+    entry, dump = read(folder)
+    assert entry.title == 'My "shop"'
+    assert dump.interactions.height == 12
+    assert dump.items["categories"].to_list() == [["Drama", "Crime"]] * 4
+    images = read_image_embeddings(prepare_raw_files(entry, folder), dump.items)
+    assert images["embedding"].to_numpy().tolist() == np.eye(4).tolist()
+
+
+def test_a_single_parquet_file_is_a_data_set(folder: Path, catalogue: Path) -> None:
+    pl.read_csv(RATINGS.encode()).write_parquet(folder / "r.parquet")
+    assert main(["new-dataset", "mine", str(folder / "r.parquet")]) == 0
+    assert read(folder)[1].users.height == 3
+
+
+def test_columns_of_other_names_are_named_on_the_command_line(folder: Path, catalogue: Path, capsys) -> None:
+    (folder / "k.csv").write_text(RATINGS.replace("userId", "kunde").replace("movieId", "artikel"))
+    assert main(["new-dataset", "mine", str(folder)]) == 1
+    told = capsys.readouterr().out
+    assert "k.csv (kunde, artikel, rating, timestamp)" in told
+    assert "--column user=NAME" in told
+    assert not catalogue.exists()
+    assert main(["new-dataset", "mine", str(folder), "--column", "user=kunde", "--column", "item=artikel"]) == 0
+    assert read(folder)[1].users["reviewer_id"].to_list() == ["u0", "u1", "u2"]
+
+
+@pytest.mark.parametrize(
+    ("review", "metadata", "expected"),
+    [
+        ({"reviewerID": "u", "asin": "B000000001", "overall": 5, "unixReviewTime": 10**9, "helpful": [0, 0]}, repr,
+         "amazon2014"),
+        ({"reviewerID": "u", "asin": "B000000001", "overall": 5, "unixReviewTime": 10**9}, repr, "amazon2014"),
+        ({"reviewerID": "u", "asin": "B000000001", "overall": 5, "unixReviewTime": 10**9}, json.dumps, "amazon2018"),
+        ({"user_id": "u", "parent_asin": "B000000001", "rating": 5, "timestamp": 10**12}, json.dumps, "amazon2023"),
+    ],
+)  # fmt: skip
+def test_amazon_releases_are_told_apart(review, metadata, expected: str, folder: Path, catalogue: Path) -> None:
+    (folder / "Shop_5.json").write_text(json.dumps(review) + "\n")
+    key = "parent_asin" if "parent_asin" in review else "asin"
+    (folder / "meta_Shop.json").write_text(metadata({key: "B000000001", "title": "A thing"}) + "\n")
+    assert main(["new-dataset", "mine", str(folder)]) == 0
+    entry, dump = read(folder)
+    assert list(entry.sources) == [expected]
+    assert entry.sources[expected].k_core == 1
+    assert dump.items["title"].to_list() == ["A thing"]
+
+
+def test_the_demo_is_recognised_with_its_images(folder: Path, catalogue: Path) -> None:
+    write_demo_dump(folder)
+    assert main(["new-dataset", "mine", str(folder)]) == 0
+    source = load_catalogue()["mine"].sources["amazon2014"]
+    assert source.files == load_catalogue()["demo"].sources["amazon2014"].files
+
+
+def test_an_import_with_its_split_is_recognised(folder: Path, catalogue: Path) -> None:
+    rows = [f"{u}\t{i}\t{(u + i) % 3}" for u in range(3) for i in range(3)]
+    (folder / "toy.inter").write_text("\n".join(["userID\titemID\tx_label", *rows]) + "\n")
+    np.save(folder / "image_feat.npy", np.ones((3, 2)))
+    np.save(folder / "text_feat.npy", np.ones((3, 2)))
+    assert main(["new-dataset", "mine", str(folder)]) == 0
+    entry, dump = read(folder)
+    assert entry.sources["mmrec"].split == "published"
+    assert set(entry.sources["mmrec"].files) == {Role.INTERACTIONS, Role.IMAGE_FEATURES, Role.TEXT_FEATURES}
+    assert dump.interactions["split"].null_count() == 0
+
+
+def test_a_core_is_taken_only_where_it_keeps_most(folder: Path, catalogue: Path, capsys) -> None:
+    full = "".join(f"u{u},i{i}\n" for u in range(6) for i in range(6))
+    (folder / "r.csv").write_text("user,item\n" + full + "".join(f"v{n},i0\n" for n in range(9)))
+    assert main(["new-dataset", "dense", str(folder)]) == 0
+    assert "k_core = 5: as is usual, which keeps 36 of 45 pairs" in capsys.readouterr().out
+    assert load_catalogue()["dense"].sources["table"].k_core == 5
+    (folder / "r.csv").write_text("user,item\n" + full)
+    assert main(["new-dataset", "core", str(folder)]) == 0
+    assert "k_core = 1: every user and item has 5 interactions already" in capsys.readouterr().out
+    (folder / "r.csv").write_text(RATINGS)
+    assert main(["new-dataset", "sparse", str(folder)]) == 0
+    assert "would keep 0 of 12 pairs" in capsys.readouterr().out
+
+
+def test_a_catalogue_keeps_what_it_has(folder: Path, catalogue: Path, capsys) -> None:
+    (folder / "r.csv").write_text(RATINGS)
+    catalogue.write_text("# mine\n[demo]\ntitle = 'My demo'")
+    assert main(["new-dataset", "one", str(folder)]) == 0
+    before = catalogue.read_text()
+    assert before.startswith("# mine\n[demo]\ntitle = 'My demo'\n")
+    for name, message in (("one", "in the catalogue already"), ("demo", "already"), ("../x", "a plain name")):
+        assert main(["new-dataset", name, str(folder)]) == 1
+        assert message in capsys.readouterr().out
+    assert catalogue.read_text() == before
+    assert load_catalogue()["demo"].title == "My demo"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "found no files"),
+        ({"notes.txt": "a few words\n"}, "found notes.txt (a few words)"),
+        ({"bad name.csv": RATINGS}, "expected a plain name"),
+    ],
+)
+def test_a_folder_that_cannot_be_a_data_set_is_refused(
+    content: dict[str, str], message: str, folder: Path, catalogue: Path, capsys
+) -> None:
+    for name, text in content.items():
+        (folder / name).write_text(text)
+    assert main(["new-dataset", "mine", str(folder)]) == 1
+    assert message in capsys.readouterr().out
+    assert not catalogue.exists()
+
+
+def test_without_the_variable_the_file_is_in_the_working_folder_and_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.delenv(CATALOGUE_VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (folder / "r.csv").write_text(RATINGS)
+    assert main(["new-dataset", "my.shop", str(folder)]) == 0
+    assert f"export {CATALOGUE_VARIABLE}={tmp_path / 'catalogue.toml'}" in capsys.readouterr().out
+    assert load_catalogue(tmp_path / "catalogue.toml")["my.shop"].title == "My.Shop"
