@@ -23,7 +23,7 @@ from recmodels.raw.manifest import RawManifest
 from recmodels.reporting.tables import funnel_table, shortened, split_sizes
 from recmodels.settings import table_settings
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 GROUP = "interactions"
 FUNNEL = "funnel"
 """Metadata entry with the steps that the rows went through, as a list of ``{"step": name, "rows": number}``."""

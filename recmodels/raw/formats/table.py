@@ -201,9 +201,9 @@ def _items(rows: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "asin": rows["item"],
-            "title": clean_texts(texts("title")),
-            "description": clean_texts(texts("description")),
-            "brand": clean_texts(texts("brand")),
+            "title": clean_texts(texts("title"), without_code=True),
+            "description": clean_texts(texts("description"), without_code=True),
+            "brand": clean_texts(texts("brand"), without_code=True),
             "categories": clean_categories(_category_lists(categories)),
             "price": pl.Series([parse_price(price) for price in prices], dtype=pl.Float32),
             "image_url": texts("image_url").str.strip_chars(),
