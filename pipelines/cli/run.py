@@ -9,7 +9,8 @@ from rich.markup import escape
 
 from pipelines.cli.interrupts import ending_orderly, raise_if_interrupted
 from pipelines.cli.options import Dataset, Profiles, ProfileSetting, choices, data_set, model_names, profile_overrides
-from pipelines.cli.output import CONSOLE, plain_table
+from pipelines.cli.output import CONSOLE
+from pipelines.cli.rows import show_rows
 from recmodels.models.registry import DEFAULT_MODELS, MODELS
 
 if TYPE_CHECKING:
@@ -143,13 +144,8 @@ def _print_outcome(dataset: str, board: "pl.DataFrame", report: Path, seconds: f
     from recmodels.reporting.tables import leaderboard_figures
 
     root = data_root()
-    figures = leaderboard_figures(board)
-    table = plain_table(f"{dataset}: test rows, mean ± standard deviation over seeds where there are several")
-    for name in figures.columns:
-        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
-    for row in figures.iter_rows():
-        table.add_row(*(str(cell) for cell in row))
-    CONSOLE.print(table)
+    CONSOLE.print(f"{dataset}: test rows, mean ± standard deviation over seeds where there are several", soft_wrap=True)
+    show_rows(leaderboard_figures(board).to_dicts(), as_json=False)
     CONSOLE.print(f"recommendations  {root / 'tables' / 'recommendations'}", soft_wrap=True)
     CONSOLE.print(f"report           {report}", soft_wrap=True)
     CONSOLE.print(f"user interface   make dev, then http://127.0.0.1:3000   ({seconds:.0f} s in all)", soft_wrap=True)
