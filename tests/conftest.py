@@ -1,7 +1,9 @@
-"""Fixtures for every test: the real data that lies beside the repository, where it does."""
+"""Fixtures for every test: its own environment variables, and the real data beside the repository, where it lies."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -28,3 +30,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """Forget what a test sets in the environment, as commands that run in its process do."""
+    with mock.patch.dict(os.environ):
+        yield

@@ -21,7 +21,6 @@ REAL = build_definitions()
 GRAPH = REAL.resolve_asset_graph()
 BLOCKING = sorted(key for key in GRAPH.asset_check_keys if GRAPH.get(key).blocking)
 END_PRODUCTS = {
-    "user_metrics": "read by whoever tests whether two models differ, outside the graph",
     "pipeline_status": "read by whoever looks after the pipeline",
 }
 """What no asset reads, so that its schema can only turn its own run red."""

@@ -25,6 +25,7 @@ from assets.support.resources import DataRoot
 from recmodels.errors import InputError
 from recmodels.io.files import MANIFEST, file_digest
 from recmodels.schemas import tables as schemas
+from recmodels.schemas.columns import Vector
 
 PARTITIONS = dg.StaticPartitionsDefinition(["one", "two"])
 SEEDED = dg.MultiPartitionsDefinition({"dataset": PARTITIONS, "seed": dg.StaticPartitionsDefinition(["0", "1"])})
@@ -36,7 +37,7 @@ class Numbers(dy.Schema):
 
 class Vectors(dy.Schema):
     a = dy.Int64()
-    embedding = schemas.Vector()
+    embedding = Vector()
 
 
 @pytest.fixture(autouse=True)

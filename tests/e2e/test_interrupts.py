@@ -37,6 +37,8 @@ class Command:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,
+                # In the background, as under `nohup`, interrupts are ignored, and that is inherited.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     def output(self) -> str:
