@@ -6,6 +6,11 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from hypothesis import settings
+
+# How long one example takes says something of the machine, not of the code.
+settings.register_profile("recmodels", deadline=None)
+settings.load_profile("recmodels")
 
 SHARED_DATA_VARIABLE = "RECMODELS_SHARED_DATA"
 REPOSITORY = Path(__file__).resolve().parent.parent
