@@ -4,7 +4,6 @@ What is asked of finished results: which checkpoint is current, opened for answe
 Nothing here is an asset, and nothing is written.
 """
 
-import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from assets.support.resources import DataRoot
 from assets.training import checkpoint_key
 from recmodels.errors import InputError, MissingObject
 from recmodels.models.registry import NON_PERSONALISED
+from recmodels.validation import did_you_mean
 
 if TYPE_CHECKING:
     import polars as pl
@@ -107,8 +107,7 @@ def best_model(board: "pl.DataFrame") -> str | None:
 
 def _require_known(where: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {close[0]}?" if close else ""
+        hint = did_you_mean(name, known)
         raise InputError(where, expected=f"one of {', '.join(known)}", found=repr(name), action=hint)
 
 

@@ -37,9 +37,7 @@ def one_model(option: str, text: str, *further: str) -> str:
     InputError
         If it names none, or several.
     """
-    from assets.evaluation import TITLES
-
-    chosen = choices(option, text, [*TITLES, *further])
+    chosen = choices(option, text, [*model_names(), *further])
     if len(chosen) != 1:
         raise InputError(option, expected="the name of one model", found=repr(text), action="See `recmodels models`.")
     return chosen[0]

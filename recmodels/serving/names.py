@@ -1,6 +1,5 @@
 """Items and users by the names of the raw data, checked where they come in."""
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from recmodels.data.titles import shown_titles
 from recmodels.errors import InputError
+from recmodels.validation import did_you_mean
 
 SHOWN = 3
 """Of many names, how many a message repeats."""
@@ -49,12 +49,11 @@ class ItemNames:
         asked = names(where, asins)
         found = self._found(asked)
         if unknown := [name for name, item in zip(asked, found, strict=True) if item is None]:
-            close = difflib.get_close_matches(unknown[0], self.table["asin"].to_list(), n=1)
             raise InputError(
                 where,
                 expected="asins that the model knows",
                 found=listed(unknown),
-                action=f"Did you mean {close[0]}?" if close else "Leave out items without training rows.",
+                action=did_you_mean(unknown[0], self.table["asin"]) or "Leave out items without training rows.",
             )
         return np.array(found, dtype=np.int64)
 
