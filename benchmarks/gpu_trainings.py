@@ -40,10 +40,6 @@ def train_rows(arguments: argparse.Namespace, deadline: float, *, recorded: bool
     text = Path(arguments.rows[1:]).read_text() if arguments.rows.startswith("@") else arguments.rows.replace(",", "\n")
     waiting = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")][::-1]
     arguments.results.mkdir(parents=True, exist_ok=True)
-    for name in dict.fromkeys(line.split("/")[0] for line in reversed(waiting)):
-        started = time.monotonic()
-        Published(arguments.folder, name, arguments.device).embed()
-        print(f"{name} embedded: {time.monotonic() - started:.0f} s", flush=True)
     commit = os.environ.get("RECMODELS_COMMIT", "")
     users: dict[str, pl.DataFrame] = {}
     of_valid: dict[tuple[str, str], float] = {}
@@ -53,9 +49,15 @@ def train_rows(arguments: argparse.Namespace, deadline: float, *, recorded: bool
         ProcessPoolExecutor(arguments.workers, context, _start, (arguments.workers, recorded)) as pool,
         (arguments.results / "rows.jsonl").open("a") as lines,
     ):
+        for name in dict.fromkeys(line.split("/")[0] for line in reversed(waiting)):
+            running[pool.submit(_embed, arguments.folder, name, arguments.device)] = name
+        ready: set[str] = set()
         while waiting or running:
-            while waiting and len(running) < arguments.workers and time.monotonic() < deadline:
-                task = waiting.pop()
+            while len(running) < arguments.workers and time.monotonic() < deadline:
+                at = next((n for n in reversed(range(len(waiting))) if waiting[n].split("/")[0] in ready), None)
+                if at is None:
+                    break
+                task = waiting.pop(at)
                 if task.split("/")[1] == "choose":
                     waiting += _chosen(task, of_valid)
                 else:
@@ -69,6 +71,10 @@ def train_rows(arguments: argparse.Namespace, deadline: float, *, recorded: bool
                 except Exception as error:
                     # The trainings that are left are worth more than a stop.
                     print(f"{task} failed: {type(error).__name__}: {error}"[:400], flush=True)
+                    continue
+                if "/" not in task:
+                    ready.add(task)
+                    print(f"{task} embedded: {rows:.0f} s", flush=True)
                     continue
                 for row, values in rows:
                     lines.write(json.dumps(row) + "\n")
@@ -104,6 +110,12 @@ def _start(n_workers: int, recorded: bool) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // n_workers))
     if not recorded:
         trainer.records_steps = lambda model: False
+
+
+def _embed(folder: Path, name: str, device: str) -> float:
+    started = time.monotonic()
+    Published(folder, name, device).embed()
+    return time.monotonic() - started
 
 
 @cache
