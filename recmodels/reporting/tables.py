@@ -167,44 +167,32 @@ def leaderboard_summary(board: pl.DataFrame, emphasis: str = "**") -> str:
     return f"Best by test Recall@20: {', then '.join(told)}; {n_models} models, up to {n_seeds} seeds."
 
 
-def recommended_and_had(
-    recommended: pl.DataFrame, had: pl.DataFrame, users: Sequence[int], titles: Sequence[str]
+def new_and_had(
+    new: pl.DataFrame, label: str, had: pl.DataFrame, users: Sequence[int], titles: Sequence[str]
 ) -> pl.DataFrame:
     """
-    Return what a model recommends to users beside what they had before, by title.
+    Return what users get that is new beside what they had before, by title.
 
     Parameters
     ----------
-    recommended
-        Columns user_id, rank and item_id.
+    new
+        Columns user_id and item_id, in the order in which they are to stand.
+    label
+        What to call the new.
     had
-        Columns user_id and item_id of the pairs that the model knows.
+        Columns user_id and item_id of the pairs that are known.
     users
         The users to show.
     titles
         Title of each item, by id.
     """
-    return _side_by_side(recommended.sort("rank"), "recommended", had, users, titles)
-
-
-def added_and_had(
-    added: pl.DataFrame, train: pl.DataFrame, users: Sequence[int], titles: Sequence[str]
-) -> pl.DataFrame:
-    """
-    Return what the augmentation adds to users beside what they had, by title, the largest mass first.
-
-    Parameters
-    ----------
-    added
-        Schema `recmodels.schemas.tables.AUGMENTED`.
-    train
-        Columns user_id and item_id of the training pairs.
-    users
-        The users to show.
-    titles
-        Title of each item, by id.
-    """
-    return _side_by_side(added.sort("mass", descending=True), "added", train, users, titles)
+    rows: list[tuple[int, str, str]] = []
+    for user in users:
+        first, second = (
+            _named(table.filter(pl.col("user_id") == user)["item_id"].head(ITEMS_SHOWN), titles) for table in (new, had)
+        )
+        rows += [(user, one, other) for one, other in itertools.zip_longest(first, second, fillvalue="")]
+    return pl.DataFrame(rows, schema={"user": pl.Int64, label: pl.String, "had before": pl.String}, orient="row")
 
 
 def neighbour_examples(knn: pl.DataFrame, titles: Sequence[str]) -> pl.DataFrame:
@@ -228,18 +216,6 @@ def neighbour_examples(knn: pl.DataFrame, titles: Sequence[str]) -> pl.DataFrame
             "similarity": nearest["similarity"].round(4),
         }
     )
-
-
-def _side_by_side(
-    new: pl.DataFrame, label: str, had: pl.DataFrame, users: Sequence[int], titles: Sequence[str]
-) -> pl.DataFrame:
-    rows: list[tuple[int, str, str]] = []
-    for user in users:
-        first, second = (
-            _named(table.filter(pl.col("user_id") == user)["item_id"].head(ITEMS_SHOWN), titles) for table in (new, had)
-        )
-        rows += [(user, one, other) for one, other in itertools.zip_longest(first, second, fillvalue="")]
-    return pl.DataFrame(rows, schema={"user": pl.Int64, label: pl.String, "had before": pl.String}, orient="row")
 
 
 def _named(items: pl.Series, titles: Sequence[str]) -> list[str]:

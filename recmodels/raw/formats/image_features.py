@@ -1,7 +1,6 @@
 """Image features of the 2014 release: records of 10 ASCII bytes of asin and 4096 little-endian float32."""
 
 from collections.abc import Iterator, Sequence
-from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -102,14 +101,6 @@ def embedding_frame(id_column: str, vectors: NDArray[np.float32], present: NDArr
 def _batches(path: Path) -> Iterator[NDArray[np.void]]:
     """Yield the records of a file in batches that fit a processor's cache; a batch is valid until the next."""
     memory = bytearray(_RECORDS_A_READ * RECORD_BYTES)
-    with path.open("rb", buffering=0) as handle:
-        while count := _fill(handle, memoryview(memory)) // RECORD_BYTES:
+    with path.open("rb") as handle:
+        while count := handle.readinto(memory) // RECORD_BYTES:
             yield np.frombuffer(memory, dtype=_RECORD, count=count)
-
-
-def _fill(handle: FileIO, view: memoryview) -> int:
-    """Read into the whole view unless the file ends; return the bytes read."""
-    filled = 0
-    while filled < len(view) and (count := handle.readinto(view[filled:])):
-        filled += count
-    return filled

@@ -240,14 +240,13 @@ _FIELDS = {"amazon2014": _fields_2014, "amazon2018": _fields_2018, "amazon2023":
 
 def _table(fields: dict[str, tuple[Any, ...]]) -> pl.DataFrame:
     rows = [(asin, *fields[asin]) for asin in sorted(fields)]
-    table = pl.DataFrame(rows, schema=RAW_ITEMS, orient="row")
-    return table.with_columns(
-        clean_texts(table["title"], without_code=True),
-        clean_texts(table["description"], without_code=True),
-        clean_texts(table["brand"], without_code=True),
-        clean_categories(table["categories"]),
-        pl.col("image_url").str.strip_chars(),
-    )
+    return clean_items(pl.DataFrame(rows, schema=RAW_ITEMS, orient="row"))
+
+
+def clean_items(items: pl.DataFrame) -> pl.DataFrame:
+    """Return items (schema `RAW_ITEMS`) with clean texts and categories."""
+    texts = [clean_texts(items[name], without_code=True) for name in ("title", "description", "brand")]
+    return items.with_columns(*texts, clean_categories(items["categories"]), pl.col("image_url").str.strip_chars())
 
 
 def clean_categories(categories: pl.Series) -> pl.Series:

@@ -11,7 +11,7 @@ import polars as pl
 from recmodels.errors import InputError
 from recmodels.raw.formats.base import RAW_INTERACTIONS, RAW_ITEMS, Format, RawTable, Role
 from recmodels.raw.formats.image_features import embedding_frame
-from recmodels.raw.formats.metadata import clean_categories, parse_price
+from recmodels.raw.formats.metadata import clean_items, parse_price
 from recmodels.raw.formats.mmrec import feature_matrix, usable
 from recmodels.raw.formats.reviews import LATEST
 from recmodels.raw.formats.table_columns import INTERACTION_COLUMNS, ITEM_COLUMNS, require_known
@@ -198,18 +198,12 @@ def _items(rows: pl.DataFrame) -> pl.DataFrame:
 
     categories = rows["categories"] if "categories" in rows.columns else absent
     prices = rows["price"].to_list() if "price" in rows.columns else [None] * rows.height
-    return pl.DataFrame(
-        {
-            "asin": rows["item"],
-            "title": clean_texts(texts("title"), without_code=True),
-            "description": clean_texts(texts("description"), without_code=True),
-            "brand": clean_texts(texts("brand"), without_code=True),
-            "categories": clean_categories(_category_lists(categories)),
-            "price": pl.Series([parse_price(price) for price in prices], dtype=pl.Float32),
-            "image_url": texts("image_url").str.strip_chars(),
-        },
-        schema=RAW_ITEMS,
-    )
+    columns: dict[str, pl.Series] = {name: texts(name) for name in ("title", "description", "brand", "image_url")} | {
+        "asin": rows["item"],
+        "categories": _category_lists(categories),
+        "price": pl.Series([parse_price(price) for price in prices], dtype=pl.Float32),
+    }
+    return clean_items(pl.DataFrame(columns).select(RAW_ITEMS.names()))
 
 
 def _category_lists(values: pl.Series) -> pl.Series:
