@@ -70,7 +70,6 @@ def sentences(rng: np.random.Generator, n: int, words: int) -> list[str]:
 
 
 def asins(n: int) -> list[str]:
-    """Return distinct asins."""
     digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     names: list[str] = []
     for i in range(n):
@@ -128,7 +127,6 @@ def review_lines(sizes: Sizes, rng: np.random.Generator) -> Iterator[bytes]:
 
 
 def write_gzip(path: Path, lines: Iterator[bytes]) -> None:
-    """Write lines at gzip's default level."""
     with gzip.open(path, "wb", compresslevel=6) as handle:
         handle.writelines(lines)
 
@@ -162,12 +160,10 @@ def core_and_split(users: np.ndarray, items: np.ndarray, times: np.ndarray) -> p
 
 
 def run(command: list[str | Path]) -> None:
-    """Run a command, its output thrown away."""
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)  # noqa: S603
 
 
 def main() -> None:
-    """Measure and report."""
     arguments = parse_arguments(__doc__ or "")
     sizes = QUICK if arguments.quick else FULL
     report = Report("Raw dumps to tables")

@@ -22,7 +22,7 @@ from recmodels.models.config import AnyConfig, TrainingConfig
 from recmodels.models.registry import resolve_config
 from recmodels.profiles.config import ProfileConfig, resolve_profile_config
 from recmodels.transport.config import TransportConfig
-from recmodels.validation import OPERATIONAL, validated
+from recmodels.validation import OPERATIONAL, shown, validated
 
 SOURCE = "source"
 """The setting that says in which of its forms a data set was read."""
@@ -80,9 +80,9 @@ class Settings:
         for name in sorted({*self.values, *recorded} - self.operational):
             before = recorded[name] if name in recorded else self.defaults.get(name)
             if name not in self.values:
-                found.append(f"{name} {_shown(before)} -> no such setting")
+                found.append(f"{name} {shown(before)} -> no such setting")
             elif before != self.values[name]:
-                found.append(f"{name} {_shown(before)} -> {_shown(self.values[name])}")
+                found.append(f"{name} {shown(before)} -> {shown(self.values[name])}")
         return found
 
     def beside_defaults(self, held: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,7 +259,3 @@ def _operational(kind: type[BaseModel], prefix: str) -> set[str]:
         elif isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             names |= _operational(info.annotation, f"{prefix}{name}.")
     return names
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) and value else json.dumps(value)

@@ -1,6 +1,7 @@
 """Configuration from outside becomes typed settings, or one clear error."""
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -55,6 +56,11 @@ def problems(error: ValidationError) -> str:
         f"{'.'.join(map(str, problem['loc'])) or 'text'}: {problem['msg']}, got {shortened(repr(problem['input']))}"
         for problem in error.errors()
     )
+
+
+def shown(value: Any) -> str:
+    """Return the value of a setting as messages and reports write it."""
+    return value if isinstance(value, str) and value else json.dumps(value)
 
 
 def shortened(text: str) -> str:

@@ -56,11 +56,9 @@ def materialized(
     key
         Which asset of a multi-asset this is.
     split
-        Digest of the split that this was made from; of an asset that does not look at it, what its inputs recorded.
-    entry
-        The catalogue's entry as it was read; the data set's by default.
-    used
-        The settings of this run, where it may differ from the catalogue.
+        Digest of the split that this was made from; by default what its inputs recorded.
+    entry, used
+        The catalogue's entry as it was read, and the settings of this run, where they may differ from the catalogue's.
     """
     entries: dict[str, Any] = {}
     if isinstance(value, pl.DataFrame):

@@ -42,17 +42,10 @@ def _nothing_outside(_entry: DatasetEntry, _recorded: Mapping[str, str]) -> str:
 @dataclass(frozen=True)
 class Declaration:
     """
-    What decides about an asset beside its code and its inputs.
+    What decides about an asset beside its code and its inputs: `settings`, the part of the catalogue's entry it reads.
 
-    Attributes
-    ----------
-    settings
-        Which part of the catalogue's entry is read.
-    outside
-        From the entry and the texts that the latest record has as metadata: what changed in the world outside since
-        then, empty if nothing did.
-    on_request
-        Whether automation makes it only where it was made before, although all that it reads is there.
+    `outside` tells, from the entry and the texts that the latest record has as metadata, what changed in the world
+    outside since then, empty if nothing did. What is made `on_request` automation makes only where it was made before.
     """
 
     settings: StageSettings = no_settings

@@ -36,10 +36,6 @@ class ReportInputs:
 
     Attributes
     ----------
-    dataset, title
-        Key and name of the data set.
-    split_digest, split_rule
-        Which split was used.
     newest_input
         When the newest of the inputs was recorded, in seconds since the epoch; None if that is not known.
     notes
@@ -51,10 +47,6 @@ class ReportInputs:
         passed over.
     user_metrics
         Per model the same user by user, one lazy table a seed; models without results are absent.
-    trainings
-        How each model was trained with each seed.
-    interactions, items, users, item_profiles, user_profiles
-        Tables of `recmodels.schemas.tables`.
     histories
         Per model the training histories of its seeds, with columns epoch and valid_recall.
     recommendations
@@ -63,8 +55,6 @@ class ReportInputs:
         What the example profiles were made from.
     funnel
         The steps from the raw lines to the rows, each with the rows that were left; empty if they were not recorded.
-    lineage
-        The records of all assets.
     """
 
     dataset: str

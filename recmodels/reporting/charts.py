@@ -113,16 +113,7 @@ def recall_by_group(metrics: pl.DataFrame) -> bytes:
 
 
 def knn_histograms(knn: pl.DataFrame, n: int) -> bytes:
-    """
-    Draw how often nodes are chosen as neighbours and how similar neighbours are.
-
-    Parameters
-    ----------
-    knn
-        Table of schema `recmodels.schemas.tables.KNN`; edges from a node to itself are left out.
-    n
-        Number of nodes.
-    """
+    """Draw how often n nodes are chosen as neighbours (schema `KNN`) by others, and how similar neighbours are."""
     others = knn.filter(pl.col("src") != pl.col("dst"))
     in_degrees = np.bincount(others["dst"].to_numpy(), minlength=n)
     return side_by_side_histograms(
@@ -134,18 +125,7 @@ def knn_histograms(knn: pl.DataFrame, n: int) -> bytes:
 
 
 def activity_histograms(interactions: pl.DataFrame, added: pl.DataFrame, n_users: int, n_items: int) -> bytes:
-    """
-    Draw the activity of users and the popularity of items before and after the augmentation.
-
-    Parameters
-    ----------
-    interactions
-        Training pairs, columns user_id and item_id.
-    added
-        Added pairs, the same columns.
-    n_users, n_items
-        Numbers of users and items.
-    """
+    """Draw the activity of users and the popularity of items by training pairs, before and after some were added."""
     panels: dict[str, dict[str, np.ndarray]] = {}
     for label, column, n in (("items of a user", "user_id", n_users), ("users of an item", "item_id", n_items)):
         before = np.bincount(interactions[column].to_numpy(), minlength=n)

@@ -127,14 +127,9 @@ def read_items(path: Path) -> RawTable:
 
 def read_feature_array(path: Path, n_items: int) -> pl.DataFrame:
     """
-    Read a `.npy` matrix of item features into an embedding table.
+    Read a `.npy` float matrix of item features, shape (n_items, d), into an embedding table.
 
-    Parameters
-    ----------
-    path
-        Float matrix of shape (n_items, d). A row of zeros, or with numbers that are not finite, counts as absent.
-    n_items
-        Number of items.
+    A row of zeros, or with numbers that are not finite, counts as absent.
 
     Raises
     ------
@@ -158,10 +153,7 @@ def feature_matrix(path: Path, n_rows: int) -> NDArray[np.floating]:
     """
     Open a `.npy` matrix of floats, shape (n_rows, d), without reading it into memory.
 
-    Raises
-    ------
-    InputError
-        If it is no such matrix. Pickled arrays are never read.
+    Raises InputError if it is no such matrix. Pickled arrays are never read.
     """
     expected = f"a float matrix of {n_rows:,} rows, without pickled objects"
     try:

@@ -64,14 +64,7 @@ def header_of(line: str) -> tuple[str, list[str]]:
 
 
 def parquet_header(path: Path) -> list[str]:
-    """
-    Return the names of the columns of a Parquet file.
-
-    Raises
-    ------
-    InputError
-        If it is none.
-    """
+    """Return the names of the columns of a Parquet file; raises InputError if it is none."""
     try:
         return list(pl.read_parquet_schema(path))
     except (pl.exceptions.PolarsError, OSError) as error:
