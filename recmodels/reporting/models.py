@@ -141,7 +141,7 @@ def training_rows(rows: Sequence[BoardRow], trainings: Sequence[Training]) -> li
 
 
 def group_tables(rows: Sequence[BoardRow], metrics: pl.DataFrame) -> list[GroupTable]:
-    """Return test Recall@20, by metrics of one split, by activity of users and popularity of held-out items."""
+    """Return test Recall@20, by the metrics of one split, for groups of users (activity) and items (popularity)."""
     recall = metrics.filter((pl.col("metric") == "recall") & (pl.col("k") == 20))
     tables: list[GroupTable] = []
     for grouping, title in GROUPINGS.items():
