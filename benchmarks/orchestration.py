@@ -73,13 +73,13 @@ def write_catalogue(root: Path, n_datasets: int) -> Path:
         for file in ("reviews.json.gz", "meta.json.gz"):
             (root / "raw" / name / file).write_bytes(b"content is never looked at")
     path = root / "catalogue.toml"
-    path.write_text("\n".join(catalogue_entry(name) for name in names))
-    return path
-
-
-def catalogue_entry(name: str) -> str:
     files = '{ reviews = "reviews.json.gz", metadata = "meta.json.gz" }'
-    return f'[{name}]\ntitle = "{name}"\ndomain = "things"\n[{name}.sources.amazon2014]\nfiles = {files}\n'
+    entries = [
+        f'[{name}]\ntitle = "{name}"\ndomain = "things"\n[{name}.sources.amazon2014]\nfiles = {files}\n'
+        for name in names
+    ]
+    path.write_text("\n".join(entries))
+    return path
 
 
 def measure_sensors(report: Report, root: Path, rounds: int) -> None:

@@ -76,13 +76,14 @@ class Plan:
         last = not any(upcoming)
         steps: list[Step] = []
         for step, keys in zip(self._steps, upcoming, strict=True):
+            partition = str(step.partition)
             settled = [
                 key
                 for key in step.keys or ()
-                if (keys or last) and key not in keys and self._is_settled(found, key, str(step.partition))
+                if (keys or last) and key not in keys and self._is_settled(found, key, partition)
             ]
-            self._named.update((key, str(step.partition)) for key in settled)
-            self.made.update((key, str(step.partition)) for key in keys)
+            self._named.update((key, partition) for key in settled)
+            self.made.update((key, partition) for key in keys)
             if keys or settled:
                 names = {key.to_python_identifier() for key in keys}
                 configs = {name: config for name, config in step.configs.items() if name in names}
@@ -126,8 +127,8 @@ class Plan:
         return name in ("item_profiles", "user_profiles") and self._overrides not in (None, record.overrides)
 
     def _is_settled(self, found: Survey, key: dg.AssetKey, partition: str) -> bool:
-        target = (key, partition)
-        return target not in self.made | self._named and found.statuses[key][partition].state == "up_to_date"
+        told = (key, partition) in self.made | self._named
+        return not told and found.statuses[key][partition].state == "up_to_date"
 
     def _made_together(self, step: Step, due: set[Target]) -> list[dg.AssetKey]:
         """Return the assets of a step that have to be made, with those that the same computations make."""

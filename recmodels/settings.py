@@ -22,7 +22,7 @@ from recmodels.models.config import AnyConfig, TrainingConfig
 from recmodels.models.registry import resolve_config
 from recmodels.profiles.config import ProfileConfig, resolve_profile_config
 from recmodels.transport.config import TransportConfig
-from recmodels.validation import OPERATIONAL, shown, validated
+from recmodels.validation import OPERATIONAL, merged, shown, validated
 
 SOURCE = "source"
 """The setting that says in which of its forms a data set was read."""
@@ -172,10 +172,8 @@ def training_settings(entry: DatasetEntry, model: str, *overrides: Mapping[str, 
 
 def calibration_config(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> CalibrationConfig:
     """Return what the calibration of a trained model tries on a data set."""
-    merged: dict[str, Any] = {}
-    for layer in (entry.calibration, *overrides):
-        merged |= layer
-    return validated(CalibrationConfig, merged, f"calibration settings of {entry.key}")
+    settings = merged(entry.calibration, *overrides)
+    return validated(CalibrationConfig, settings, f"calibration settings of {entry.key}")
 
 
 def calibration_settings(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> Settings:

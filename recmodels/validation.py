@@ -37,6 +37,11 @@ def validated(kind: type[Settings], values: Mapping[str, Any], where: str) -> Se
         raise InputError(where, expected="values within their types and ranges", found=problems(error)) from error
 
 
+def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of several layers, a later one over an earlier one."""
+    return {name: value for layer in layers for name, value in layer.items()}
+
+
 def did_you_mean(found: str, known: Iterable[str]) -> str:
     """
     Return a question that names the known name closest to a wrong one; empty if none is close.

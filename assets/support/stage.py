@@ -138,9 +138,4 @@ def _failing_as_dagster_does(compute: Callable[..., Any]) -> Callable[..., Any]:
 
         return iterate
 
-    @functools.wraps(compute)
-    def run(*arguments: Any, **inputs: Any) -> Any:
-        with as_dagster_failures():
-            return compute(*arguments, **inputs)
-
-    return run
+    return as_dagster_failures()(compute)

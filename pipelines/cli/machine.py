@@ -57,7 +57,8 @@ def examine(
     The data root need not exist yet. Encoders of the `others` are mentioned but not required.
     """
     yield packages()
-    yield faiss_build(installed_packages(), nvidia=nvidia_driver_answers())
+    installed = {distribution.name for distribution in importlib.metadata.distributions()}
+    yield faiss_build(installed, nvidia=nvidia_driver_answers())
     yield writable_root(root)
     yield disk_space(root)
     yield gpu()
@@ -77,11 +78,6 @@ def packages() -> Finding:
         return Finding("packages", "broken", f"{python}; {' '.join(wrong)}", "Run `make setup`.")
     shown = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("dagster", "polars", "torch"))
     return Finding("packages", "ok", f"{python}, {shown}")
-
-
-def installed_packages() -> set[str]:
-    """Return the names of all installed distributions."""
-    return {distribution.name for distribution in importlib.metadata.distributions()}
 
 
 def faiss_build(installed: Collection[str], *, nvidia: bool) -> Finding:

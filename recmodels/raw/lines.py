@@ -121,11 +121,6 @@ def read_blocks(
 
     A line above `longest_line` bytes is rejected without being held and stands in its block as an empty line, so that
     line numbers stay true.
-
-    Raises
-    ------
-    InputError
-        As `read_chunks`.
     """
     line = 1
     pending: list[bytes] = []

@@ -87,6 +87,9 @@ def build_report(inputs: ReportInputs) -> str:
     rows = board_rows(inputs.leaderboard, metrics)
     ordered = list(dict.fromkeys([row.model for row in rows] + list(inputs.recommendations)))
     recommendations = {model: found for model in ordered if (found := inputs.recommendations.get(model)) is not None}
+    weak = not_above_popularity(inputs.leaderboard)
+    headline = leaderboard_summary(inputs.leaderboard, emphasis="")
+    newest = inputs.newest_input
     curves = {
         model: [(run["epoch"].to_numpy(), run["valid_recall"].to_numpy()) for run in runs]
         for model in dict.fromkeys([*ordered, *inputs.histories])
@@ -99,9 +102,9 @@ def build_report(inputs: ReportInputs) -> str:
             "title": inputs.title,
             "split_digest": inputs.split_digest,
             "split_rule": inputs.split_rule,
-            "newest_input": "" if inputs.newest_input is None else _time(inputs.newest_input),
+            "newest_input": "" if newest is None else f"{datetime.fromtimestamp(newest, UTC):%Y-%m-%d %H:%M} UTC",
             "version": version("recmodels"),
-            "headline": _headline(inputs.leaderboard),
+            "headline": headline + (f" Not above popularity: {', '.join(weak)}." if weak else ""),
             "notes": inputs.notes,
             "metric_columns": [figure_name(metric, k) for metric, k in HEADLINE],
             "leaderboard": [
@@ -124,15 +127,6 @@ def build_report(inputs: ReportInputs) -> str:
             "activity_chart": rows_of_users_and_items(interactions.filter(pl.col("split") == "train"), "training rows"),
         }
     )
-
-
-def _headline(board: pl.DataFrame) -> str:
-    weak = not_above_popularity(board)
-    return leaderboard_summary(board, emphasis="") + (f" Not above popularity: {', '.join(weak)}." if weak else "")
-
-
-def _time(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _statistics(inputs: ReportInputs) -> list[tuple[str, str]]:

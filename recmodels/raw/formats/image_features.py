@@ -34,11 +34,6 @@ def read_image_features(path: Path, asins: Sequence[str]) -> pl.DataFrame:
         `embedding_schema("item_id", 4096)` in id order. An item without a record, or with numbers that are not finite,
         has the mean of the present ones and `present` False. Of several records of one item the greatest by its bytes
         is kept, wherever they stand.
-
-    Raises
-    ------
-    InputError
-        If the file is empty, is no whole number of records, does not start with an asin, or has none of the items.
     """
     size = path.stat().st_size
     expected = f"records of {RECORD_BYTES:,} bytes ({ASIN_BYTES} of asin, {WIDTH} float32)"

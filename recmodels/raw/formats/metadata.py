@@ -51,11 +51,6 @@ def read_metadata(path: Path, release: AmazonRelease, wanted: Collection[str]) -
     The asin of a line is found before anything is parsed, so that the lines of other items cost next to nothing. Of
     several lines of one item the one with the most fields filled is kept, and of equals the greatest by its bytes,
     wherever they stand.
-
-    Raises
-    ------
-    InputError
-        If the file is empty or damaged, or is in the syntax of another release.
     """
     syntax = _SYNTAX[release]
     usual, any_spelling = syntax.usual, syntax.any_spelling

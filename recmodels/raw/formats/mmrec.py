@@ -39,11 +39,6 @@ def read_interactions(path: Path) -> RawTable:
 
     The table has the schema `INTERACTIONS`, by user and item; ids are those of the file. Of several rows of a pair the
     one in the earliest split is kept (train before valid before test), then the earliest.
-
-    Raises
-    ------
-    InputError
-        If the file is empty or damaged, has no such header, or no valid row.
     """
     log = RejectLog(path.name)
     tables: list[pl.DataFrame] = []
@@ -92,11 +87,6 @@ def read_items(path: Path) -> RawTable:
     Read an item table: itemID and whatever texts it has, in fields that may be empty.
 
     The table has the schema `RAW_IMPORTED_ITEMS`. Of several rows of an item the greatest by its texts is kept.
-
-    Raises
-    ------
-    InputError
-        If the file is empty or damaged or has no such header.
     """
     log = RejectLog(path.name)
     tables: list[pl.DataFrame] = []
@@ -129,12 +119,7 @@ def read_feature_array(path: Path, n_items: int) -> pl.DataFrame:
     """
     Read a `.npy` float matrix of item features, shape (n_items, d), into an embedding table.
 
-    A row of zeros, or with numbers that are not finite, counts as absent.
-
-    Raises
-    ------
-    InputError
-        If it is no such matrix. Pickled arrays are never read.
+    A row of zeros, or with numbers that are not finite, counts as absent. Pickled arrays are never read.
     """
     vectors = np.array(feature_matrix(path, n_items), dtype=np.float32, order="C")
     present = usable(vectors)
@@ -172,11 +157,6 @@ def read_neighbours(path: Path, n_items: int) -> pl.DataFrame:
     Read a ready neighbour table (src, dst and, where known, cosine) in the schema `KNN`.
 
     The rank is the place among the rows of the same src, as published; the cosine may be null.
-
-    Raises
-    ------
-    InputError
-        If it is no such Parquet table, names items that are not there, or has a pair twice.
     """
     expected = f"a Parquet table of src and dst from 0 to {n_items - 1:,}, each pair once"
     try:

@@ -41,11 +41,7 @@ def table_format(columns: Mapping[str, str]) -> Format:
     ----------
     columns
         Names of columns by what they hold, where they are not among the usual ones (`table_columns.USUAL_NAMES`).
-
-    Raises
-    ------
-    InputError
-        If a table can hold no such thing.
+        InputError if a table can hold no such thing.
     """
     require_known(columns)
     return Format(
@@ -65,11 +61,6 @@ def read_interactions(path: Path, columns: Mapping[str, str]) -> RawTable:
     latter are UTC unless they say otherwise. A split is train, valid (validation, val, dev) or test, or 0, 1 or 2. A
     row without user or item, or with a value that is none, is rejected. Texts are read where the table has a rating
     and a time for each; there both have to be given.
-
-    Raises
-    ------
-    InputError
-        If the file is empty or damaged, lacks the column of the user or the item, or has no valid row.
     """
     log = RejectLog(path.name)
     tables: list[pl.DataFrame] = []
@@ -112,11 +103,6 @@ def read_items(path: Path, wanted: Collection[str], columns: Mapping[str, str]) 
 
     Categories are a list, or a text of names between ``|``, ``>`` or ``;``. Of several rows of an item the greatest by
     its texts is kept.
-
-    Raises
-    ------
-    InputError
-        If the file is empty or damaged, or lacks the column of the item.
     """
     log = RejectLog(path.name)
     asins = pl.Series(list(wanted), dtype=pl.String)
@@ -143,14 +129,7 @@ def read_items(path: Path, wanted: Collection[str], columns: Mapping[str, str]) 
 
 
 def read_order(path: Path, columns: Mapping[str, str]) -> pl.Series:
-    """
-    Return the item of each row of a table, in the order of the file (String); null where a line has none.
-
-    Raises
-    ------
-    InputError
-        If the file is empty or damaged, or lacks the column of the item.
-    """
+    """Return the item of each row of a table, in the order of the file (String); null where a line has none."""
     log = RejectLog(path.name)
     schema = {"line": pl.Int64, "item": pl.String}
     parts = [pl.DataFrame(schema=schema)]
@@ -169,11 +148,6 @@ def read_features(path: Path, items: pl.DataFrame) -> pl.DataFrame:
         Float matrix of shape (n, d). A row of zeros, or with numbers that are not finite, counts as absent.
     items
         `item_id` and `row`, the row of the item in the matrix, null where it has none; `n_rows`, in every row n.
-
-    Raises
-    ------
-    InputError
-        If it is no such matrix, or no item has a row with values.
     """
     stored = feature_matrix(path, int(items["n_rows"][0]))
     known = items["row"].is_not_null().to_numpy()

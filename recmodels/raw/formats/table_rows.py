@@ -38,11 +38,6 @@ def read_rows(
         As `found_columns`.
     log
         Told of lines with too many or too few fields, an open quote, or no UTF-8.
-
-    Raises
-    ------
-    InputError
-        If the file is empty or damaged, or a needed column is not there.
     """
     with path.open("rb") as handle:
         parquet = handle.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
