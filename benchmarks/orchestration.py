@@ -11,13 +11,15 @@ what it asks of the server; these requests are then sent again, all at once as t
 """
 
 import contextlib
+import functools
+import inspect
 import os
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -53,9 +55,10 @@ def main() -> None:
         # The catalogue and the seeds are read when the definitions are imported.
         os.environ["RECMODELS_CATALOGUE"] = str(write_catalogue(root, n_datasets))
         os.environ["RECMODELS_SEEDS"] = ",".join(map(str, range(n_seeds)))
+        bodies = time_bodies()
         measure_sensors(report, root, rounds)
         measure_page(report, root, rounds)
-        measure_run(report, root / "demo")
+        measure_run(report, root / "demo", bodies)
     report.finish(arguments.json)
 
 
@@ -223,26 +226,39 @@ def measure_page(report: Report, root: Path, rounds: int) -> None:
     report.add("ui_first_page_s", seconds["all"], unit="s", baseline=what)
 
 
-def seconds_of_functions(instance: Any, run_id: str) -> float:
+def time_bodies() -> list[float]:
     """
-    Return the time that the functions of a run's assets took, by its event log.
+    Have the time that each asset's function takes appended to the list that is returned.
 
-    An output is told of when the function returns or yields it. What was told before ended its waiting: that its
-    inputs were loaded, or that its last output was stored.
+    Must be called before the modules of the assets are imported. Time in which a generator waits is not its own.
     """
-    import dagster as dg
+    from assets.support import stage
 
-    before: dict[str | None, float] = {}
-    seconds = 0.0
-    for event in instance.all_logs(run_id):
-        if event.is_dagster_event:
-            if event.dagster_event_type == dg.DagsterEventType.STEP_OUTPUT:
-                seconds += event.timestamp - before[event.step_key]
-            before[event.step_key] = event.timestamp
+    seconds: list[float] = []
+    original = stage._failing_as_dagster_does
+
+    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def run(*arguments: Any, **inputs: Any) -> Any:
+            began = time.perf_counter()
+            result = function(*arguments, **inputs)
+            seconds.append(time.perf_counter() - began)
+            return result
+
+        return run
+
+    def with_time(compute: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(compute)
+        def iterate(*arguments: Any, **inputs: Any) -> Iterator[Any]:
+            yield from iter(timed(functools.partial(next, compute(*arguments, **inputs), None)), None)
+
+        return original(iterate if inspect.isgeneratorfunction(compute) else timed(compute))
+
+    stage._failing_as_dagster_does = with_time
     return seconds
 
 
-def measure_run(report: Report, root: Path) -> None:
+def measure_run(report: Report, root: Path, bodies: list[float]) -> None:
     """Run the jobs of `make run` for a tiny demo, one model and one seed, as it does: in this process, on SQLite."""
     import dagster as dg
 
@@ -259,7 +275,7 @@ def measure_run(report: Report, root: Path) -> None:
         ("train", dg.MultiPartitionKey({"dataset": "demo", "seed": "0"}), assets_of_models([MODEL])),
         ("evaluate", "demo", None),
     ]
-    runs: list[str] = []
+    bodies.clear()
     made = 0
     began = time.perf_counter()
     with dg.DagsterInstance.local_temp(str(root)) as instance:
@@ -271,11 +287,9 @@ def measure_run(report: Report, root: Path) -> None:
                 asset_selection=selection,
             )
             made += sum(event.is_step_materialization for event in result.all_events)
-            runs.append(result.run_id)
-        taken = time.perf_counter() - began
-        inside = sum(seconds_of_functions(instance, run) for run in runs)
-    what = f"{made} assets of a tiny demo; their functions took {inside:.0f} s"
-    report.add("asset_overhead_s", (taken - inside) / made, unit="s", baseline=what, goal="at most 2")
+    overhead = time.perf_counter() - began - sum(bodies)
+    what = f"{made} assets of a tiny demo; their functions took {sum(bodies):.0f} s"
+    report.add("asset_overhead_s", overhead / made, unit="s", baseline=what, goal="at most 2")
 
 
 if __name__ == "__main__":

@@ -114,11 +114,10 @@ def survey(instance: dg.DagsterInstance, graph: AssetGraph) -> Survey:
         checks=check_results(instance, [check for key in keys for check in blocking_checks(graph, key)]),
     )
     for key in keys:
-        look.statuses[key] = {
-            name: look.status_of(key, partition, attempts[key].get(name), queued=name in queued.get(key, ()))
-            for partition in look.existing[key]
-            for name in [partition.key]
-        }
+        statuses = look.statuses[key] = {}
+        for partition in look.existing[key]:
+            name, waiting = partition.key, queued.get(key, frozenset())
+            statuses[name] = look.status_of(key, partition, attempts[key].get(name), queued=name in waiting)
         look.running[key] = [status.partition for status in look.statuses[key].values() if status.state == "running"]
     return Survey(look.statuses)
 

@@ -60,10 +60,7 @@ def recmodels(
     """From raw review dumps to multimodal recommendations, on this machine."""
 
 
-COMMANDS = (
-    *(run, recommend, similar, leaderboard, compare, datasets, models, status),
-    *(estimate, doctor, dev, new_dataset),
-)
+COMMANDS = (run, recommend, similar, leaderboard, compare, datasets, models, status, estimate, doctor, dev, new_dataset)
 """In the order in which `--help` lists them."""
 
 for command in COMMANDS:

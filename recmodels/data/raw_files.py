@@ -116,11 +116,8 @@ def stat_fingerprint(entry: DatasetEntry, raw_dir: Path) -> str | None:
     if chosen is None:
         return None
     source_format, source = chosen
-    files = {
-        role: (path, status.st_size, status.st_mtime_ns)
-        for role, path in _present(source, raw_dir).items()
-        for status in [path.stat()]
-    }
+    seen = {role: (path, path.stat()) for role, path in _present(source, raw_dir).items()}
+    files = {role: (path, status.st_size, status.st_mtime_ns) for role, (path, status) in seen.items()}
     return fingerprint_of(source_format, files)
 
 
