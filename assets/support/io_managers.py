@@ -59,7 +59,7 @@ def recorded_path(
         raise MissingObject(f"{name} was never materialised: materialise it first.")
     if STORED_AT not in record.metadata:
         raise MissingObject(
-            f"{name} was stored by an earlier version, which did not record where: materialise it again."
+            f"{name} was stored by an earlier version of recmodels, which did not record where: materialise it again."
         )
     path = safe_join(data_root.root, *str(record.metadata[STORED_AT].value).split("/"))
     again = f"Restore it, or materialise {name} again."
