@@ -60,11 +60,18 @@ def recmodels(
     """From raw review dumps to multimodal recommendations, on this machine."""
 
 
-COMMANDS = (run, recommend, similar, leaderboard, compare, datasets, models, status, estimate, doctor, dev, new_dataset)
-"""In the order in which `--help` lists them."""
-
-for command in COMMANDS:
-    app.command()(command)
+app.command()(run)
+app.command()(recommend)
+app.command()(similar)
+app.command()(leaderboard)
+app.command()(compare)
+app.command()(datasets)
+app.command()(models)
+app.command()(status)
+app.command()(estimate)
+app.command()(doctor)
+app.command()(dev)
+app.command()(new_dataset)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
