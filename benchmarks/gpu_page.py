@@ -1,4 +1,4 @@
-"""docs/gpu.md from docs/gpu.json: the tables of what `benchmarks/gpu.py` measured; the words around them are here too."""
+"""docs/gpu.md from docs/gpu.json: the tables of what `benchmarks/gpu.py` measured, and the words around them."""
 
 import json
 from pathlib import Path
@@ -63,21 +63,23 @@ def equality(figures: dict[str, float]) -> list[str]:
 def rendered(measured: dict[str, Any]) -> str:
     figures = measured["figures"]
     same = figures["transport_baby_same_pairs"]
+    device = f"{measured['device']} with PyTorch {measured['torch']}"
+    on_cpu, on_cuda = (figures[f"transport_baby_{backend}"] for backend in ("structured", "cuda"))
     lines = [
         "# On a CUDA device",
         "",
-        "`make run` trains on a CUDA device where one answers; nothing has to be set. Losses, validation, sampling and edge",
-        "dropping stay there: the host reads one number for 64 steps and one an epoch. A step is recorded as a CUDA graph in",
-        "each epoch and replayed, but for BRIDGE and GUME, whose steps need the CPU, and where recording fails, which a",
-        "warning says.",
+        "`make run` trains on a CUDA device where one answers; nothing has to be set. Losses, validation, sampling and",
+        "edge dropping stay there: the host reads one number for 64 steps and one an epoch. A step is recorded as a CUDA",
+        "graph in each epoch and replayed, but for BRIDGE and GUME, whose steps need the CPU, and where recording fails,",
+        "which a warning says.",
         "",
-        f"Measured by `benchmarks/gpu.py` on one {measured['device']} with PyTorch {measured['torch']} and 16 cores, in",
-        "`docs/gpu.json`; this page is rendered from it by `python -m benchmarks.gpu_page`.",
+        f"Measured by `benchmarks/gpu.py` on one {device} and 16 cores, in `docs/gpu.json`;",
+        "this page is rendered from it by `python -m benchmarks.gpu_page`.",
         "",
         *epochs(figures),
         "",
-        "The textbook's loop draws its negatives in Python and multiplies by COO matrices, on the same device. VBPR failed to",
-        "be recorded there; such a training now goes on unrecorded, which was not run on a device again.",
+        "The textbook's loop draws its negatives in Python and multiplies by COO matrices, on the same device. VBPR failed",
+        "to be recorded there; such a training now goes on unrecorded, which was not run on a device again.",
         "",
         *products(figures),
         "",
@@ -87,17 +89,16 @@ def rendered(measured: dict[str, Any]) -> str:
         "",
         "Nothing is drawn in these steps but in GUME's, whose noise differs between devices.",
         "",
-        f"Baby's transport took {figures['transport_baby_structured']:.2f} s on the CPU and "
-        f"{figures['transport_baby_cuda']:.2f} s with",
-        f'`backend = "cuda"`, with {same:.0%} of the pairs in common; exact neighbours of 19,445 x 384 vectors took '
+        f'Baby\'s transport took {on_cpu:.2f} s on the CPU and {on_cuda:.2f} s with `backend = "cuda"`,',
+        f"with {same:.0%} of the pairs in common; exact neighbours of 19,445 x 384 vectors took",
         f"{figures['neighbours_baby']:.2f} s.",
         "",
-        "FREEDOM on Baby, to the end of its early stopping: 6.0 to 8.9 s (111 to 130 epochs), while other processes prepared",
-        "data. Eight trainings at once share the device in turns and were each as much slower: run one or two at a time.",
-        "The trainings of docs/results.md that name the device were made there.",
+        "FREEDOM on Baby, to the end of its early stopping: 6.0 to 8.9 s (111 to 130 epochs), while other processes",
+        "prepared data. Eight trainings at once share the device in turns and were each as much slower: run one or two at",
+        "a time. The trainings of docs/results.md that name the device were made there.",
         "",
-        "Not measured on a device: epochs on Sports and Clothing alone, RecGOAT at width 800, FAISS's own GPU indices (exact",
-        "search is PyTorch's and ran there), the embedding of texts apart from the trainings, more than one device.",
+        "Not measured on a device: epochs on Sports and Clothing alone, RecGOAT at width 800, FAISS's own GPU indices",
+        "(exact search is PyTorch's and ran there), the embedding of texts apart from the trainings, several devices.",
         "",
     ]
     return "\n".join(lines)

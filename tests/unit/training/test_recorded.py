@@ -93,8 +93,8 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is_and_says_so_once(graphs) -
     Graph.fails = True
     seen: list[int] = []
     recorder = recorded.StepRecorder(lambda batch: seen.append(int(batch.users[0])) or batch.users.sum(), "cuda")
+    takes = [recorder.new_epoch(torch.Generator()) for _ in range(2)]
     with pytest.warns(UserWarning, match="recording one failed") as caught:
-        takes = [recorder.new_epoch(torch.Generator()) for _ in range(2)]
         losses = [int(take(batch)) for take in takes for batch in batches()]
     assert losses == 2 * [int(batch.users.sum()) for batch in batches()]
     assert len(caught) == 1
