@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from assets.calibration import CALIBRATED_TITLES
 from assets.support.checks import Verdict, recorded_check
-from assets.support.lineage import SPLIT_DIGEST, inline_image, inline_table, materialized
+from assets.support.lineage import SPLIT_DIGEST, inline_image, inline_table, materialized, records_read
 from assets.support.partitions import ALL_SEEDS, DATASET_SEEDS, seed_of
 from assets.support.stage import stage_asset, stage_multi_asset
 from assets.training import PROVENANCE, checkpoint_key
@@ -140,7 +140,7 @@ def _evaluated(
     from recmodels.reporting.charts import recall_by_group
 
     result = evaluate(ranker, _pairs(interactions, "train"), _pairs(interactions, "test"))
-    split = split_digest(interactions)
+    split, inputs = split_digest(interactions), records_read(context)
     run = {
         "model": pl.lit(model),
         "seed": pl.lit(seed_of(context.partition_key), pl.Int32),
@@ -158,6 +158,7 @@ def _evaluated(
         context,
         metrics.select(**run, **_same(*overall.columns)),
         key=metrics_key(model),
+        inputs=inputs,
         split=split,
         metadata={
             "figures": inline_table(metrics_by_group(metrics)),
@@ -169,6 +170,7 @@ def _evaluated(
         context,
         result.per_user.select(**run, **_same(*result.per_user.columns)),
         key=user_metrics_key(model),
+        inputs=inputs,
         split=split,
     )
 

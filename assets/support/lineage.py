@@ -38,6 +38,7 @@ def materialized(
     data_version: str | None = None,
     metadata: Mapping[str, Any] | None = None,
     key: dg.AssetKey | None = None,
+    inputs: Sequence[dg.AssetMaterialization] | None = None,
     split: str | None = None,
     entry: DatasetEntry | None = None,
     used: Settings | None = None,
@@ -55,6 +56,8 @@ def materialized(
         What this asset has to say beyond the shared entries, and before them.
     key
         Which asset of a multi-asset this is.
+    inputs
+        The records of what was read, of an asset that has looked them up; else they are looked up here.
     split
         Digest of the split that this was made from; of an asset that does not look at it, what its inputs recorded.
     entry
@@ -68,7 +71,7 @@ def materialized(
         entries |= table_metadata(value)
     if data_version is None:
         raise ValueError("a data version must be given for anything that is not a table")
-    inputs = records_read(context)
+    inputs = records_read(context) if inputs is None else inputs
     entries["data_version"] = data_version
     entries["read"] = dg.MetadataValue.json(versions_read(context, inputs))
     if split := split or split_of(inputs):
