@@ -12,7 +12,7 @@ from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
 from assets.support.titles import item_titles
 from assets.training import checkpoint_key
-from recmodels.reporting.examples import example_users
+from recmodels.reporting.examples import example_users, named_users
 from recmodels.reporting.tables import recommended_and_had
 from recmodels.schemas.results import TOP_N
 
@@ -44,13 +44,14 @@ def recommendations_asset(model: str) -> dg.AssetsDefinition:
 
         recommender = Recommender.load(checkpoint)
         table = recommender.recommend(recommender.checkpoint.users["user_id"].to_numpy(), TOP_N)
-        seen = recommender.checkpoint.seen
-        titles = item_titles(context, data_root, recommender.checkpoint.items)
+        checkpointed = recommender.checkpoint
+        shown = named_users(checkpointed.users, example_users(checkpointed.seen))
+        titles = item_titles(context, data_root, checkpointed.items)
         return materialized(
             context,
             table,
             metadata={
-                "examples": inline_table(recommended_and_had(table, seen, example_users(seen), titles)),
+                "examples": inline_table(recommended_and_had(table, checkpointed.seen, shown, titles)),
                 "users_answered_by_popularity": table.filter(pl.col("source") == "popularity")["user_id"].n_unique(),
             },
         )

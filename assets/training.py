@@ -145,7 +145,6 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
                 **({} if spec.closed_form else {"batch_size": batch, "steps": result.n_steps}),
                 "stopped_early": result.stopped_early,
                 "seconds": float(result.history["seconds"].sum()),
-                "seed": seed,
             },
         )
 

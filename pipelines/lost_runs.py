@@ -12,7 +12,8 @@ import psutil
 from assets.support.dagster_internals import GRPC_INFO_TAG, free_pool_slots, started_process
 from recmodels.io.processes import has_ended
 
-PROCESS_TAG = "recmodels/process"
+PROCESS_TAG = ".dagster/recmodels_process"
+"""Dagster's interface shows no tags with this prefix."""
 UNFINISHED = (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 """States of a run that has a process."""
 

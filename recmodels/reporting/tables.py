@@ -168,7 +168,7 @@ def leaderboard_summary(board: pl.DataFrame, emphasis: str = "**") -> str:
 
 
 def recommended_and_had(
-    recommended: pl.DataFrame, had: pl.DataFrame, users: Sequence[int], titles: Sequence[str]
+    recommended: pl.DataFrame, had: pl.DataFrame, users: Mapping[int, str], titles: Sequence[str]
 ) -> pl.DataFrame:
     """
     Return what a model recommends to users beside what they had before, by title.
@@ -180,7 +180,7 @@ def recommended_and_had(
     had
         Columns user_id and item_id of the pairs that the model knows.
     users
-        The users to show.
+        Names of the users to show, by id.
     titles
         Title of each item, by id.
     """
@@ -188,7 +188,7 @@ def recommended_and_had(
 
 
 def added_and_had(
-    added: pl.DataFrame, train: pl.DataFrame, users: Sequence[int], titles: Sequence[str]
+    added: pl.DataFrame, train: pl.DataFrame, users: Mapping[int, str], titles: Sequence[str]
 ) -> pl.DataFrame:
     """
     Return what the augmentation adds to users beside what they had, by title, the largest mass first.
@@ -200,7 +200,7 @@ def added_and_had(
     train
         Columns user_id and item_id of the training pairs.
     users
-        The users to show.
+        Names of the users to show, by id.
     titles
         Title of each item, by id.
     """
@@ -231,15 +231,15 @@ def neighbour_examples(knn: pl.DataFrame, titles: Sequence[str]) -> pl.DataFrame
 
 
 def _side_by_side(
-    new: pl.DataFrame, label: str, had: pl.DataFrame, users: Sequence[int], titles: Sequence[str]
+    new: pl.DataFrame, label: str, had: pl.DataFrame, users: Mapping[int, str], titles: Sequence[str]
 ) -> pl.DataFrame:
-    rows: list[tuple[int, str, str]] = []
-    for user in users:
+    rows: list[tuple[str, str, str]] = []
+    for user, name in users.items():
         first, second = (
             _named(table.filter(pl.col("user_id") == user)["item_id"].head(ITEMS_SHOWN), titles) for table in (new, had)
         )
-        rows += [(user, one, other) for one, other in itertools.zip_longest(first, second, fillvalue="")]
-    return pl.DataFrame(rows, schema={"user": pl.Int64, label: pl.String, "had before": pl.String}, orient="row")
+        rows += [(name, one, other) for one, other in itertools.zip_longest(first, second, fillvalue="")]
+    return pl.DataFrame(rows, schema={"user": pl.String, label: pl.String, "had before": pl.String}, orient="row")
 
 
 def _named(items: pl.Series, titles: Sequence[str]) -> list[str]:
