@@ -238,7 +238,7 @@ def leaderboard(
         split=split,
         metadata={
             "summary": dg.MetadataValue.md(leaderboard_summary(board)),
-            "figures": inline_table(leaderboard_figures(board).select(SHOWN_FIRST, pl.exclude(SHOWN_FIRST))),
+            "figures": inline_table(leaderboard_figures(board).select(*SHOWN_FIRST, pl.exclude(*SHOWN_FIRST))),
             "recall": inline_image(leaderboard_bars(board)),
             "results_of_another_split_left_out": outdated,
         },

@@ -22,11 +22,13 @@ from dagster._core.storage.asset_check_execution_record import (
     AssetCheckPartitionInfo,
 )
 from dagster._core.storage.tags import GRPC_INFO_TAG as GRPC_INFO_TAG
+from dagster._core.storage.tags import HIDDEN_TAG_PREFIX as HIDDEN_TAG_PREFIX
 
 __all__ = [
     "CODE_VERSION_TAG",
     "DATA_VERSION_TAG",
     "GRPC_INFO_TAG",
+    "HIDDEN_TAG_PREFIX",
     "AssetGraph",
     "AssetGraphView",
     "AssetJob",

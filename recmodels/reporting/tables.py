@@ -13,6 +13,8 @@ ROUNDING = 1e-9
 """A standard deviation up to here comes of sums in another order, not of the runs."""
 EPOCHS_SHOWN = 10
 TITLE_CHARACTERS = 70
+CELL_CHARACTERS = 48
+"""Of a title in a table of the user interface, whose panel is narrow."""
 ITEMS_SHOWN = 5
 """Of each kind, for each user."""
 NEIGHBOURS_SHOWN = 4
@@ -244,4 +246,4 @@ def _side_by_side(
 
 def _named(items: pl.Series, titles: Sequence[str]) -> list[str]:
     ids: list[int] = items.to_list()
-    return [shortened(titles[item], TITLE_CHARACTERS) for item in ids]
+    return [shortened(titles[item], CELL_CHARACTERS) for item in ids]

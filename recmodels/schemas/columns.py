@@ -14,7 +14,7 @@ import polars as pl
 class Vector(dy.Array):
     """A column of finite float32 vectors of one width, whichever the encoder has."""
 
-    def __init__(self, *, description: str) -> None:
+    def __init__(self, *, description: str | None = None) -> None:
         # NaN and infinity survive any sum, which is cheaper than a look at every number.
         numbers = dy.Float32(allow_inf=True, allow_nan=True)
         super().__init__(

@@ -68,6 +68,7 @@ def test_the_sensor_ends_lost_runs_as_failed_or_as_cancelled_where_that_was_aske
 @pytest.mark.parametrize(
     ("before", "after"),
     [
+        (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.FAILURE),
         (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.FAILURE),
         (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED),
     ],

@@ -16,8 +16,10 @@ from graph_runs import failure_texts, runner
 
 from assets.support.resources import DataRoot
 from pipelines.jobs import assets_of_models
+from recmodels.reporting.tables import CELL_CHARACTERS
 
 SEEDS = ("0", "1")
+SHOWN = CELL_CHARACTERS - 1
 LARGEST_EVENT = 100_000
 LARGEST_PICTURE = 20_000
 PICTURE = "![](data:image/png;base64,"
@@ -123,9 +125,9 @@ def test_recommendations_stand_beside_what_the_user_had_before_the_test(shown: S
     for name in names:
         user, mine = ids[name], [row for row in rows if row["user"] == name]
         best = recommended.filter(pl.col("user_id") == user).sort("rank").head(5)
-        assert [_uncut(row["recommended"]) for row in mine] == [titles[item][:69] for item in best["item_id"]]
+        assert [_uncut(row["recommended"]) for row in mine] == [titles[item][:SHOWN] for item in best["item_id"]]
         before = interactions.filter((pl.col("user_id") == user) & (pl.col("split") != "test"))["item_id"].to_list()
-        assert {_uncut(row["had before"]) for row in mine} - {""} <= {titles[item][:69] for item in before}
+        assert {_uncut(row["had before"]) for row in mine} - {""} <= {titles[item][:SHOWN] for item in before}
 
 
 def test_neighbours_and_added_items_are_named_as_the_tables_hold_them(shown: Shown) -> None:
@@ -133,7 +135,7 @@ def test_neighbours_and_added_items_are_named_as_the_tables_hold_them(shown: Sho
     knn = shown.table("item_text_knn").filter((pl.col("src") == 0) & (pl.col("dst") != 0)).sort("rank").head(4)
     rows = shown.rows("item_text_knn", "examples")[:4]
     assert [(_uncut(row["item"]), _uncut(row["near it"])) for row in rows] == [
-        (titles[0][:69], titles[item][:69]) for item in knn["dst"]
+        (titles[0][:SHOWN], titles[item][:SHOWN]) for item in knn["dst"]
     ]
 
     added = shown.table("augmented_interactions")
@@ -142,11 +144,11 @@ def test_neighbours_and_added_items_are_named_as_the_tables_hold_them(shown: Sho
     assert any(row["added"] for row in examples)
     for row in examples:
         items = added.filter(pl.col("user_id") == ids[row["user"]])["item_id"]
-        assert _uncut(row["added"]) in {titles[item][:69] for item in items} | {""}
+        assert _uncut(row["added"]) in {titles[item][:SHOWN] for item in items} | {""}
 
 
 def _uncut(title: str) -> str:
-    return title.removesuffix("…")[:69]
+    return title.removesuffix("…")[:SHOWN]
 
 
 def test_profiles_stand_beside_what_they_were_made_from(shown: Shown) -> None:

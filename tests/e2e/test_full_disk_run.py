@@ -13,7 +13,7 @@ from recmodels.raw.demo import write_demo_dump
 pytestmark = pytest.mark.slow
 
 FIRST_SIZE = 256 * 1024
-GROWTH = 1.7
+GROWTH = 2.5
 ENOUGH = 64 * 1024 * 1024
 ROOM = ("make room", "free")
 

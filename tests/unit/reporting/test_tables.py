@@ -6,7 +6,7 @@ import pytest
 from recmodels.evaluation.leaderboard import leaderboard
 from recmodels.reporting.examples import named_items
 from recmodels.reporting.tables import (
-    TITLE_CHARACTERS,
+    CELL_CHARACTERS,
     leaderboard_figures,
     leaderboard_summary,
     neighbour_examples,
@@ -62,7 +62,7 @@ def test_lists_of_unequal_length_stand_side_by_side_and_long_titles_are_cut() ->
     recommended = pl.DataFrame({"user_id": [7, 7, 8], "rank": [2, 1, 1], "item_id": [1, 2, 0]})
     seen = pl.DataFrame({"user_id": [7, 8], "item_id": [0, 1]})
     shown = recommended_and_had(recommended, seen, {7: "Ann"}, ["short", "x" * 100, "other"])
-    assert shown.rows() == [("Ann", "other", "short"), ("Ann", "x" * (TITLE_CHARACTERS - 1) + "…", "")]
+    assert shown.rows() == [("Ann", "other", "short"), ("Ann", "x" * (CELL_CHARACTERS - 1) + "…", "")]
 
 
 def test_items_are_named_by_asin_whatever_order_the_titles_stand_in() -> None:
