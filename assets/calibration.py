@@ -68,7 +68,8 @@ def calibrated_asset(spec: ModelSpec) -> dg.AssetsDefinition:
 
         entry = entry_of(context.partition_key)
         used = calibration_settings(entry, config.overrides)
-        read = versions_read(context, records_read(context))
+        inputs = records_read(context)
+        read = versions_read(context, inputs)
         base = load_checkpoint(checkpoint).provenance
         tables_read = [version for asset, version in sorted(read.items()) if asset in GRAPHS]
         version = digest_of(CODE_VERSION, used.digest, base["data_version"], *tables_read)
@@ -87,19 +88,19 @@ def calibrated_asset(spec: ModelSpec) -> dg.AssetsDefinition:
             **tables,
         )
         tries = result.search.sort("valid_recall", descending=True, maintain_order=True)
-        chosen = result.search.filter(pl.col("chosen")).row(0, named=True)
         unchanged = result.search.filter(pl.all_horizontal(pl.col("^strength_.*$") == 0))["valid_recall"].max()
         return materialized(
             context,
             directory,
             data_version=version,
+            inputs=inputs,
             split=base[SPLIT_DIGEST],
             entry=entry,
             used=used,
             metadata={
                 "tries": inline_table(tries.head(20)),
-                **{key: value for key, value in chosen.items() if key.startswith(("strength_", "shortlist"))},
-                "valid_recall@20": chosen["valid_recall"],
+                **{key: value for key, value in result.chosen.items() if key.startswith(("strength_", "shortlist"))},
+                "valid_recall@20": result.chosen["valid_recall"],
                 "valid_recall@20_without": unchanged,
             },
         )

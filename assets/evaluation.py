@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from assets.calibration import CALIBRATED_TITLES
 from assets.support.checks import Verdict, recorded_check
-from assets.support.lineage import SPLIT_DIGEST, inline_image, inline_table, materialized
+from assets.support.lineage import SPLIT_DIGEST, inline_image, inline_table, materialized, records_read
 from assets.support.partitions import ALL_SEEDS, DATASET_SEEDS, seed_of
 from assets.support.stage import stage_asset, stage_multi_asset
 from assets.training import PROVENANCE, checkpoint_key
@@ -34,6 +34,8 @@ CODE_VERSION = "1"
 TITLES = {spec.name: spec.title for spec in MODELS.values()} | CALIBRATED_TITLES
 """Title of everything that is trained, by its name: models and their calibrated forms."""
 GROUP = "evaluation"
+SHOWN_FIRST = ("model", "seeds", "recall@20", "ndcg@20")
+"""Columns of the leaderboard that stand first, as the interface cuts off what its panel has no room for."""
 
 
 def metrics_key(model: str) -> dg.AssetKey:
@@ -140,7 +142,7 @@ def _evaluated(
     from recmodels.reporting.charts import recall_by_group
 
     result = evaluate(ranker, _pairs(interactions, "train"), _pairs(interactions, "test"))
-    split = split_digest(interactions)
+    split, inputs = split_digest(interactions), records_read(context)
     run = {
         "model": pl.lit(model),
         "seed": pl.lit(seed_of(context.partition_key), pl.Int32),
@@ -158,6 +160,7 @@ def _evaluated(
         context,
         metrics.select(**run, **_same(*overall.columns)),
         key=metrics_key(model),
+        inputs=inputs,
         split=split,
         metadata={
             "figures": inline_table(metrics_by_group(metrics)),
@@ -169,6 +172,7 @@ def _evaluated(
         context,
         result.per_user.select(**run, **_same(*result.per_user.columns)),
         key=user_metrics_key(model),
+        inputs=inputs,
         split=split,
     )
 
@@ -234,7 +238,7 @@ def leaderboard(
         split=split,
         metadata={
             "summary": dg.MetadataValue.md(leaderboard_summary(board)),
-            "figures": inline_table(leaderboard_figures(board)),
+            "figures": inline_table(leaderboard_figures(board).select(*SHOWN_FIRST, pl.exclude(*SHOWN_FIRST))),
             "recall": inline_image(leaderboard_bars(board)),
             "results_of_another_split_left_out": outdated,
         },

@@ -1,6 +1,7 @@
 """Graphs: the nearest neighbours of items in each modality, and of users by profile."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import dagster as dg
 import polars as pl
@@ -24,46 +25,44 @@ SAMPLED_RECALL = "sampled_recall"
 """Metadata entry of an approximate table: the share of true neighbours it holds, measured on a sample of rows."""
 
 
-@stage_asset(
-    group_name=GROUP,
-    settings=graph_settings,
-    kinds={"pytorch", "parquet"},
-    code_version=CODE_VERSION,
+def _item_knn(
+    name: str, embeddings: str, role: Literal[Role.TEXT_KNN, Role.IMAGE_KNN], description: str
+) -> dg.AssetsDefinition:
+    @stage_asset(
+        name=name,
+        group_name=GROUP,
+        settings=graph_settings,
+        kinds={"pytorch", "parquet"},
+        code_version=CODE_VERSION,
+        ins={"embeddings": dg.AssetIn(embeddings)},
+        description=description,
+    )
+    def item_knn(
+        context: dg.AssetExecutionContext,
+        data_root: DataRoot,
+        raw_dumps: str,
+        item_ids: pl.DataFrame,
+        embeddings: pl.DataFrame,
+    ) -> dg.MaterializeResult[pl.DataFrame]:
+        imported = read_imported_knn(RawManifest.parse(raw_dumps), role, item_ids)
+        return _neighbours(context, embeddings, imported, item_titles(context, data_root, item_ids))
+
+    return item_knn
+
+
+item_text_knn = _item_knn(
+    "item_text_knn",
+    "item_text_embeddings",
+    Role.TEXT_KNN,
+    "Nearest neighbours of each item by the cosine of text embeddings, itself included.\n\n"
+    "An import's own table where it brings one.",
 )
-def item_text_knn(
-    context: dg.AssetExecutionContext,
-    data_root: DataRoot,
-    raw_dumps: str,
-    item_ids: pl.DataFrame,
-    item_text_embeddings: pl.DataFrame,
-) -> dg.MaterializeResult[pl.DataFrame]:
-    """
-    Nearest neighbours of each item by the cosine of text embeddings, itself included.
-
-    An import's own table where it brings one.
-    """
-    imported = read_imported_knn(RawManifest.parse(raw_dumps), Role.TEXT_KNN, item_ids)
-    titles = item_titles(context, data_root, item_ids)
-    return _neighbours(context, item_text_embeddings, imported, titles)
-
-
-@stage_asset(
-    group_name=GROUP,
-    settings=graph_settings,
-    kinds={"pytorch", "parquet"},
-    code_version=CODE_VERSION,
+item_image_knn = _item_knn(
+    "item_image_knn",
+    "item_image_embeddings",
+    Role.IMAGE_KNN,
+    "Nearest neighbours of each item by the cosine of image features; no rows where there are none.",
 )
-def item_image_knn(
-    context: dg.AssetExecutionContext,
-    data_root: DataRoot,
-    raw_dumps: str,
-    item_ids: pl.DataFrame,
-    item_image_embeddings: pl.DataFrame,
-) -> dg.MaterializeResult[pl.DataFrame]:
-    """Nearest neighbours of each item by the cosine of image features; no rows where there are none."""
-    imported = read_imported_knn(RawManifest.parse(raw_dumps), Role.IMAGE_KNN, item_ids)
-    titles = item_titles(context, data_root, item_ids)
-    return _neighbours(context, item_image_embeddings, imported, titles)
 
 
 @stage_asset(

@@ -1,12 +1,21 @@
 """Tables from the raw files: items, users, reviews, the split interactions, and what was rejected."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import dagster as dg
 import polars as pl
 
 from assets.support.checks import Verdict, recorded_check, table_check
-from assets.support.lineage import CONSOLE, PREVIEW_CHARACTERS, inline_image, inline_table, materialized, recorded_json
+from assets.support.lineage import (
+    CONSOLE,
+    PREVIEW_CHARACTERS,
+    inline_image,
+    inline_table,
+    materialized,
+    recorded_json,
+    records_read,
+)
 from assets.support.partitions import entry_of
 from assets.support.stage import stage_multi_asset
 from recmodels.data.checks import (
@@ -97,8 +106,9 @@ def read_raw_dumps(context: dg.AssetExecutionContext, raw_dumps: str) -> Iterato
         },
     }
     digest = split_digest(interactions)
+    record = partial(materialized, context, inputs=records_read(context), split=digest, entry=entry)
     for name, table in tables.items():
-        yield materialized(context, table, key=dg.AssetKey(name), metadata=about.get(name), split=digest, entry=entry)
+        yield record(table, key=dg.AssetKey(name), metadata=about.get(name))
 
 
 MAX_REJECTED_SHARE = 0.01

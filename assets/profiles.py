@@ -64,7 +64,8 @@ def item_profiles(
     settings = profile_config(entry, *run_settings(config))
     task = item_task(items, reviews, interactions, domain=entry.domain, config=settings)
     shown = example_items(interactions, N_EXAMPLES)
-    return _written(context, data_root, task, shown, profile_settings(entry, *run_settings(config)))
+    names = items["asin"].alias("item")
+    return _written(context, data_root, task, shown, names, profile_settings(entry, *run_settings(config)))
 
 
 @stage_asset(
@@ -95,7 +96,8 @@ def user_profiles(
         items, item_profiles, reviews, interactions, n_users=users.height, domain=entry.domain, config=settings
     )
     shown = example_users(interactions, N_EXAMPLES)
-    return _written(context, data_root, task, shown, profile_settings(entry, *run_settings(config)))
+    names = users["reviewer_id"].alias("user")
+    return _written(context, data_root, task, shown, names, profile_settings(entry, *run_settings(config)))
 
 
 def run_settings(config: ProfilesConfig) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -135,11 +137,12 @@ def _written(
     data_root: DataRoot,
     task: ProfileTask,
     shown: Sequence[int],
+    names: pl.Series,
     used: Settings,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     result = write(task, data_root.cache(CACHE), _logged(context))
     unanswered = result.dead_letters
-    examples = profiles_and_evidence(result.table, [task.explain(row) for row in shown])
+    examples = profiles_and_evidence(result.table, [task.explain(row) for row in shown], names)
     return materialized(
         context,
         result.table,

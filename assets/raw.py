@@ -5,11 +5,10 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.support.checks import Verdict
-from assets.support.failures import as_dagster_failures
+from assets.support.checks import Verdict, stored_check
 from assets.support.io_managers import recorded_path
 from assets.support.lineage import materialized
-from assets.support.partitions import DATASETS, dataset_of, entry_of
+from assets.support.partitions import dataset_of, entry_of
 from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
 from recmodels.catalogue.entries import DatasetEntry
@@ -122,26 +121,20 @@ def usual_folder(data_root: DataRoot, dataset: str, previous: RawManifest | None
     return data_root.raw(dataset)
 
 
-@dg.asset_check(
-    asset="raw_dumps",
-    description="Every raw file is still the one that was hashed.",
-    blocking=True,
-    partitions_def=DATASETS,
-)
-def raw_files_unchanged(context: dg.AssetCheckExecutionContext, data_root: DataRoot) -> dg.AssetCheckResult:
+@stored_check("raw_dumps", "Every raw file is still the one that was hashed.", blocking=True)
+def raw_files_unchanged(context: dg.AssetCheckExecutionContext, data_root: DataRoot) -> Verdict:
     """Compare the files with the manifest; those of another date are hashed again."""
-    with as_dagster_failures():
-        path = recorded_path(context.instance, data_root, dg.AssetKey("raw_dumps"), context.partition_key)
-        files = list(RawManifest.load(path).files.values())
-        changed = [file.path for file in files if _has_changed(file)]
+    path = recorded_path(context.instance, data_root, dg.AssetKey("raw_dumps"), context.partition_key)
+    files = list(RawManifest.load(path).files.values())
+    changed = [file.path for file in files if _has_changed(file)]
     measured = {"changed": ", ".join(path.name for path in changed) or "nothing"}
-    problem = (
+    if not changed:
+        return Verdict(measured)
+    return Verdict(
+        measured,
         f"{len(changed)} of {len(files)} raw files are not those that were hashed, expected none; the first is "
-        f"{changed[0]}. Restore it, or materialise raw_dumps again to take it as it is."
-        if changed
-        else ""
+        f"{changed[0]}. Restore it, or materialise raw_dumps again to take it as it is.",
     )
-    return Verdict(measured, problem).result(blocking=True)
 
 
 def _has_changed(file: RawFile) -> bool:

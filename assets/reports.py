@@ -9,11 +9,10 @@ import polars as pl
 from assets.calibration import CALIBRATED_TITLES
 from assets.evaluation import TITLES, identifier, metrics_key, user_metrics_key
 from assets.recommendations import recommendations_key
-from assets.support.checks import Verdict, table_check
-from assets.support.failures import as_dagster_failures
+from assets.support.checks import Verdict, stored_check, table_check
 from assets.support.io_managers import LAZY, recorded_path
 from assets.support.lineage import events_read, latest_materialization, materialized, settings_held
-from assets.support.partitions import ALL_SEEDS, DATASETS, entry_of, seed_of
+from assets.support.partitions import ALL_SEEDS, entry_of, seed_of
 from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
 from assets.training import checkpoint_key
@@ -86,6 +85,7 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
     split = split_digest(interactions)
     notes = _notes(context)
     events = events_read(context)
+    inputs_read = [event.asset_materialization for event in events if event.asset_materialization]
     metrics = [frame for name in MEASURED for frame in inputs[f"metrics_{identifier(name)}"].values()]
     user_metrics = {name: runs for name in MEASURED if (runs := inputs[f"user_metrics_{identifier(name)}"])}
     item_domain, item_config = _profiles_written(context, "item_profiles")
@@ -130,13 +130,14 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
             item_evidence=[of_items.explain(item) for item in example_items(interactions)],
             user_evidence=[of_users.explain(user) for user in shown[:2]],
             funnel=_funnel(_record(context, "interactions")),
-            lineage=_lineage([event.asset_materialization for event in events if event.asset_materialization]),
+            lineage=_lineage(inputs_read),
         )
     )
     return materialized(
         context,
         html,
         data_version=digest_of(without_measured(html)),
+        inputs=inputs_read,
         split=split,
         metadata={
             "summary": dg.MetadataValue.md("\n\n".join([leaderboard_summary(tables["leaderboard"]), *notes])),
@@ -245,16 +246,13 @@ def comparable_models(board: pl.DataFrame) -> Verdict:
     )
 
 
-@dg.asset_check(
-    asset="report",
-    description="The report is one complete document that loads nothing from outside and runs no script.",
-    partitions_def=DATASETS,
+@stored_check(
+    "report", "The report is one complete document that loads nothing from outside and runs no script.", blocking=False
 )
-def self_contained(context: dg.AssetCheckExecutionContext, data_root: DataRoot) -> dg.AssetCheckResult:
+def self_contained(context: dg.AssetCheckExecutionContext, data_root: DataRoot) -> Verdict:
     """Look for references to other places."""
-    with as_dagster_failures():
-        path = recorded_path(context.instance, data_root, dg.AssetKey("report"), context.partition_key)
-        html = path.read_text(encoding="utf-8")
+    path = recorded_path(context.instance, data_root, dg.AssetKey("report"), context.partition_key)
+    html = path.read_text(encoding="utf-8")
     foreign = references_to_outside(html)
     measured = {"foreign": ", ".join(foreign) or "nothing"}
     if foreign:
@@ -262,6 +260,7 @@ def self_contained(context: dg.AssetCheckExecutionContext, data_root: DataRoot) 
     elif not html.rstrip().endswith("</html>"):
         found = f"0 closing tags are at its end, expected 1; it ends with {html[-20:]!r}"
     else:
-        return Verdict(measured).result(blocking=False)
-    todo = "Correct the template recmodels/reporting/report.html.j2 and materialise report."
-    return Verdict(measured, f"{found}. {todo}").result(blocking=False)
+        return Verdict(measured)
+    return Verdict(
+        measured, f"{found}. Correct the template recmodels/reporting/report.html.j2 and materialise report."
+    )

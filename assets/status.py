@@ -47,7 +47,7 @@ def pipeline_status_asset(graph: Callable[[], AssetGraph]) -> dg.AssetsDefinitio
                 "summary": dg.MetadataValue.md(summarize(table)),
                 "data_sets": dg.MetadataValue.json(by_dataset),
                 **{state: counts.get(state, 0) for state in STATES},
-                **table_metadata(table),
+                **table_metadata(table, KEY.path[0]),
             },
         )
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
-from assets.support.checks import Verdict, recorded_check
-from assets.support.failures import as_dagster_failures
+from assets.support.checks import Verdict, recorded_check, stored_check
 from assets.support.io_managers import recorded_path, staging_directory
 from assets.support.lineage import (
     SPLIT_DIGEST,
@@ -107,6 +106,7 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
             n_items=tables["item_ids"].height,
             **{name: tables[name] for name in spec.inputs},
         )
+        inputs = records_read(context)
         directory = staging_directory(data_root, context.run.run_id)
         result = train_checkpoint(
             directory,
@@ -123,7 +123,7 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
                 SPLIT_DIGEST: split,
                 PROVENANCE: provenance,
                 "settings": dict(used.values),
-                "read": versions_read(context, records_read(context)),
+                "read": versions_read(context, inputs),
             },
             on_epoch=[_logged(context)],
             state_directory=safe_join(data_root.root, "training_state", version),
@@ -133,6 +133,7 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
             context,
             directory,
             data_version=version,
+            inputs=inputs,
             split=split,
             used=used,
             metadata={
@@ -144,7 +145,6 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
                 **({} if spec.closed_form else {"batch_size": batch, "steps": result.n_steps}),
                 "stopped_early": result.stopped_early,
                 "seconds": float(result.history["seconds"].sum()),
-                "seed": seed,
             },
         )
 
@@ -172,22 +172,20 @@ checkpoints = [checkpoint_asset(spec) for spec in MODELS.values()]
 def intact_check(model: str) -> dg.AssetChecksDefinition:
     """Return the check that a checkpoint is as it was stored."""
 
-    @dg.asset_check(
-        asset=checkpoint_key(model),
-        description="Every file of the checkpoint is there and has the digest that was recorded with it.",
+    @stored_check(
+        checkpoint_key(model),
+        "Every file of the checkpoint is there and has the digest that was recorded with it.",
         blocking=True,
         partitions_def=DATASET_SEEDS,
     )
-    def intact(context: dg.AssetCheckExecutionContext, data_root: DataRoot) -> dg.AssetCheckResult:
+    def intact(context: dg.AssetCheckExecutionContext, data_root: DataRoot) -> Verdict:
         from recmodels.checkpoints.store import load_checkpoint
 
-        with as_dagster_failures():
-            try:
-                path = recorded_path(context.instance, data_root, checkpoint_key(model), context.partition_key)
-                verdict = Verdict({"parameters": len(load_checkpoint(path).parameters)})
-            except MissingObject as error:
-                verdict = Verdict({}, f"1 checkpoint is not what was recorded, expected none: {error}")
-        return verdict.result(blocking=True)
+        try:
+            path = recorded_path(context.instance, data_root, checkpoint_key(model), context.partition_key)
+            return Verdict({"parameters": len(load_checkpoint(path).parameters)})
+        except MissingObject as error:
+            return Verdict({}, f"1 checkpoint is not what was recorded, expected none: {error}")
 
     return intact
 

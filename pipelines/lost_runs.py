@@ -9,10 +9,10 @@ import socket
 import dagster as dg
 import psutil
 
-from assets.support.dagster_internals import GRPC_INFO_TAG, free_pool_slots, started_process
+from assets.support.dagster_internals import GRPC_INFO_TAG, HIDDEN_TAG_PREFIX, free_pool_slots, started_process
 from recmodels.io.processes import has_ended
 
-PROCESS_TAG = "recmodels/process"
+PROCESS_TAG = f"{HIDDEN_TAG_PREFIX}recmodels_process"
 UNFINISHED = (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 """States of a run that has a process."""
 
@@ -28,9 +28,10 @@ def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
     Mark the runs failed whose command line is gone, free what they hold in the pools, and return their ids.
 
     A killed process cannot say that its run is over, and no daemon watches runs of the command line: without this the
-    next run would wait for its pool slot for ever.
+    next run would wait for its pool slot for ever. Nor can one say so that found its disk full before it had begun.
     """
-    unfinished = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, *UNFINISHED]))
+    begun = [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, *UNFINISHED]
+    unfinished = instance.get_runs(dg.RunsFilter(statuses=begun))
     lost = [run for run in unfinished if _command_is_gone(run.tags.get(PROCESS_TAG))]
     for run in lost:
         _end(instance, run, "The process that executed this run was killed.")

@@ -11,6 +11,8 @@ from hypothesis import settings
 # How long one example takes says something of the machine, not of the code.
 settings.register_profile("recmodels", deadline=None)
 settings.load_profile("recmodels")
+# For a night, chosen with --hypothesis-profile=thorough.
+settings.register_profile("thorough", deadline=None, max_examples=2000)
 
 SHARED_DATA_VARIABLE = "RECMODELS_SHARED_DATA"
 REPOSITORY = Path(__file__).resolve().parent.parent

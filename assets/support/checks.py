@@ -40,6 +40,55 @@ class Verdict:
         )
 
 
+Judge = Callable[[dg.AssetCheckExecutionContext, DataRoot], Verdict]
+
+
+def stored_check(
+    asset: dg.AssetKey | str,
+    description: str,
+    *,
+    blocking: bool,
+    name: str = "",
+    waits_for: Sequence[dg.AssetKey | str] = (),
+    partitions_def: dg.PartitionsDefinition[str] | None = DATASETS,
+) -> Callable[[Judge], dg.AssetChecksDefinition]:
+    """
+    Declare a check of what is stored, whatever it is; the decorated function looks at it and returns its verdict.
+
+    Parameters
+    ----------
+    asset
+        What the check hangs on.
+    description
+        What holds if the check passes.
+    blocking
+        Whether assets downstream wait for the check, and do not run if it fails.
+    name
+        Of the check; that of the function by default.
+    waits_for
+        Further assets that the check waits for where they are made in the same run.
+    partitions_def
+        Of the asset; None for one without partitions.
+    """
+
+    def decorate(judge: Judge) -> dg.AssetChecksDefinition:
+        @dg.asset_check(
+            asset=asset,
+            name=name or judge.__name__,
+            description=description,
+            blocking=blocking,
+            partitions_def=partitions_def,
+            additional_deps=list(waits_for),
+        )
+        def check(context: dg.AssetCheckExecutionContext, data_root: DataRoot) -> dg.AssetCheckResult:
+            with as_dagster_failures():
+                return judge(context, data_root).result(blocking=blocking)
+
+        return check
+
+    return decorate
+
+
 def recorded_check(
     asset: dg.AssetKey | str,
     description: str,
@@ -55,12 +104,8 @@ def recorded_check(
 
     Parameters
     ----------
-    asset
-        What the check hangs on.
-    description
-        What holds if the check passes.
-    blocking
-        Whether assets downstream wait for the check, and do not run if it fails.
+    asset, description, blocking, partitions_def
+        As in `stored_check`.
     of
         The asset whose records are looked at, if it is another one.
     n_records
@@ -68,31 +113,27 @@ def recorded_check(
     beside
         Assets with the same partitions, of each of which the function gets the newest record too, None without any.
         In one run the check waits for them.
-    partitions_def
-        Of the asset.
     """
     recorded = dg.AssetKey(of) if of else asset if isinstance(asset, dg.AssetKey) else dg.AssetKey(asset)
 
     def decorate(verdict: Callable[..., Verdict]) -> dg.AssetChecksDefinition:
-        @dg.asset_check(
-            asset=asset,
-            name=verdict.__name__,
-            description=description,
-            blocking=blocking,
-            partitions_def=partitions_def,
-            additional_deps=[*([of] if of else []), *beside],
-        )
-        def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-            with as_dagster_failures():
-                partition_key = context.partition_key
-                records = latest_materializations(context.instance, recorded, partition_key, n_records)
-                if not records:
-                    name = recorded.to_user_string()
-                    raise MissingObject(f"{name} of {partition_key} was never materialised: materialise it first.")
-                others = [latest_materialization(context.instance, key, partition_key) for key in beside]
-                return verdict(records, *others).result(blocking=blocking)
+        def of_records(context: dg.AssetCheckExecutionContext, _data_root: DataRoot) -> Verdict:
+            partition_key = context.partition_key
+            records = latest_materializations(context.instance, recorded, partition_key, n_records)
+            if not records:
+                name = recorded.to_user_string()
+                raise MissingObject(f"{name} of {partition_key} was never materialised: materialise it first.")
+            return verdict(records, *(latest_materialization(context.instance, key, partition_key) for key in beside))
 
-        return check
+        declared = stored_check(
+            asset,
+            description,
+            blocking=blocking,
+            name=verdict.__name__,
+            waits_for=[*([of] if of else []), *beside],
+            partitions_def=partitions_def,
+        )
+        return declared(of_records)
 
     return decorate
 
@@ -110,36 +151,26 @@ def table_check(
 
     Parameters
     ----------
-    asset
-        What is checked; the decorated function gets its table first.
-    description
-        What holds if the check passes.
+    asset, description, blocking, partitions_def
+        As in `stored_check`; the decorated function gets the table of the asset first.
     also
         Further tables of the same data set that the function gets, in this order.
-    blocking
-        Whether assets downstream wait for the check, and do not run if it fails.
-    partitions_def
-        Of the asset; None for one without partitions.
     """
 
     def decorate(verdict: Callable[..., Verdict]) -> dg.AssetChecksDefinition:
-        @dg.asset_check(
-            asset=asset,
-            name=verdict.__name__,
-            description=description,
-            blocking=blocking,
-            partitions_def=partitions_def,
-            additional_deps=list(also),
-        )
-        def check(context: dg.AssetCheckExecutionContext, data_root: DataRoot) -> dg.AssetCheckResult:
-            with as_dagster_failures():
-                partition_key = context.partition_key if partitions_def else None
-                frames = [read_table(context.instance, data_root, asset, partition_key)]
-                frames += [
-                    read_table(context.instance, data_root, name, dataset_of(partition_key or "")) for name in also
-                ]
-                return verdict(*frames).result(blocking=blocking)
+        def of_tables(context: dg.AssetCheckExecutionContext, data_root: DataRoot) -> Verdict:
+            partition_key = context.partition_key if partitions_def else None
+            others = (read_table(context.instance, data_root, name, dataset_of(partition_key or "")) for name in also)
+            return verdict(read_table(context.instance, data_root, asset, partition_key), *others)
 
-        return check
+        declared = stored_check(
+            asset,
+            description,
+            blocking=blocking,
+            name=verdict.__name__,
+            waits_for=also,
+            partitions_def=partitions_def,
+        )
+        return declared(of_tables)
 
     return decorate

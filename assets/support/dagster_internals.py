@@ -24,6 +24,7 @@ from dagster._core.storage.asset_check_execution_record import (
     AssetCheckPartitionInfo,
 )
 from dagster._core.storage.tags import GRPC_INFO_TAG as GRPC_INFO_TAG
+from dagster._core.storage.tags import HIDDEN_TAG_PREFIX as HIDDEN_TAG_PREFIX
 
 AssetGraph: TypeAlias = BaseAssetGraph[Any]
 AssetJob: TypeAlias = UnresolvedAssetJobDefinition

@@ -28,9 +28,12 @@ LAZY = "lazy"
 STORED_AT = "stored_at"
 """Metadata entry with the path below the data root, so that the whole root can be moved."""
 STORED_BYTES = "stored_bytes"
-"""Metadata entry with the size of the file; of a checkpoint, that of its manifest, which has the other digests."""
+"""Metadata entry with the size of the file, or of all files of a checkpoint."""
+MANIFEST_BYTES = "manifest_bytes"
+"""Metadata entry with the size of a checkpoint's manifest; earlier records have that as `STORED_BYTES`."""
 STORED_SHA256 = "stored_sha256"
-"""Metadata entry with the digest of the same file: what is read later must still have it."""
+"""Metadata entry with the digest of the file, or of the manifest, which has the other digests: what is read later must
+still have it."""
 
 
 def partition_parts(partition_key: str | None) -> list[str]:
@@ -66,7 +69,8 @@ def recorded_path(
     if not path.exists():
         raise MissingObject(f"{path}: expected what the record of {name} names, found nothing. {again}")
     if STORED_SHA256 in record.metadata:
-        content = Content(int(str(record.metadata[STORED_BYTES].value)), str(record.metadata[STORED_SHA256].value))
+        size = record.metadata.get(MANIFEST_BYTES, record.metadata[STORED_BYTES]).value
+        content = Content(int(str(size)), str(record.metadata[STORED_SHA256].value))
         content.require(path / MANIFEST if path.is_dir() else path, again)
     return path
 
@@ -85,7 +89,12 @@ def read_table(
 
 
 def _stored_metadata(root: Path, path: Path, content: Content | None) -> dict[str, Any]:
-    found = {STORED_BYTES: dg.MetadataValue.int(content.size), STORED_SHA256: content.sha256} if content else {}
+    found: dict[str, Any] = {}
+    if content is not None:
+        found = {STORED_BYTES: dg.MetadataValue.int(content.size), STORED_SHA256: content.sha256}
+        if path.is_dir():
+            found[MANIFEST_BYTES] = found[STORED_BYTES]
+            found[STORED_BYTES] = dg.MetadataValue.int(sum(f.stat().st_size for f in path.rglob("*") if f.is_file()))
     return {"path": dg.MetadataValue.path(str(path)), STORED_AT: path.relative_to(root).as_posix(), **found}
 
 

@@ -16,6 +16,7 @@ from assets.support.stage import declaration
 from recmodels.catalogue.entries import DatasetEntry
 from recmodels.io.digest import frame_digest
 from recmodels.reporting.tables import shortened
+from recmodels.schemas.tables import column_descriptions
 from recmodels.settings import Settings
 
 PREVIEW_ROWS = 5
@@ -38,6 +39,7 @@ def materialized(
     data_version: str | None = None,
     metadata: Mapping[str, Any] | None = None,
     key: dg.AssetKey | None = None,
+    inputs: Sequence[dg.AssetMaterialization] | None = None,
     split: str | None = None,
     entry: DatasetEntry | None = None,
     used: Settings | None = None,
@@ -55,6 +57,8 @@ def materialized(
         What this asset has to say beyond the shared entries, and before them.
     key
         Which asset of a multi-asset this is.
+    inputs
+        The records of what was read, of an asset that has looked them up; else they are looked up here.
     split
         Digest of the split that this was made from; by default what its inputs recorded.
     entry, used
@@ -63,10 +67,10 @@ def materialized(
     entries: dict[str, Any] = {}
     if isinstance(value, pl.DataFrame):
         data_version = data_version or frame_digest(value)
-        entries |= table_metadata(value)
+        entries |= table_metadata(value, (key or context.asset_key).path[0])
     if data_version is None:
         raise ValueError("a data version must be given for anything that is not a table")
-    inputs = records_read(context)
+    inputs = records_read(context) if inputs is None else inputs
     entries["data_version"] = data_version
     entries["read"] = dg.MetadataValue.json(versions_read(context, inputs))
     if split := split or split_of(inputs):
@@ -103,9 +107,19 @@ def settings_held(record: dg.AssetMaterialization) -> dict[str, Any]:
     return recorded_json(record, SETTINGS) | recorded_json(record, OVERRIDES, optional=True)
 
 
-def table_metadata(frame: pl.DataFrame) -> dict[str, Any]:
-    """Return row count, column schema and a short preview; embedding columns are left out of the preview."""
-    columns = [dg.TableColumn(name, str(dtype)) for name, dtype in frame.schema.items()]
+def table_metadata(frame: pl.DataFrame, table: str) -> dict[str, Any]:
+    """
+    Return row count, column schema and a short preview; embedding columns are left out of the preview.
+
+    Parameters
+    ----------
+    frame
+        The table.
+    table
+        Its name in `recmodels.schemas.tables.TABLES`, whose descriptions of the columns are shown.
+    """
+    described = column_descriptions(table)
+    columns = [dg.TableColumn(name, _type(dtype), described.get(name)) for name, dtype in frame.schema.items()]
     shown = [name for name, dtype in frame.schema.items() if not isinstance(dtype, pl.Array)]
     entries: dict[str, Any] = {
         "dagster/row_count": dg.MetadataValue.int(frame.height),
@@ -125,6 +139,10 @@ def inline_table(frame: pl.DataFrame, characters: int = PREVIEW_CHARACTERS) -> d
     rows = ({name: cell(value) for name, value in row.items()} for row in frame.iter_rows(named=True))
     schema = dg.TableSchema(columns=[dg.TableColumn(name, "string") for name in frame.columns])
     return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema)
+
+
+def _type(dtype: pl.DataType) -> str:
+    return f"one of {', '.join(dtype.categories)}" if isinstance(dtype, pl.Enum) else str(dtype)
 
 
 def inline_image(png: bytes) -> dg.MarkdownMetadataValue:

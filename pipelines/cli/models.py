@@ -3,6 +3,7 @@
 from pipelines.cli.rows import AsJson, say, show_rows
 from recmodels.calibration.config import calibrated
 from recmodels.models.registry import DEFAULT_MODELS, MODELS
+from recmodels.models.spec import ModelSpec
 
 _NEEDS = {
     "item_text_embeddings": "item texts",
@@ -20,7 +21,7 @@ def models(as_json: AsJson = False) -> None:
             "model": spec.name,
             "title": spec.title,
             "reference": spec.reference,
-            "needs": ["interactions", *(text for table, text in _NEEDS.items() if table in spec.inputs)],
+            "needs": _needs(spec),
             "inputs": sorted(spec.inputs),
             "calibrated": calibrated(spec.name),
         }
@@ -34,3 +35,8 @@ def models(as_json: AsJson = False) -> None:
     say("")
     say(f"A run trains {', '.join(DEFAULT_MODELS)} where --models names no others.")
     say("calibrated/<model> is a model whose best items are put into a new order: docs/calibration.md.")
+
+
+def _needs(spec: ModelSpec) -> list[str]:
+    times = ["timestamps"] if spec.reads_times else []
+    return ["interactions", *times, *(text for table, text in _NEEDS.items() if table in spec.inputs)]

@@ -1,6 +1,7 @@
 """`recmodels run`: one data set from its raw files to the report."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from pipelines.cli.interrupts import ending_orderly, raise_if_interrupted
 from pipelines.cli.options import Dataset, Profiles, ProfileSetting, choices, data_set, model_names, profile_overrides
 from pipelines.cli.output import CONSOLE
 from pipelines.cli.rows import show_rows
+from recmodels.errors import InputError
 from recmodels.models.registry import DEFAULT_MODELS, MODELS
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ def run(
     models: Annotated[
         str,
         typer.Option(
-            help="Comma-separated names, calibrated/<name> for a calibrated form, or 'all' models.",
+            help="Comma-separated names, calibrated/<name> for a calibrated form, or 'all' models that the data allow.",
             show_default=",".join(DEFAULT_MODELS),
         ),
     ] = "",
@@ -76,7 +78,7 @@ def run(
     with ending_orderly(), open_instance() as instance:
         for lost in end_lost_runs(instance):
             CONSOLE.print(f"run {lost[:8]} was killed earlier; this one goes on where it stopped")
-        if not _make_up_to_date(Plan(request, defs.resolve_asset_graph()), instance):
+        if not _make_up_to_date(Plan(request, defs.resolve_asset_graph()), instance, named=models != "all"):
             raise typer.Exit(1)
         board = read_table(instance, DataRoot(), "leaderboard", entry.key)
         report = recorded_path(instance, DataRoot(), dg.AssetKey("report"), entry.key)
@@ -84,11 +86,15 @@ def run(
     print_examples(entry.key, board)
 
 
-def _make_up_to_date(plan: "Plan", instance: "dg.DagsterInstance") -> bool:
-    """Execute what has to be made, up to the first job that fails; tell whether all succeeded."""
+def _make_up_to_date(plan: "Plan", instance: "dg.DagsterInstance", *, named: bool) -> bool:
+    """
+    Execute what has to be made, up to the first job that fails; tell whether all succeeded.
+
+    Models that need the times of rows without any are left out, unless somebody `named` them: then nothing is trained.
+    """
     from assets.support.staleness import survey
     from pipelines.definitions import defs
-    from pipelines.jobs import status
+    from pipelines.jobs import status, train
     from pipelines.plan import Step
     from pipelines.progress import ProgressDisplay
 
@@ -102,6 +108,8 @@ def _make_up_to_date(plan: "Plan", instance: "dg.DagsterInstance") -> bool:
                 CONSOLE.print(f"[bold]{step.job}[/] {step.partition}")
                 for key in step.up_to_date:
                     CONSOLE.print(f"  - {escape(key.to_user_string()):<28}     up to date")
+                if step.job == train.name and step.keys:
+                    step = _trainable(step, instance, named=named)
                 progress.starting(step.job)
                 if step.keys and not _executed(step, instance, progress):
                     return False
@@ -111,6 +119,34 @@ def _make_up_to_date(plan: "Plan", instance: "dg.DagsterInstance") -> bool:
             progress.starting(status.name)
             return _executed(Step(status.name, None), instance, progress)
     return True
+
+
+def _trainable(step: "Step", instance: "dg.DagsterInstance", *, named: bool) -> "Step":
+    """Return what can be trained of a step; raise InputError where that is not all, and all of it was named."""
+    import dagster as dg
+    import polars as pl
+
+    from assets.support.io_managers import read_table
+    from assets.support.partitions import dataset_of
+    from assets.support.resources import DataRoot
+
+    timed = {key.path[-1] for key in step.keys or ()} & {name for name, spec in MODELS.items() if spec.reads_times}
+    if not timed or step.partition is None:
+        return step
+    dataset = dataset_of(step.partition)
+    rows = read_table(instance, DataRoot(), dg.AssetKey("interactions"), dataset).filter(pl.col("split") == "train")
+    if not (untimed := rows["timestamp"].null_count()):
+        return step
+    if named:
+        raise InputError(
+            "--models",
+            expected=f"models that can be trained on {dataset}",
+            found=f"{', '.join(sorted(timed))}, which needs the time of every training row, and {untimed:,} of "
+            f"{len(rows):,} rows without",
+            action="Leave it out.",
+        )
+    CONSOLE.print(f"  - {', '.join(sorted(timed)):<28}     left out: {dataset} has training rows without a time")
+    return replace(step, keys=[key for key in step.keys or () if key.path[-1] not in timed])
 
 
 def _executed(step: "Step", instance: "dg.DagsterInstance", progress: "ProgressDisplay") -> bool:

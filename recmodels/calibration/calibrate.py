@@ -32,10 +32,13 @@ class Calibration:
         The base ranking with the chosen evidence and shortlist.
     search
         Every try in order: shortlist, ``strength_<evidence>`` columns, valid_recall, and whether it was chosen.
+    chosen
+        The row of `search` that was chosen, by column.
     """
 
     ranker: CalibratedRanker
     search: pl.DataFrame
+    chosen: dict[str, Any]
 
 
 def calibrate(base: Ranker, data: TrainingData, config: CalibrationConfig) -> Calibration:
@@ -86,7 +89,7 @@ def calibrate(base: Ranker, data: TrainingData, config: CalibrationConfig) -> Ca
         for tried in search.tries
     ]
     ranker = CalibratedRanker(base, search.history, chosen, best.shortlist, config.normalisation)
-    return Calibration(ranker, pl.DataFrame(rows))
+    return Calibration(ranker, pl.DataFrame(rows), chosen=next(row for row in rows if row["chosen"]))
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,7 @@ def calibrate_checkpoint(
         item_image_knn=item_image_knn,
     )
     calibration = calibrate(base, data, config)
-    chosen = calibration.search.filter(pl.col("chosen")).row(0, named=True)
-    record = {"config": config.model_dump(mode="json"), "chosen": chosen}
+    record = {"config": config.model_dump(mode="json"), "chosen": calibration.chosen}
     write_checkpoint(
         directory,
         replace(

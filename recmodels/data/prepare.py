@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from recmodels.catalogue.entries import DatasetEntry
+from recmodels.catalogue.entries import DatasetEntry, SplitStrategy
 from recmodels.data.dump import Dump, load_dump
 from recmodels.data.funnel import Funnel
 from recmodels.data.split import FEWEST_TO_SPLIT, split_interactions
@@ -52,11 +52,13 @@ def prepare_tables(manifest: RawManifest, entry: DatasetEntry) -> Prepared:
     interactions = split_interactions(dump.interactions, source.split, seed=source.split_seed)
     file = manifest.files[format_named(manifest.format).interactions].path.name
     funnel = Funnel.of(dump.counts, interactions, file=file, k_core=source.k_core)
-    _require_enough(entry.key, interactions, dump.items.height, funnel)
+    _require_enough(entry.key, interactions, dump.items.height, funnel, source.split)
     return Prepared(dump, interactions, funnel)
 
 
-def _require_enough(dataset: str, interactions: pl.DataFrame, n_items: int, funnel: Funnel) -> None:
+def _require_enough(
+    dataset: str, interactions: pl.DataFrame, n_items: int, funnel: Funnel, split: SplitStrategy
+) -> None:
     def refusal(expected: str, found: str, action: str = "") -> InputError:
         return InputError(
             f"data set {dataset}",
@@ -75,7 +77,9 @@ def _require_enough(dataset: str, interactions: pl.DataFrame, n_items: int, funn
         raise refusal(
             "rows held out for validation and test",
             f"{funnel.valid:,} and {funnel.test:,}",
-            f"Of a user with fewer than {FEWEST_TO_SPLIT} rows none is held out.",
+            "Hold out rows for both in the published split, or choose another."
+            if split == "published"
+            else f"Of a user with fewer than {FEWEST_TO_SPLIT} rows none is held out.",
         )
     train = interactions.filter(pl.col("split") == "train")
     n_in_training = train["item_id"].n_unique()

@@ -38,10 +38,20 @@ def _zoo(
     inputs: frozenset[str] = frozenset(),
     *,
     version: str = "1",
+    reads_times: bool = False,
     closed_form: bool = False,
 ) -> ModelSpec:
     module = f"recmodels.models.zoo.{name}"
-    return ModelSpec(name, title, reference, module, inputs=inputs, version=version, closed_form=closed_form)
+    return ModelSpec(
+        name,
+        title,
+        reference,
+        module,
+        inputs=inputs,
+        version=version,
+        reads_times=reads_times,
+        closed_form=closed_form,
+    )
 
 
 MODELS: dict[str, ModelSpec] = {
@@ -69,7 +79,7 @@ MODELS: dict[str, ModelSpec] = {
             version="2",
         ),
         _zoo("recgoat", "RecGOAT", "arXiv 2602.00682, 2026", _FEATURES | _PROFILES, version="2"),
-        _zoo("timemm", "TimeMM", "Yang et al., SIGIR 2026", _FEATURES_AND_KNN),
+        _zoo("timemm", "TimeMM", "Yang et al., SIGIR 2026", _FEATURES_AND_KNN, reads_times=True),
         _zoo("bridge", "BRIDGE", "Li et al., CIKM 2026", _FEATURES_AND_KNN),
     )
 }

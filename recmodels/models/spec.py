@@ -24,6 +24,8 @@ class ModelSpec:
         Every table, by asset name, that the model reads beside `interactions`. Those of images may be without rows.
     version
         Code version of the model's own file: raised when the same data and settings give another trained model.
+    reads_times
+        Whether it needs the time of every training row, which not all data sets have.
     closed_form
         Whether it is solved, with a setting that validation chooses, in place of trained in gradient steps.
     variant_of
@@ -49,6 +51,7 @@ class ModelSpec:
     module: str
     inputs: frozenset[str] = field(default=frozenset(), kw_only=True)
     version: str = field(default="1", kw_only=True)
+    reads_times: bool = field(default=False, kw_only=True)
     closed_form: bool = field(default=False, kw_only=True)
     variant_of: str = field(default="", kw_only=True)
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any], kw_only=True, hash=False)

@@ -27,6 +27,11 @@ def example_items(interactions: pl.DataFrame, n: int = 2) -> list[int]:
     return counts.sort("len", "item_id", descending=[True, False])["item_id"].head(n).to_list()
 
 
+def named_users(users: pl.DataFrame, shown: Sequence[int]) -> dict[int, str]:
+    """Return the names in the raw files (`reviewer_id` of schema `USERS`) of some users, by id."""
+    return {user: users["reviewer_id"][user] for user in shown}
+
+
 def named_items(item_ids: pl.DataFrame, items: pl.DataFrame) -> list[str]:
     """Return what to call each item_id in its order, and the asin where the table of items lacks it."""
     titles = items.select("asin", shown_titles(items))
@@ -44,12 +49,17 @@ def evidence(inputs: ItemInputs | UserInputs) -> list[str]:
     return [shortened(line, EVIDENCE_CHARACTERS) for line in lines if line][:SHOWN_EVIDENCE]
 
 
-def profiles_and_evidence(profiles: pl.DataFrame, explanations: Sequence[Explanation]) -> pl.DataFrame:
-    """Return some profiles, of a table in id order whose first column is the id, beside what they were made from."""
-    id_column = profiles.columns[0]
+def profiles_and_evidence(
+    profiles: pl.DataFrame, explanations: Sequence[Explanation], names: pl.Series
+) -> pl.DataFrame:
+    """
+    Return some profiles, of a table in id order, beside what they were made from.
+
+    The first column has the names of those in the raw files, `names` by id, and is called as these are.
+    """
     rows = [
         {
-            id_column: explanation.id,
+            names.name: names[explanation.id],
             "profile": profiles["profile"][explanation.id],
             "made from": " | ".join(evidence(explanation.inputs)),
             "written by": profiles["source"][explanation.id],
@@ -57,5 +67,5 @@ def profiles_and_evidence(profiles: pl.DataFrame, explanations: Sequence[Explana
         for explanation in explanations
     ]
     return pl.DataFrame(
-        rows, schema={id_column: pl.Int64, "profile": pl.String, "made from": pl.String, "written by": pl.String}
+        rows, schema={names.name: pl.String, "profile": pl.String, "made from": pl.String, "written by": pl.String}
     )

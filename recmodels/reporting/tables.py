@@ -13,6 +13,8 @@ ROUNDING = 1e-9
 """A standard deviation up to here comes of sums in another order, not of the runs."""
 EPOCHS_SHOWN = 10
 TITLE_CHARACTERS = 70
+CELL_CHARACTERS = 48
+"""Of a title in a table of the user interface, whose panel is narrow."""
 ITEMS_SHOWN = 5
 """Of each kind, for each user."""
 NEIGHBOURS_SHOWN = 4
@@ -138,7 +140,7 @@ def leaderboard_summary(board: pl.DataFrame, emphasis: str = "**") -> str:
 
 
 def new_and_had(
-    new: pl.DataFrame, label: str, had: pl.DataFrame, users: Sequence[int], titles: Sequence[str]
+    new: pl.DataFrame, label: str, had: pl.DataFrame, users: Mapping[int, str], titles: Sequence[str]
 ) -> pl.DataFrame:
     """
     Return what users get that is new beside what they had before, by title.
@@ -152,17 +154,17 @@ def new_and_had(
     had
         Columns user_id and item_id of the pairs that are known.
     users
-        The users to show.
+        Names of the users to show, by id.
     titles
         Title of each item, by id.
     """
-    rows: list[tuple[int, str, str]] = []
-    for user in users:
+    rows: list[tuple[str, str, str]] = []
+    for user, name in users.items():
         first, second = (
             _named(table.filter(pl.col("user_id") == user)["item_id"].head(ITEMS_SHOWN), titles) for table in (new, had)
         )
-        rows += [(user, one, other) for one, other in itertools.zip_longest(first, second, fillvalue="")]
-    return pl.DataFrame(rows, schema={"user": pl.Int64, label: pl.String, "had before": pl.String}, orient="row")
+        rows += [(name, one, other) for one, other in itertools.zip_longest(first, second, fillvalue="")]
+    return pl.DataFrame(rows, schema={"user": pl.String, label: pl.String, "had before": pl.String}, orient="row")
 
 
 def neighbour_examples(knn: pl.DataFrame, titles: Sequence[str]) -> pl.DataFrame:
@@ -181,4 +183,4 @@ def neighbour_examples(knn: pl.DataFrame, titles: Sequence[str]) -> pl.DataFrame
 
 def _named(items: pl.Series, titles: Sequence[str]) -> list[str]:
     ids: list[int] = items.to_list()
-    return [shortened(titles[item], TITLE_CHARACTERS) for item in ids]
+    return [shortened(titles[item], CELL_CHARACTERS) for item in ids]

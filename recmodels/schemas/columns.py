@@ -14,10 +14,12 @@ import polars as pl
 class Vector(dy.Array):
     """A column of finite float32 vectors of one width, whichever the encoder has."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, description: str | None = None) -> None:
         # NaN and infinity survive any sum, which is cheaper than a look at every number.
         numbers = dy.Float32(allow_inf=True, allow_nan=True)
-        super().__init__(numbers, 1, check={"finite numbers": lambda vector: vector.arr.sum().is_finite()})
+        super().__init__(
+            numbers, 1, description=description, check={"finite numbers": lambda vector: vector.arr.sum().is_finite()}
+        )
 
     def validate_dtype(self, dtype: Any) -> bool:
         """Tell whether a type is one of such vectors, of any width."""
@@ -27,7 +29,7 @@ class Vector(dy.Array):
 class ItemRows(dy.Schema):
     """One row an item, in id order."""
 
-    item_id = dy.Int32(min=0)
+    item_id = dy.Int32(min=0, description="The item, numbered from 0")
 
     @dy.rule()
     def item_ids_without_a_gap(cls) -> pl.Expr:
@@ -38,7 +40,7 @@ class ItemRows(dy.Schema):
 class UserRows(dy.Schema):
     """One row a user, in id order."""
 
-    user_id = dy.Int32(min=0)
+    user_id = dy.Int32(min=0, description="The user, numbered from 0")
 
     @dy.rule()
     def user_ids_without_a_gap(cls) -> pl.Expr:
@@ -49,8 +51,8 @@ class UserRows(dy.Schema):
 class PairRows(dy.Schema):
     """One row a (user, item) pair, by user and item."""
 
-    user_id = dy.Int32(min=0)
-    item_id = dy.Int32(min=0)
+    user_id = dy.Int32(min=0, description="The user, numbered from 0")
+    item_id = dy.Int32(min=0, description="The item, numbered from 0")
 
     @dy.rule()
     def pairs_in_order(cls) -> pl.Expr:
@@ -59,9 +61,13 @@ class PairRows(dy.Schema):
         return (user > user.shift()) | ((user == user.shift()) & (item > item.shift()))
 
 
-def one_of(*names: str, primary_key: bool = False) -> dy.String:
+def one_of(*names: str, description: str, primary_key: bool = False) -> dy.String:
     """Return a column of texts that are all among some names."""
-    return dy.String(primary_key=primary_key, check={f"one of {', '.join(names)}": lambda text: text.is_in(names)})
+    return dy.String(
+        primary_key=primary_key,
+        description=description,
+        check={f"one of {', '.join(names)}": lambda text: text.is_in(names)},
+    )
 
 
 def numbered_within(group: str, number: str, *, first: int) -> pl.Expr:

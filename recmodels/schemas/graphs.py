@@ -11,10 +11,12 @@ _LARGEST_COSINE = 1 + 1e-6
 class Neighbours(dy.Schema):
     """Cosine neighbours, by src and rank; rank 0 is the best and normally src itself. No rows: an absent modality."""
 
-    src = dy.Int32(primary_key=True, min=0)
-    dst = dy.Int32(primary_key=True, min=0)
-    rank = dy.Int16(min=0)
-    similarity = dy.Float32(nullable=True, min=-_LARGEST_COSINE, max=_LARGEST_COSINE)
+    src = dy.Int32(primary_key=True, min=0, description="Whose neighbours these are")
+    dst = dy.Int32(primary_key=True, min=0, description="The neighbour")
+    rank = dy.Int16(min=0, description="Place of the neighbour, the nearest first")
+    similarity = dy.Float32(
+        nullable=True, min=-_LARGEST_COSINE, max=_LARGEST_COSINE, description="Cosine of their vectors, where known"
+    )
 
     @dy.rule()
     def ranks_without_a_gap(cls) -> pl.Expr:
@@ -47,4 +49,4 @@ class UserNeighbours(Neighbours):
 class AddedPairs(PairRows):
     """The added positives H without R, by user and item; `mass` is the plan's entry."""
 
-    mass = dy.Float64(min_exclusive=0)
+    mass = dy.Float64(min_exclusive=0, description="Entry of the transport plan")

@@ -20,21 +20,21 @@ _LARGEST_SHARE = 1 + 1e-9
 class OfRun(dy.Schema):
     """What every row that was measured says of the model's run; another split or provenance makes it incomparable."""
 
-    model = dy.String(min_length=1)
-    seed = dy.Int32(min=0)
-    split_digest = dy.String(min_length=1)
-    provenance = dy.String(min_length=1)
+    model = dy.String(min_length=1, description="Name of the model")
+    seed = dy.Int32(min=0, description="Of its training")
+    split_digest = dy.String(min_length=1, description="Digest of the split it was measured on")
+    provenance = dy.String(min_length=1, description="Digest of code, settings and data, without the seed")
 
 
 class Metrics(OfRun):
     """One row a group, metric and list length of one run: means over the users of the group."""
 
-    grouping = dy.String(primary_key=True, min_length=1)
-    group = dy.String(primary_key=True, min_length=1)
-    n_users = dy.Int32(min=1)
-    metric = one_of(*USER_METRICS, *SYSTEM_METRICS, primary_key=True)
-    k = dy.Int32(primary_key=True, min=1)
-    value = dy.Float64(min=0)
+    grouping = dy.String(primary_key=True, min_length=1, description="What users or items are grouped by")
+    group = dy.String(primary_key=True, min_length=1, description="Which of the groups")
+    n_users = dy.Int32(min=1, description="Users in it")
+    metric = one_of(*USER_METRICS, *SYSTEM_METRICS, primary_key=True, description="What is measured")
+    k = dy.Int32(primary_key=True, min=1, description="Length of the lists")
+    value = dy.Float64(min=0, description="Mean over the users of the group")
 
     @dy.rule()
     def shares_at_most_1(cls) -> pl.Expr:
@@ -45,9 +45,9 @@ class Metrics(OfRun):
 class MeasuredUsers(OfRun):
     """One row a user with test rows of one run, by user."""
 
-    user_id = dy.Int32(min=0)
-    n_train = dy.Int32(min=0)
-    n_held_out = dy.Int32(min=1)
+    user_id = dy.Int32(min=0, description="The user, numbered from 0")
+    n_train = dy.Int32(min=0, description="Training rows of the user")
+    n_held_out = dy.Int32(min=1, description="Test rows of the user")
 
     @dy.rule()
     def users_in_order(cls) -> pl.Expr:
@@ -58,7 +58,11 @@ class MeasuredUsers(OfRun):
 UserMetrics: type[dy.Schema] = type(
     "UserMetrics",
     (MeasuredUsers,),
-    {f"{metric}@{k}": dy.Float64(min=0, max=_LARGEST_SHARE) for k in LIST_LENGTHS for metric in USER_METRICS}
+    {
+        f"{metric}@{k}": dy.Float64(min=0, max=_LARGEST_SHARE, description=f"{metric} of the {k} best items")
+        for k in LIST_LENGTHS
+        for metric in USER_METRICS
+    }
     | {"__doc__": "One row a user with test rows of one run, by user, with a column a metric and list length."},
 )
 
@@ -70,11 +74,11 @@ class Recommendations(dy.Schema):
     `source` is ``model``, or ``popularity`` for users whom the model knows nothing about.
     """
 
-    user_id = dy.Int32(primary_key=True, min=0)
-    rank = dy.Int32(min=1, max=TOP_N)
-    item_id = dy.Int32(primary_key=True, min=0)
-    score = dy.Float32()
-    source = one_of("model", "popularity")
+    user_id = dy.Int32(primary_key=True, min=0, description="The user, numbered from 0")
+    rank = dy.Int32(min=1, max=TOP_N, description="Place in the list, from 1")
+    item_id = dy.Int32(primary_key=True, min=0, description="The item, numbered from 0")
+    score = dy.Float32(description="What the model gives it; only the order within a user means something")
+    source = one_of("model", "popularity", description="Who recommends it")
 
     @dy.rule()
     def ranks_without_a_gap(cls) -> pl.Expr:
@@ -96,13 +100,13 @@ class Leaderboard(dy.Schema):
     several times, with the first digits beside its name.
     """
 
-    model = dy.String(primary_key=True, min_length=1)
-    provenance = dy.String(min_length=1)
-    metric = one_of(*USER_METRICS, *SYSTEM_METRICS, primary_key=True)
-    k = dy.Int32(primary_key=True, min=1)
-    n_seeds = dy.Int32(min=1)
-    mean = dy.Float64(min=0)
-    std = dy.Float64(nullable=True, min=0)
+    model = dy.String(primary_key=True, min_length=1, description="Name of the model")
+    provenance = dy.String(min_length=1, description="Digest of code, settings and data, without the seed")
+    metric = one_of(*USER_METRICS, *SYSTEM_METRICS, primary_key=True, description="What is measured")
+    k = dy.Int32(primary_key=True, min=1, description="Length of the lists")
+    n_seeds = dy.Int32(min=1, description="Trainings it is the mean of")
+    mean = dy.Float64(min=0, description="Mean over the seeds")
+    std = dy.Float64(nullable=True, min=0, description="Standard deviation over the seeds")
 
     @dy.rule()
     def shares_at_most_1(cls) -> pl.Expr:
@@ -118,28 +122,28 @@ class StudyFigures(dy.Schema):
     training, the mean) where nothing was trained or it was not recorded.
     """
 
-    variant = dy.String(primary_key=True, min_length=1)
-    title = dy.String(min_length=1)
-    figure = dy.String(primary_key=True, min_length=1)
-    source = one_of("graph", "device", "older")
-    n_seeds = dy.Int32(min=1)
-    mean = dy.Float64(min=0, max=_LARGEST_SHARE)
-    std = dy.Float64(nullable=True, min=0)
-    published = dy.Float64(nullable=True, min=0, max=1)
-    difference = dy.Float64(nullable=True)
-    seconds = dy.Float64(nullable=True, min=0)
+    variant = dy.String(primary_key=True, min_length=1, description="Row of the study")
+    title = dy.String(min_length=1, description="What the table calls it")
+    figure = dy.String(primary_key=True, min_length=1, description="Metric and length of the list")
+    source = one_of("graph", "device", "older", description="Who measured it")
+    n_seeds = dy.Int32(min=1, description="Trainings it is the mean of")
+    mean = dy.Float64(min=0, max=_LARGEST_SHARE, description="Mean over the seeds")
+    std = dy.Float64(nullable=True, min=0, description="Standard deviation over the seeds")
+    published = dy.Float64(nullable=True, min=0, max=1, description="What the paper reports")
+    difference = dy.Float64(nullable=True, description="The mean less that")
+    seconds = dy.Float64(nullable=True, min=0, description="Wall time of a training, the mean")
 
 
 class PipelineStatus(dy.Schema):
     """One row a partition of an asset, in the order data flows; `seed` is null where there is none."""
 
-    dataset = dy.String(min_length=1)
-    seed = dy.Int32(nullable=True, min=0)
-    asset = dy.String(min_length=1)
-    stage = dy.String()
-    state = dy.Enum(STATES)
-    why = dy.String()
-    materialized_at = dy.Datetime(nullable=True, time_unit="ms", time_zone="UTC")
+    dataset = dy.String(min_length=1, description="The data set")
+    seed = dy.Int32(nullable=True, min=0, description="Of its training")
+    asset = dy.String(min_length=1, description="Name of the asset")
+    stage = dy.String(description="Group of the asset")
+    state = dy.Enum(STATES, description="How the partition stands")
+    why = dy.String(description="Reasons, where it is not up to date")
+    materialized_at = dy.Datetime(nullable=True, time_unit="ms", time_zone="UTC", description="When it was made last")
 
     @dy.rule()
     def partitions_once(cls) -> pl.Expr:

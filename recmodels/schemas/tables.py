@@ -98,6 +98,12 @@ def _types(schema: type[dy.Schema]) -> pl.Schema:
     return pl.Schema({name: column.dtype for name, column in schema.columns().items()})
 
 
+def column_descriptions(name: str) -> dict[str, str]:
+    """Return what each column of a stored table holds, in a few words; nothing for a table that is not declared."""
+    columns = TABLES[name].schema.columns() if name in TABLES else {}
+    return {column: rule.description or "" for column, rule in columns.items()}
+
+
 ITEMS = _types(Items)
 USERS = _types(Users)
 REVIEWS = _types(Reviews)

@@ -109,7 +109,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Entry]
     folder = tmp_path_factory.mktemp("golden")
     write_demo_dump(folder / "raw", n_users=60, n_items=40)
     (folder / "home").mkdir()
-    (folder / "catalogue.toml").write_text("demo.sources.amazon2014.k_core = 2\ndemo.training.epochs = 3\n")
+    slow = "".join(f"demo.models.{model}.training.learning_rate = 1e-4\n" for model in ("timemm", "bridge"))
+    (folder / "catalogue.toml").write_text(f"demo.sources.amazon2014.k_core = 2\ndemo.training.epochs = 3\n{slow}")
     with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.local_temp(str(folder / "home")) as instance:
         patch.setenv("RECMODELS_CATALOGUE", str(folder / "catalogue.toml"))
         data_root = DataRoot(path=str(folder / "data"))

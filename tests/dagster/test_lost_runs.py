@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 from dagster._core.events import EngineEventData
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
-from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._core.storage.tags import GRPC_INFO_TAG, TagType, get_tag_type
 from dagster._core.test_utils import create_run_for_test
 
 from pipelines.lost_runs import PROCESS_TAG, end_lost_runs, lost_runs, process_is_gone, process_tag
@@ -68,6 +68,7 @@ def test_the_sensor_ends_lost_runs_as_failed_or_as_cancelled_where_that_was_aske
 @pytest.mark.parametrize(
     ("before", "after"),
     [
+        (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.FAILURE),
         (dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.FAILURE),
         (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED),
     ],
@@ -81,3 +82,7 @@ def test_the_next_command_ends_the_runs_of_a_killed_one(
     assert end_lost_runs(instance) == [lost.run_id]
     assert instance.get_run_by_id(lost.run_id).status == after
     assert all(instance.get_run_by_id(run.run_id).status == before for run in others)
+
+
+def test_the_tag_with_the_process_is_not_shown_among_those_of_a_run() -> None:
+    assert [get_tag_type(tag) for tag in process_tag()] == [TagType.HIDDEN]

@@ -3,6 +3,7 @@
 import base64
 import shutil
 import statistics
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from graph_runs import failure_texts, runner
 
 from assets.support.resources import DataRoot
 from pipelines.jobs import assets_of_models
+from recmodels.reporting.tables import CELL_CHARACTERS
 
 SEEDS = ("0", "1")
+SHOWN = CELL_CHARACTERS - 1
 LARGEST_EVENT = 100_000
 LARGEST_PICTURE = 20_000
 PICTURE = "![](data:image/png;base64,"
@@ -116,14 +119,15 @@ def test_recommendations_stand_beside_what_the_user_had_before_the_test(shown: S
     recommended = shown.table("recommendations/bpr", "demo|1")
     interactions = shown.table("interactions")
     rows = shown.rows("recommendations/bpr", "examples", "demo|1")
-    users = {int(row["user"]) for row in rows}
-    assert len(users) == 3
-    for user in users:
-        mine = [row for row in rows if int(row["user"]) == user]
+    ids = dict(shown.table("users").select("reviewer_id", "user_id").iter_rows())
+    names = {row["user"] for row in rows}
+    assert len(names) == 3
+    for name in names:
+        user, mine = ids[name], [row for row in rows if row["user"] == name]
         best = recommended.filter(pl.col("user_id") == user).sort("rank").head(5)
-        assert [_uncut(row["recommended"]) for row in mine] == [titles[item][:69] for item in best["item_id"]]
+        assert [_uncut(row["recommended"]) for row in mine] == [titles[item][:SHOWN] for item in best["item_id"]]
         before = interactions.filter((pl.col("user_id") == user) & (pl.col("split") != "test"))["item_id"].to_list()
-        assert {_uncut(row["had before"]) for row in mine} - {""} <= {titles[item][:69] for item in before}
+        assert {_uncut(row["had before"]) for row in mine} - {""} <= {titles[item][:SHOWN] for item in before}
 
 
 def test_neighbours_and_added_items_are_named_as_the_tables_hold_them(shown: Shown) -> None:
@@ -131,19 +135,20 @@ def test_neighbours_and_added_items_are_named_as_the_tables_hold_them(shown: Sho
     knn = shown.table("item_text_knn").filter((pl.col("src") == 0) & (pl.col("dst") != 0)).sort("rank").head(4)
     rows = shown.rows("item_text_knn", "examples")[:4]
     assert [(_uncut(row["item"]), _uncut(row["near it"])) for row in rows] == [
-        (titles[0][:69], titles[item][:69]) for item in knn["dst"]
+        (titles[0][:SHOWN], titles[item][:SHOWN]) for item in knn["dst"]
     ]
 
     added = shown.table("augmented_interactions")
     examples = shown.rows("augmented_interactions", "examples")
+    ids = dict(shown.table("users").select("reviewer_id", "user_id").iter_rows())
     assert any(row["added"] for row in examples)
     for row in examples:
-        items = added.filter(pl.col("user_id") == int(row["user"]))["item_id"]
-        assert _uncut(row["added"]) in {titles[item][:69] for item in items} | {""}
+        items = added.filter(pl.col("user_id") == ids[row["user"]])["item_id"]
+        assert _uncut(row["added"]) in {titles[item][:SHOWN] for item in items} | {""}
 
 
 def _uncut(title: str) -> str:
-    return title.removesuffix("…")[:69]
+    return title.removesuffix("…")[:SHOWN]
 
 
 def test_profiles_stand_beside_what_they_were_made_from(shown: Shown) -> None:
@@ -152,7 +157,8 @@ def test_profiles_stand_beside_what_they_were_made_from(shown: Shown) -> None:
     profiles = shown.table("item_profiles")
     rows = shown.rows("item_profiles", "examples")
     most = popularity.sort("count", "item_id", descending=[True, False]).head(3)["item_id"].to_list()
-    assert [int(row["item_id"]) for row in rows] == most
+    asins = shown.table("item_ids")["asin"]
+    assert [row["item"] for row in rows] == [asins[item] for item in most]
     for row, item in zip(rows, most, strict=True):
         assert row["profile"] == profiles["profile"][item]
         assert row["made from"].startswith(titles[item])
@@ -160,9 +166,10 @@ def test_profiles_stand_beside_what_they_were_made_from(shown: Shown) -> None:
 
     test = shown.table("interactions").filter(pl.col("split") == "test")
     users = shown.rows("user_profiles", "examples")
+    ids = dict(shown.table("users").select("reviewer_id", "user_id").iter_rows())
     assert len(users) == 3
     for row in users:
-        hidden = test.filter(pl.col("user_id") == int(row["user_id"]))["item_id"]
+        hidden = test.filter(pl.col("user_id") == ids[row["user"]])["item_id"]
         assert row["made from"]
         assert not [item for item in hidden if titles[item] and titles[item] in row["made from"]]
 
@@ -173,6 +180,53 @@ def test_a_checkpoint_marks_the_epoch_that_was_kept(shown: Shown) -> None:
     (best,) = [row for row in shown.rows("checkpoint/bpr", "progress", "demo|0") if row["kept"]]
     assert best["validation recall@20"] == f"{max(history['valid_recall']):.4f}"
     assert int(best["epoch"]) == history["epoch"][int(history["valid_recall"].arg_max() or 0)]
+
+
+@pytest.mark.parametrize(
+    ("asset", "entries"),
+    [
+        ("checkpoint/bpr", ("valid_recall@20", "epochs", "best_epoch", "steps", "seconds")),
+        ("metrics/bpr", ("recall@10", "recall@20", "ndcg@10", "ndcg@20")),
+        ("metrics/popularity", ("recall@20", "ndcg@20")),
+    ],
+)
+def test_figures_are_numbers_that_dagster_plots_over_the_partitions(
+    shown: Shown, asset: str, entries: tuple[str, ...]
+) -> None:
+    numbers = dg.FloatMetadataValue | dg.IntMetadataValue
+    for seed in SEEDS:
+        metadata = shown.events[asset, f"demo|{seed}"].metadata
+        assert all(isinstance(metadata[entry], numbers) for entry in entries)
+        assert "seed" not in metadata  # a line of no meaning
+    users = {seed: shown.table(f"user_{asset}", f"demo|{seed}") for seed in SEEDS if asset.startswith("metrics")}
+    for seed, table in users.items():
+        assert shown.entry(asset, "recall@20", f"demo|{seed}") == pytest.approx(statistics.fmean(table["recall@20"]))
+
+
+def test_a_checkpoint_is_as_large_as_its_files(shown: Shown) -> None:
+    folder = shown.root / shown.entry("checkpoint/bpr", "stored_at", "demo|0")
+    size = int(subprocess.check_output(["du", "--bytes", "--summarize", folder], text=True).split()[0])
+    assert shown.entry("checkpoint/bpr", "stored_bytes", "demo|0") == size - folder.stat().st_size
+
+
+def test_columns_say_what_they_hold(shown: Shown) -> None:
+    schemas: dict[str, dg.TableSchema] = {
+        asset: entry.value
+        for (asset, _), event in shown.events.items()
+        if (entry := event.metadata.get("dagster/column_schema"))
+    }
+    assert {"interactions", "metrics/bpr", "recommendations/bpr", "user_knn", "leaderboard"} <= schemas.keys()
+    for asset, schema in schemas.items():
+        assert all(column.description for column in schema.columns), asset
+    (split,) = [column for column in schemas["interactions"].columns if column.name == "split"]
+    assert split.type == "one of train, valid, test"
+
+
+def test_the_headline_of_a_leaderboard_stands_where_no_panel_cuts_it_off(shown: Shown) -> None:
+    figures = shown.events["leaderboard", "demo"].metadata["figures"]
+    assert isinstance(figures, dg.TableMetadataValue)
+    columns = [column.name for column in figures.schema.columns]
+    assert columns[:4] == ["model", "seeds", "recall@20", "ndcg@20"]
 
 
 def test_pictures_and_events_are_small(shown: Shown) -> None:

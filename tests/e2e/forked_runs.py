@@ -1,26 +1,49 @@
 """
 Runs of the command line that import their libraries once: a process that forks them as its input says.
 
-A line is a JSON list of runs at once: the data root, `arguments` of `recmodels`, a file for the output, and, to have
-the run killed, the `path` that it is to be moving into place, and whether that is `before` or `after` the move. The
-answer is a list of the statuses they ended with, negative for signals.
+A line is a JSON list of runs at once: the data root, `arguments` of `recmodels`, a file for the output, perhaps further
+variables of the `environment`, and, to have the run killed, the `path` that it is to be moving into place, and whether
+that is `before` or `after` the move. The answer is a list of the statuses they ended with, negative for signals.
 """
 
 import importlib
 import json
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+Runs = Callable[[list[dict[str, Any]]], list[int]]
 IMPORTED_ONCE = (
     "pipelines.cli.main",
     "pipelines.definitions",
     "recmodels.serving.recommender",
     "sentence_transformers",
 )
+
+
+@contextmanager
+def forking_server(environment: Mapping[str, str]) -> Generator[Runs]:
+    """Yield a function that has a server with these variables execute runs at once and returns their statuses."""
+    variables = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"} | dict(environment)
+    with subprocess.Popen(
+        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables
+    ) as server:
+        orders, answers = server.stdin, server.stdout
+        assert orders
+        assert answers
+
+        def execute(runs: list[dict[str, Any]]) -> list[int]:
+            orders.write(json.dumps(runs) + "\n")
+            orders.flush()
+            return json.loads(answers.readline())
+
+        yield execute
+        orders.close()
 
 
 def killed_while_moving(path: str, moment: str, move: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
@@ -45,7 +68,7 @@ def run(order: dict[str, Any]) -> int:
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    os.environ["RECMODELS_DATA"] = order["root"]
+    os.environ.update({"RECMODELS_DATA": order["root"], **order.get("environment", {})})
     if "path" in order:
         for name in ("replace", "rename"):
             setattr(Path, name, killed_while_moving(order["path"], order["moment"], getattr(Path, name)))

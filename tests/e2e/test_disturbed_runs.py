@@ -1,15 +1,12 @@
 """Runs of the command line that are killed, or go on at once: nothing is lost, and in the end nothing differs."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from forked_runs import forking_server
 
 from recmodels.checkpoints.store import load_checkpoint
 from recmodels.raw.demo import write_demo_dump
@@ -42,27 +39,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     folder = tmp_path_factory.mktemp("runs")
     write_demo_dump(folder / "raw", n_users=60, n_items=40)
     (folder / "catalogue.toml").write_text("[demo.models.bpr.training]\nepochs = 2\n")
-    environment = os.environ | {"RECMODELS_CATALOGUE": str(folder / "catalogue.toml"), "RECMODELS_SEEDS": "0"}
-    environment.pop("DAGSTER_HOME", None)
-    script = Path(__file__).with_name("forked_runs.py")
     arguments = ["run", "--raw-dir", str(folder / "raw"), "--models", "bpr", "--seeds", "0"]
-    with subprocess.Popen(
-        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as server:
-        assert server.stdin
-        assert server.stdout
+    with forking_server({"RECMODELS_CATALOGUE": str(folder / "catalogue.toml"), "RECMODELS_SEEDS": "0"}) as runs:
 
         def execute(root: Path, *kills: dict[str, str]) -> list[int]:
-            orders = [
-                {"arguments": arguments, "root": str(root), "log": str(root.with_suffix(f".{number}")), **kill}
-                for number, kill in enumerate(kills or [{}])
-            ]
-            server.stdin.write(json.dumps(orders) + "\n")
-            server.stdin.flush()
-            return json.loads(server.stdout.readline())
+            return runs(
+                [
+                    {"arguments": arguments, "root": str(root), "log": str(root.with_suffix(f".{number}")), **kill}
+                    for number, kill in enumerate(kills or [{}])
+                ]
+            )
 
         yield execute
-        server.stdin.close()
 
 
 def _stored(root: Path) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from recmodels.errors import InputError
-from recmodels.schemas.tables import embedding_schema
+from recmodels.raw.formats.vectors import embedding_frame, require_some
 
 ASIN_BYTES = 10
 WIDTH = 4096
@@ -58,39 +58,8 @@ def read_image_features(path: Path, asins: Sequence[str]) -> pl.DataFrame:
             if np.isfinite(vector).all() and not (present[row] and vector.tobytes() < vectors[row].tobytes()):
                 vectors[row] = vector
                 present[row] = True
-    if not present.any():
-        raise InputError(
-            str(path),
-            expected=f"features of some of the {len(asins):,} items",
-            found="none of their asins",
-            action="Check that the file belongs to this data set.",
-        )
+    require_some(path, present, found="none of their asins with finite values")
     return embedding_frame("item_id", vectors, present)
-
-
-def embedding_frame(id_column: str, vectors: NDArray[np.float32], present: NDArray[np.bool_]) -> pl.DataFrame:
-    """
-    Return an embedding table; rows that are not present are overwritten, in place, with the mean of those that are.
-
-    Parameters
-    ----------
-    id_column
-        "item_id" or "user_id".
-    vectors
-        float32, shape (n, d).
-    present
-        Shape (n,).
-    """
-    if present.any() and not present.all():
-        total = np.zeros(vectors.shape[1], dtype=np.float64)
-        for start in range(0, len(vectors), 1024):
-            part = slice(start, start + 1024)
-            total += vectors[part][present[part]].sum(axis=0, dtype=np.float64)
-        vectors[~present] = total / present.sum()
-    schema = embedding_schema(id_column, vectors.shape[1])
-    return pl.DataFrame(
-        {id_column: np.arange(len(vectors), dtype=np.int32), "embedding": vectors, "present": present}, schema=schema
-    )
 
 
 def _batches(path: Path) -> Iterator[NDArray[np.void]]:

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from recmodels.errors import InputError
 from recmodels.raw.formats.base import RAW_ITEMS, RawTable
-from recmodels.raw.formats.image_features import embedding_frame
 from recmodels.raw.formats.metadata import clean_items, parse_price
 from recmodels.raw.formats.table_rows import text_rows
+from recmodels.raw.formats.vectors import feature_matrix, item_features
 from recmodels.raw.rejects import RejectLog
 from recmodels.schemas.data import Split
 from recmodels.schemas.tables import INTERACTIONS, KNN
@@ -121,35 +120,7 @@ def read_feature_array(path: Path, n_items: int) -> pl.DataFrame:
 
     A row of zeros, or with numbers that are not finite, counts as absent. Pickled arrays are never read.
     """
-    vectors = np.array(feature_matrix(path, n_items), dtype=np.float32, order="C")
-    present = usable(vectors)
-    if not present.any():
-        expected = f"a float matrix of {n_items:,} rows"
-        raise InputError(str(path), expected=expected, found="no row with finite values other than zero")
-    return embedding_frame("item_id", vectors, present)
-
-
-def usable(vectors: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return which rows have finite values that are not all zero."""
-    return np.isfinite(vectors).all(axis=1) & (vectors != 0).any(axis=1)
-
-
-def feature_matrix(path: Path, n_rows: int) -> NDArray[np.floating]:
-    """
-    Open a `.npy` matrix of floats, shape (n_rows, d), without reading it into memory.
-
-    Raises InputError if it is no such matrix. Pickled arrays are never read.
-    """
-    expected = f"a float matrix of {n_rows:,} rows, without pickled objects"
-    try:
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(str(path), expected=expected, found=str(error).splitlines()[0]) from error
-    if not isinstance(stored, np.ndarray) or stored.ndim != 2 or stored.dtype.kind != "f":
-        raise InputError(str(path), expected=expected, found=f"{getattr(stored, 'dtype', type(stored).__name__)}")
-    if stored.shape[0] != n_rows or stored.shape[1] == 0:
-        raise InputError(str(path), expected=expected, found=f"shape {stored.shape}")
-    return stored
+    return item_features(path, np.array(feature_matrix(path, n_items), dtype=np.float32, order="C"))
 
 
 def read_neighbours(path: Path, n_items: int) -> pl.DataFrame:

@@ -10,12 +10,11 @@ import polars as pl
 
 from recmodels.errors import InputError
 from recmodels.raw.formats.base import RAW_INTERACTIONS, RAW_ITEMS, Format, RawTable, Role
-from recmodels.raw.formats.image_features import embedding_frame
 from recmodels.raw.formats.metadata import clean_items, parse_price
-from recmodels.raw.formats.mmrec import feature_matrix, usable
 from recmodels.raw.formats.reviews import LATEST
 from recmodels.raw.formats.table_columns import INTERACTION_COLUMNS, ITEM_COLUMNS, require_known
 from recmodels.raw.formats.table_rows import read_rows
+from recmodels.raw.formats.vectors import feature_matrix, item_features
 from recmodels.raw.rejects import RejectLog
 from recmodels.raw.text import clean_texts
 from recmodels.schemas.data import SPLITS, Split
@@ -153,15 +152,7 @@ def read_features(path: Path, items: pl.DataFrame) -> pl.DataFrame:
     known = items["row"].is_not_null().to_numpy()
     vectors = np.zeros((items.height, stored.shape[1]), dtype=np.float32)
     vectors[known] = stored[items["row"].drop_nulls().to_numpy()]
-    present = usable(vectors)
-    if not present.any():
-        raise InputError(
-            str(path),
-            expected=f"features of some of the {items.height:,} items",
-            found="none with finite values other than zero",
-            action="Check that items, ids and features belong together.",
-        )
-    return embedding_frame("item_id", vectors, present)
+    return item_features(path, vectors)
 
 
 def _items(rows: pl.DataFrame) -> pl.DataFrame:

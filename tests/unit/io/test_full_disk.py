@@ -3,7 +3,6 @@
 import contextlib
 import re
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import dataframely as dy
 import numpy as np
 import polars as pl
 import pytest
+from small_disk import small_disk
 
 from assets.support.io_managers import ParquetIOManager
 from assets.support.resources import DataRoot
@@ -32,15 +32,8 @@ ROOM_WANTED = r": expected room on its disk to write it, found [\d,]+ bytes free
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small file system of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", SIZE) as folder:
+        yield folder
 
 
 def _files(disk: Path) -> dict[Path, bytes]:

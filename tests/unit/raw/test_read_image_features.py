@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from recmodels.errors import InputError
-from recmodels.raw.formats.image_features import WIDTH, embedding_frame, read_image_features
+from recmodels.raw.formats.image_features import WIDTH, read_image_features
+from recmodels.raw.formats.vectors import embedding_frame
 
 
 def record(asin: str, vector: np.ndarray) -> bytes:

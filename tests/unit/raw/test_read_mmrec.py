@@ -124,7 +124,7 @@ def test_a_feature_array_becomes_an_embedding_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "found"),
     [
-        (np.zeros((3, 2)), "no row with finite values"),
+        (np.zeros((3, 2)), "none with finite values"),
         (np.ones((4, 2)), r"shape \(4, 2\)"),
         (np.ones((3, 0)), r"shape \(3, 0\)"),
         (np.ones(3), "float64"),

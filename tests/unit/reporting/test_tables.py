@@ -6,7 +6,7 @@ import pytest
 from recmodels.evaluation.leaderboard import leaderboard
 from recmodels.reporting.examples import named_items
 from recmodels.reporting.tables import (
-    TITLE_CHARACTERS,
+    CELL_CHARACTERS,
     leaderboard_figures,
     leaderboard_summary,
     neighbour_examples,
@@ -61,8 +61,8 @@ def test_a_model_with_one_seed_and_one_without_chance_have_no_spread() -> None:
 def test_lists_of_unequal_length_stand_side_by_side_and_long_titles_are_cut() -> None:
     recommended = pl.DataFrame({"user_id": [7, 7, 8], "item_id": [2, 1, 0]})
     seen = pl.DataFrame({"user_id": [7, 8], "item_id": [0, 1]})
-    shown = new_and_had(recommended, "recommended", seen, [7], ["short", "x" * 100, "other"])
-    assert shown.rows() == [(7, "other", "short"), (7, "x" * (TITLE_CHARACTERS - 1) + "…", "")]
+    shown = new_and_had(recommended, "recommended", seen, {7: "Ann"}, ["short", "x" * 100, "other"])
+    assert shown.rows() == [("Ann", "other", "short"), ("Ann", "x" * (CELL_CHARACTERS - 1) + "…", "")]
 
 
 def test_items_are_named_by_asin_whatever_order_the_titles_stand_in() -> None:

@@ -30,6 +30,7 @@ from recmodels.schemas.tables import (
     TABLES,
     USER_PROFILES,
     USERS,
+    column_descriptions,
     embedding_schema,
     problem_of,
     validated_table,
@@ -358,3 +359,8 @@ def test_who_has_had_every_item_needs_no_recommendations() -> None:
     others = SOUND["interactions"].filter(pl.col("user_id") != 2)
     tables = SOUND | {"interactions": pl.concat([others, rows(INTERACTIONS, *had)])}
     assert problem_of("recommendations", SOUND["recommendations"].filter(pl.col("user_id") != 2), tables) == ""
+
+
+def test_every_column_says_what_it_holds() -> None:
+    assert [(name, c) for name in TABLES for c, text in column_descriptions(name).items() if not text] == []
+    assert column_descriptions("of_another_package") == {}
