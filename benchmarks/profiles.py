@@ -20,7 +20,7 @@ from recmodels.llm.base import Reply
 from recmodels.llm.cache import CallCache, ModelIdentity, key_function
 from recmodels.llm.factory import make_backend
 from recmodels.llm.runner import run_blocking
-from recmodels.profiles.answers import PROFILE_ANSWERS
+from recmodels.profiles.answers import profile_answers
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.write import ProfileResult, item_task
 from recmodels.profiles.write import write as write_profiles
@@ -120,7 +120,7 @@ def measure_cache(report: Report, address: str, n_items: int, rounds: int) -> No
     """Time a run that finds every answer."""
     tables = shop(n_items)
     config = ProfileConfig(backend="ollama", server=address, model=MODEL)
-    backend = make_backend(config, PROFILE_ANSWERS)
+    backend = make_backend(config, profile_answers(config))
 
     async def digest() -> str:
         try:
@@ -129,7 +129,7 @@ def measure_cache(report: Report, address: str, n_items: int, rounds: int) -> No
             await backend.close()
 
     identity = ModelIdentity("ollama", MODEL, backend.address, run_blocking(digest()))
-    key = key_function(identity, PROFILE_ANSWERS.version, backend.parameters)
+    key = key_function(identity, profile_answers(config).version, backend.parameters)
     answer = '{{"summarization": "Number {}. {}", "reasoning": "It is a spade."}}'
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cache.sqlite"
