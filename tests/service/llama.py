@@ -14,7 +14,7 @@ import pytest
 from deployment import PATIENCE, absent_service, free_port
 
 MODEL = "smollm2"
-SLOTS = 4
+SLOTS = 8
 
 
 @dataclass
@@ -35,7 +35,8 @@ class LlamaServer:
     def start(self) -> None:
         """Start it and wait until it answers."""
         options = {"--model": self.weights, "--alias": MODEL, "--port": self.port, "--host": "127.0.0.1"}
-        options |= {"--parallel": SLOTS, "--ctx-size": 2048 * SLOTS, "--threads": os.cpu_count()}
+        # One thread: several wait for each other at every layer, which takes forever on a machine that is busy.
+        options |= {"--parallel": SLOTS, "--ctx-size": 2048 * SLOTS, "--threads": 1, "--threads-http": 2}
         command = [self.program, *(str(part) for option in options.items() for part in option)]
         with (self.folder / "llama-server.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -3,15 +3,18 @@
 import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from deployment import PATIENCE
 from llama import MODEL, SLOTS, LlamaServer, running_llama
 
 from recmodels.catalogue.entries import load_catalogue
 from recmodels.data.dump import load_dump
 from recmodels.data.raw_files import prepare_raw_files
 from recmodels.data.split import split_interactions
+from recmodels.llm.runner import Progress
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.write import item_task, write
 
@@ -19,15 +22,12 @@ pytestmark = pytest.mark.slow
 
 
 def _answers(cache: Path) -> int:
-    if not cache.exists():
-        return 0
     with sqlite3.connect(cache) as connection:
         return connection.execute("SELECT count(*) FROM answers").fetchone()[0]
 
 
-def _kill_and_restart(server: LlamaServer, cache: Path, answers: int) -> None:
-    while _answers(cache) < answers:
-        time.sleep(0.05)
+def _kill_and_restart(server: LlamaServer, due: threading.Event) -> None:
+    assert due.wait(3 * PATIENCE)
     server.kill()
     time.sleep(2.0)
     server.start()
@@ -46,10 +46,16 @@ def test_profiles_of_gift_cards_by_a_server_that_dies_in_the_middle(shared_data:
             }
         )  # fmt: skip
         task = item_task(dump.items, dump.reviews, interactions, domain=entry.domain, config=config)
-        disturbance = threading.Thread(target=_kill_and_restart, args=(server, cache, task.rows // 3), daemon=True)
-        disturbance.start()
-        result = write(task, cache)
-        disturbance.join()
+        due = threading.Event()
+
+        def watch(progress: Progress) -> None:
+            if progress.done >= task.rows // 3:
+                due.set()
+
+        with ThreadPoolExecutor(1) as aside:
+            disturbance = aside.submit(_kill_and_restart, server, due)
+            result = write(task, cache, watch)
+            disturbance.result()
         stats = {name: value for name, value in result.stats.items() if isinstance(value, int)}
 
         # Every row has a profile, every call its end, and every answer that came is in the cache.
