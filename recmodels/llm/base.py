@@ -21,6 +21,21 @@ def estimate_tokens(text: str) -> int:
     return (len(text if text.isascii() else text.encode()) + 3) // 4
 
 
+def whole_sentences(text: str) -> str:
+    """
+    Return a text that was cut without its last, unfinished sentence, if at least half of it is left.
+
+    Examples
+    --------
+    >>> whole_sentences("It digs heavy soil. It is made in Sh")
+    'It digs heavy soil.'
+    >>> whole_sentences("A spade. It digs heavy soil, and it")
+    'A spade. It digs heavy soil, and it'
+    """
+    end = 1 + max(text.rfind(sign) for sign in ".!?")
+    return text[:end] if 2 * end >= len(text) else text
+
+
 @dataclass(frozen=True)
 class Prompt:
     """
@@ -32,6 +47,8 @@ class Prompt:
         The two messages.
     follow_up
         An earlier, unusable answer and what is wrong with it.
+    temperature
+        Sampling temperature in place of the configured one, for a question that is asked again.
 
     Examples
     --------
@@ -42,6 +59,7 @@ class Prompt:
     system: str
     user: str
     follow_up: tuple[str, str] | None = None
+    temperature: float | None = None
 
     @property
     def messages(self) -> list[dict[str, str]]:
@@ -79,9 +97,10 @@ class Reply:
 
 @dataclass(frozen=True)
 class InvalidAnswer:
-    """Why an answer could not be used."""
+    """Why an answer could not be used; one that repeats itself is not shown to the model again."""
 
     reason: str
+    repeats_itself: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +112,8 @@ class AnswerFormat:
     ----------
     name, schema
         The JSON schema of an answer, for servers that can enforce one, and what to call it.
+    bounds
+        The most characters of each property, so that an answer ends before the limit of tokens cuts it.
     version
         Version of the prompts and the schema; enters every cache key.
     max_words
@@ -105,10 +126,20 @@ class AnswerFormat:
 
     name: str
     schema: Mapping[str, Any]
+    bounds: Mapping[str, int]
     version: str
     max_words: int
     parse: Callable[[str], str | InvalidAnswer]
     repair: Callable[[Prompt, str, str], Prompt]
+
+    @property
+    def bounded_schema(self) -> dict[str, Any]:
+        """The schema with its bounds."""
+        properties = {
+            name: kind | ({"maxLength": self.bounds[name]} if name in self.bounds else {})
+            for name, kind in self.schema["properties"].items()
+        }
+        return {**self.schema, "properties": properties}
 
 
 class Unreachable(TransientFailure):

@@ -5,8 +5,6 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_before_delay, wait_random_exponential
-
 from recmodels.errors import PermanentFailure, TransientFailure
 from recmodels.llm.base import Busy, RunStopped, Unreachable
 
@@ -111,25 +109,21 @@ class Breaker:
             await asyncio.sleep(wait)
 
     async def _server_answers(self) -> None:
-        def give_up(state: RetryCallState) -> None:
-            fault = state.outcome and state.outcome.exception()
-            self._stop(f"the server has been away for {self._patience:g} s: {fault}")
-
-        def missed(state: RetryCallState) -> None:
-            self.outages += state.attempt_number == 1
-
-        async def ping() -> None:
+        clock = asyncio.get_running_loop().time
+        deadline, longest, missed = clock() + self._patience, _FIRST_PROBE, False
+        while True:
             try:
                 await asyncio.wait_for(self._ping(), _PING_SECONDS)
+                break
             except (Busy, PermanentFailure):
-                return  # whatever it says, it is there
-
-        probes = AsyncRetrying(
-            retry=retry_if_exception_type((TransientFailure, TimeoutError)),
-            stop=stop_before_delay(self._patience),
-            wait=wait_random_exponential(multiplier=_FIRST_PROBE, max=_LONGEST_PROBE),
-            after=missed,
-            retry_error_callback=give_up,
-        )
-        await probes(ping)
+                break  # whatever it says, it is there
+            except (TransientFailure, TimeoutError) as fault:
+                self.outages += not missed
+                missed = True
+                wait = longest * random.random()  # noqa: S311
+                if clock() + wait > deadline:
+                    self._stop(f"the server has been away for {self._patience:g} s: {fault}")
+                    return
+            await asyncio.sleep(wait)
+            longest = min(2 * longest, _LONGEST_PROBE)
         await self._time_is_up()

@@ -91,7 +91,8 @@ def key_function(identity: ModelIdentity, version: str, parameters: Mapping[str,
 
     def key(prompt: Prompt) -> bytes:
         state = prefix.copy()
-        for text in (prompt.system, prompt.user, *(prompt.follow_up or ())):
+        again = () if prompt.temperature is None else (f"temperature {prompt.temperature}",)
+        for text in (prompt.system, prompt.user, *(prompt.follow_up or ()), *again):
             encoded = text.encode()
             state.update(len(encoded).to_bytes(8, "little"))
             state.update(encoded)

@@ -28,8 +28,9 @@ class Tally:
     replies, faults, busy, rejected, cancelled
         How they ended: an answer of whatever quality; a 5xx, timeout, broken connection or unreadable reply; a 429;
         another 4xx; the run's own end.
-    repairs
-        Calls that showed the model its unusable answer.
+    repairs, resampled
+        Answered calls that showed the model its unusable answer; that asked again, sampled otherwise, as it had
+        repeated itself.
     outages
         Times the server was away and came back.
     prompt_tokens, answer_tokens, estimated_tokens
@@ -43,6 +44,7 @@ class Tally:
     rejected: int = 0
     cancelled: int = 0
     repairs: int = 0
+    resampled: int = 0
     outages: int = 0
     prompt_tokens: int = 0
     answer_tokens: int = 0

@@ -7,6 +7,9 @@ from pydantic import BaseModel, Field, model_validator
 from recmodels.validation import OPERATIONAL
 
 _FRAME_TOKENS = 768
+_JSON_TOKENS = 24
+_LOCAL_SAMPLING = {"repetition_penalty", "no_repeat_ngram_size"}
+_NO_SAMPLING = {"temperature", "seed", "max_tokens", "max_completion_tokens", "num_predict", "num_ctx", "stream", "n"}
 
 
 class LLMConfig(BaseModel, extra="forbid", frozen=True):
@@ -40,7 +43,12 @@ class LLMConfig(BaseModel, extra="forbid", frozen=True):
     """Upper bound on the tokens of one answer."""
 
     temperature: float = Field(default=0.0, ge=0.0)
-    """Sampling temperature; 0 is greedy."""
+    """Sampling temperature; 0 is greedy. An answer that repeats itself is asked for again at `other_temperature`."""
+
+    sampling: dict[str, int | float] = {}
+    """Further sampling parameters by the back-end's own names, over its defaults: ``repeat_penalty = 1.1`` for
+    ``ollama``, ``frequency_penalty = 0.3`` for ``openai``, ``repetition_penalty = 1.1`` for ``transformers``, which
+    takes ``no_repeat_ngram_size`` too. Servers take what they document, such as ``top_p``."""
 
     seed: int = 0
     """Sampling seed, passed to servers that accept one."""
@@ -88,7 +96,23 @@ class LLMConfig(BaseModel, extra="forbid", frozen=True):
             raise ValueError("budget_cost needs a price per million tokens beside it: set price_per_million_*_tokens")
         if self.backend == "openai" and not self.model:
             raise ValueError("openai needs the name of a model: GET /v1/models on the server lists them")
+        if named := sorted(self.sampling.keys() & _NO_SAMPLING):
+            raise ValueError(f"sampling cannot hold {', '.join(named)}: what there is a setting for is set by that")
+        if self.backend == "transformers" and (unknown := sorted(self.sampling.keys() - _LOCAL_SAMPLING)):
+            raise ValueError(
+                f"transformers samples by {' and '.join(sorted(_LOCAL_SAMPLING))}, not by {', '.join(unknown)}"
+            )
         return self
+
+    @property
+    def other_temperature(self) -> float:
+        """The temperature at which an answer that repeated itself is asked for once more."""
+        return max(0.7, self.temperature + 0.2)
+
+    @property
+    def answer_characters(self) -> int:
+        """Characters of English prose that surely fit into an answer beside its JSON: 3 a token, where 4 are usual."""
+        return 3 * max(self.answer_tokens - _JSON_TOKENS, _JSON_TOKENS)
 
     @property
     def context_tokens(self) -> int:

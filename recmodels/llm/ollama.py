@@ -13,6 +13,8 @@ from recmodels.llm.http import JsonServer
 
 DEFAULT_MODEL = "llama3.1:8b"
 DEFAULT_ADDRESS = "http://127.0.0.1:11434"
+_SAMPLING = {"repeat_penalty": 1.1}
+"""Defaults of `LLMConfig.sampling`; no part of the cache key, which the answers paid for under earlier ones keep."""
 
 
 class _Model(BaseModel):
@@ -54,8 +56,9 @@ class OllamaServer:
             "seed": config.seed,
             "num_predict": config.answer_tokens,
             "num_ctx": config.context_tokens,
+            **config.sampling,
         }
-        self._format = answers.schema
+        self._format = answers.bounded_schema
         self._server = JsonServer(_url(self.address), config.model_copy(update={"model": self.model}))
 
     async def start(self) -> str:
@@ -74,7 +77,10 @@ class OllamaServer:
     async def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
         """Answer one prompt through ``/api/chat``; the server enforces the schema of the answer."""
         (prompt,) = prompts
-        body = {"model": self.model, "messages": prompt.messages, "format": self._format, "options": self.parameters}
+        options = {**_SAMPLING, **self.parameters}
+        if prompt.temperature is not None:
+            options["temperature"] = prompt.temperature
+        body = {"model": self.model, "messages": prompt.messages, "format": self._format, "options": options}
         answer = await self._server.call("POST", "/api/chat", _Answer, body | {"stream": False})
         return [Reply(answer.message.content, answer.prompt_eval_count, answer.eval_count)]
 

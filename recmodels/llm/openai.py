@@ -12,6 +12,8 @@ from recmodels.llm.config import LLMConfig
 from recmodels.llm.http import JsonServer
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000/v1"
+_SAMPLING = {"frequency_penalty": 0.3}
+"""Defaults of `LLMConfig.sampling`; no part of the cache key, which the answers paid for under earlier ones keep."""
 
 
 class _Model(BaseModel):
@@ -61,11 +63,10 @@ class OpenAIServer:
             "temperature": config.temperature,
             "seed": config.seed,
             "max_tokens": config.answer_tokens,
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": answers.name, "strict": True, "schema": answers.schema},
-            },
+            "response_format": _response_format(answers.name, answers.schema),
+            **config.sampling,
         }
+        self._bounded = {"response_format": _response_format(answers.name, answers.bounded_schema)}
         self._revision = config.model_revision
         key = os.environ.get(config.api_key_variable)
         self._server = JsonServer(self.address, config, {"Authorization": f"Bearer {key}"} if key else None)
@@ -87,10 +88,22 @@ class OpenAIServer:
         )
 
     async def answer(self, prompts: Sequence[Prompt]) -> list[Reply]:
-        """Answer one prompt; the schema of the answer is passed as ``response_format``."""
+        """
+        Answer one prompt; the schema of the answer is passed as ``response_format``.
+
+        Its bounds are left out from then on where the service refuses them: strict schemas know no ``maxLength`` there.
+        """
         (prompt,) = prompts
-        body = {"model": self.model, "messages": prompt.messages, **self.parameters}
-        completion = await self._server.call("POST", "/chat/completions", _Completion, body)
+        body = {"model": self.model, "messages": prompt.messages, **_SAMPLING, **self.parameters}
+        if prompt.temperature is not None:
+            body["temperature"] = prompt.temperature
+        try:
+            completion = await self._server.call("POST", "/chat/completions", _Completion, body | self._bounded)
+        except PromptRejected as error:
+            if "maxLength" not in str(error):
+                raise
+            self._bounded = {}
+            completion = await self._server.call("POST", "/chat/completions", _Completion, body)
         usage = completion.usage or _Usage()
         return [Reply(completion.choices[0].message.content or "", usage.prompt_tokens, usage.completion_tokens)]
 
@@ -101,3 +114,7 @@ class OpenAIServer:
     async def close(self) -> None:
         """Close the connections."""
         await self._server.close()
+
+
+def _response_format(name: str, schema: Mapping[str, object]) -> dict[str, object]:
+    return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": schema}}

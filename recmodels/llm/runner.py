@@ -64,12 +64,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Question:
-    """A call to make: its key, the rows it is for (they share one prompt), and the unusable answer it should repair."""
+    """A call to make: its key, the rows it is for (they share one prompt), and the unusable answer it is to replace."""
 
     key: bytes
     rows: tuple[int, ...]
     tokens: int
-    unusable: tuple[str, str] | None = None
+    unusable: tuple[str, InvalidAnswer] | None = None
 
 
 class Run:
@@ -112,6 +112,7 @@ class Run:
         self._key = key
         self._progress = progress
         self._retry_fallbacks = config.retry_fallbacks
+        self._other_temperature = config.other_temperature
         self._caller = Caller(backend, config, self.outcome.tally)
         self._todo: deque[_Question] = deque()
         self._claimed: deque[_Question] = deque()
@@ -252,14 +253,22 @@ class Run:
         self._dead_streak = 0
         self._cache.store(list(zip(keys, replies, strict=True)))
         for question, reply in zip(batch, replies, strict=True):
-            self.outcome.tally.repairs += question.unusable is not None
+            if question.unusable:
+                resampled = question.unusable[1].repeats_itself
+                self.outcome.tally.resampled += resampled
+                self.outcome.tally.repairs += not resampled
             self._settle(question, reply.text)
 
     def _prompt_of(self, question: _Question) -> Prompt:
         prompt = self._prompt(question.rows[0])
         if prompt is None:
             raise AssertionError(f"row {question.rows[0]} has lost its input during the run")
-        return self._answers.repair(prompt, *question.unusable) if question.unusable else prompt
+        if not question.unusable:
+            return prompt
+        text, fault = question.unusable
+        if fault.repeats_itself:
+            return replace(prompt, temperature=self._other_temperature)
+        return self._answers.repair(prompt, text, fault.reason)
 
     def _settle(self, question: _Question, text: str) -> None:
         """Take an answer: what was wanted, or a reason to ask once more, or the end of the attempts."""
@@ -270,7 +279,7 @@ class Run:
             self.outcome.invalid.update(dict.fromkeys(question.rows, answer.reason))
             self._given_up.append(question)
         else:
-            unusable = (text, answer.reason)
+            unusable = (text, answer)
             repair = self._prompt_of(replace(question, unusable=unusable))
             self._todo.append(_Question(self._key(repair), question.rows, repair.tokens, unusable))
 

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from pydantic import Field
+
 from recmodels.llm.config import LLMConfig
 from recmodels.validation import merged, validated
 
 MAX_PROFILE_WORDS = 200
 """The longest profile the prompt asks for and a validated answer may have."""
-
-MAX_FALLBACK_SHARE = 0.02
-"""The largest share of rows that may carry the extractive fallback before the table counts as failed."""
+_CHARACTERS_A_WORD = 6
 
 
 class ProfileConfig(LLMConfig, frozen=True):
@@ -24,9 +24,22 @@ class ProfileConfig(LLMConfig, frozen=True):
     """When an item's prompt shows training reviews: only where the description is missing (BLAST, stage 1), always (the
     prompts released with BLAST), or never."""
 
+    max_fallback_share: float = Field(default=0.02, ge=0.0, le=1.0)
+    """The largest share of rows that may carry the extractive fallback before the table counts as failed."""
+
     include_held_out: bool = False
     """Let validation and test rows into the prompts, to study the published habit. This leaks the answers: every row's
     `source` then ends in ``+held_out``."""
+
+    @property
+    def max_characters(self) -> int:
+        """Characters of the longest profile that a server's schema allows: five sixths of an answer."""
+        return self.answer_characters * 5 // 6
+
+    @property
+    def max_words(self) -> int:
+        """Words of the longest profile that a prompt asks for: 200, or as many as an answer holds."""
+        return min(MAX_PROFILE_WORDS, self.max_characters // _CHARACTERS_A_WORD)
 
     @property
     def source(self) -> str:

@@ -14,7 +14,7 @@ from recmodels.llm.base import Backend, Prompt, RunStopped
 from recmodels.llm.cache import CallCache, ModelIdentity, key_function
 from recmodels.llm.factory import make_backend
 from recmodels.llm.runner import Outcome, ProgressCallback, Run, run_blocking
-from recmodels.profiles.answers import PROFILE_ANSWERS
+from recmodels.profiles.answers import profile_answers
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.extractive import extract_item_profile, extract_user_profile
 from recmodels.profiles.inputs import ItemInputs, ItemSource, UserInputs, UserSource
@@ -27,8 +27,8 @@ NO_INPUT = "none"
 FALLBACK = "fallback"
 """`source` of a row whose model gave no usable answer: the profile is the extractive one."""
 
-DEAD_LETTERS = pl.Schema({"id": pl.Int32, "reason": pl.String})
-"""Rows whose calls failed for good, and why."""
+FALLBACKS = pl.Schema({"id": pl.Int32, "reason": pl.String})
+"""Rows that fell back, and why."""
 
 Stats = dict[str, float | int | str]
 
@@ -53,7 +53,7 @@ class ProfileTask:
     domain
         The data set's words for what it sells, as in "gift cards".
     ask
-        Returns the prompt for inputs, given the domain.
+        Returns the prompt for inputs, given the domain and the most words of a profile.
     extract
         Returns the extractive profile of inputs.
     """
@@ -64,13 +64,13 @@ class ProfileTask:
     inputs: Callable[[int], ItemInputs | UserInputs]
     domain: str
     config: ProfileConfig
-    ask: Callable[[Any, str], Prompt]
+    ask: Callable[[Any, str, int], Prompt]
     extract: Callable[[Any], str]
 
     def prompt(self, row: int) -> Prompt | None:
         """Return what a language model is asked about an id; None where there is nothing to ask about."""
         inputs = self.inputs(row)
-        return None if inputs.empty else self.ask(inputs, self.domain)
+        return None if inputs.empty else self.ask(inputs, self.domain, self.config.max_words)
 
     def extractive(self, row: int) -> str:
         """Return the profile of an id without a language model; empty where there is nothing to write it from."""
@@ -137,12 +137,13 @@ class ProfileResult:
     A finished profile table, ITEM_PROFILES or USER_PROFILES, with flat counts and labels for metadata.
 
     ``rows = answered + fallback + empty``. `dead_letters` (id, reason) are rows whose calls failed for good; they carry
-    the fallback and are asked again by the next run.
+    the fallback and are asked again by the next run. `unusable` are rows whose answers were of no use; so do they.
     """
 
     table: pl.DataFrame
     stats: Stats
     dead_letters: pl.DataFrame
+    unusable: pl.DataFrame
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def write(task: ProfileTask, cache_path: Path, progress: ProgressCallback | None
         outcome = Outcome({row: text for row in range(task.rows) if (text := task.extractive(row))})
         stats: Stats = {}
     else:
-        backend = make_backend(task.config, PROFILE_ANSWERS)
+        backend = make_backend(task.config, profile_answers(task.config))
         outcome, stats = run_blocking(_ask(task, backend, cache_path, progress))
     return _assemble(task, outcome, stats, time.perf_counter() - started)
 
@@ -214,7 +215,7 @@ def estimate(task: ProfileTask, cache_path: Path) -> Estimate:
     prompts = sum(task.prompt(row) is not None for row in range(task.rows))
     if config.backend == "extractive":
         return Estimate(task.rows, task.rows - prompts, 0, 0, 0, 0, 0.0, 0.0, True)
-    backend = make_backend(config, PROFILE_ANSWERS)
+    backend = make_backend(config, profile_answers(config))
     # A dry run must not leave a file behind.
     with CallCache(cache_path if cache_path.exists() else MEMORY) as cache:
         last_seen = config.backend, backend.model, backend.address
@@ -246,8 +247,9 @@ def _run(
     identity: ModelIdentity,
     progress: ProgressCallback | None = None,
 ) -> Run:
-    key = key_function(identity, PROFILE_ANSWERS.version, backend.parameters)
-    run = Run(backend, cache, task.config, PROFILE_ANSWERS, task.prompt, key, progress)
+    answers = profile_answers(task.config)
+    key = key_function(identity, answers.version, backend.parameters)
+    run = Run(backend, cache, task.config, answers, task.prompt, key, progress)
     run.look_up(task.rows)
     return run
 
@@ -283,7 +285,7 @@ async def _ask(
         "invalid": len(run.outcome.invalid),
         "dead_letters": len(run.outcome.dead),
         **asdict(tally),
-        "cost": task.config.cost(tally.prompt_tokens, tally.answer_tokens),
+        **({"cost": cost} if (cost := task.config.cost(tally.prompt_tokens, tally.answer_tokens)) else {}),
         "model": backend.model,
         "model_digest": digest,
         "address": backend.address,
@@ -324,5 +326,6 @@ def _assemble(task: ProfileTask, outcome: Outcome, stats: Stats, seconds: float)
     return ProfileResult(
         table=table,
         stats=counts | stats,
-        dead_letters=pl.DataFrame(sorted(outcome.dead.items()), schema=DEAD_LETTERS, orient="row"),
+        dead_letters=pl.DataFrame(sorted(outcome.dead.items()), schema=FALLBACKS, orient="row"),
+        unusable=pl.DataFrame(sorted(outcome.invalid.items()), schema=FALLBACKS, orient="row"),
     )

@@ -67,7 +67,8 @@ def augment(
     config
         Settings; None takes the paper's.
     n_users, n_items
-        Numbers of users and items; None takes the largest id plus 1, over the graphs too.
+        Numbers of users and items; None takes the largest id plus 1, over the graphs too, and no training item may then
+        lie beyond the graphs.
 
     Returns
     -------
@@ -78,7 +79,7 @@ def augment(
     Raises
     ------
     InputError
-        If a column is missing, an id is out of range or a setting does not fit the data.
+        If a column or every graph is missing, an id is out of range or a setting does not fit the data.
 
     Warns
     -----
@@ -89,7 +90,7 @@ def augment(
     --------
     >>> train = pl.DataFrame({"user_id": [0, 1, 2, 3], "item_id": [0, 1, 2, 3]})
     >>> knn = pl.DataFrame({"src": [0, 1], "dst": [1, 0], "rank": [0, 0], "similarity": [0.9, 0.9]})
-    >>> result = augment(train, {"text": knn}, TransportConfig(ratio=0.5, neighbours=None))
+    >>> result = augment(train, {"text": knn}, TransportConfig(ratio=0.5, neighbours=None), n_items=4)
     >>> result.added.select("user_id", "item_id").rows()
     [(0, 1), (1, 0)]
     """
@@ -99,8 +100,23 @@ def augment(
             raise InputError("interactions", expected="columns user_id and item_id", found=str(interactions.columns))
     users, items = interactions["user_id"].to_numpy(), interactions["item_id"].to_numpy()
     n_users = _size(users) if n_users is None else n_users
+    if not item_graphs:
+        raise InputError(
+            "item_graphs",
+            expected="at least one neighbour table",
+            found="none",
+            action="Make one with recmodels.graphs.knn.knn_table; a table without rows is a missing modality.",
+        )
     if n_items is None:
-        n_items = max([_size(items)] + [_size(t[c].to_numpy()) for t in item_graphs.values() for c in ("src", "dst")])
+        n_items = max(_size(table[end].to_numpy()) for table in item_graphs.values() for end in ("src", "dst"))
+        if 0 < n_items < _size(items):
+            raise InputError(
+                "interactions",
+                expected=f"item ids from 0 to {n_items - 1}, as in the item graphs",
+                found=f"ids up to {items.max()}",
+                action="Number items as the rows of the vectors, or pass n_items if some are in no graph.",
+            )
+        n_items = max(n_items, _size(items))
     positives = interaction_matrix(users, items, n_users, n_items)
     if not positives.nnz:
         raise InputError("interactions", expected="at least one training pair", found="none")

@@ -10,6 +10,7 @@ from graph_runs import failure_texts
 
 import assets
 from assets.support.io_managers import STORED_AT, DocumentIOManager, ParquetIOManager
+from assets.support.lineage import inline_table
 from assets.support.partitions import DATASETS
 from assets.support.resources import DataRoot
 from assets.training import checkpoint_key
@@ -17,7 +18,7 @@ from pipelines.definitions import build_definitions
 from recmodels.catalogue.entries import load_catalogue
 from recmodels.data.raw_files import prepare_raw_files
 from recmodels.raw.demo import write_demo_dump
-from recmodels.schemas.tables import ITEM_PROFILES, ITEMS, LEADERBOARD, PIPELINE_STATUS
+from recmodels.schemas.tables import ITEMS, LEADERBOARD, PIPELINE_STATUS
 
 CHECKS = {
     (check.check_key.asset_key.to_user_string(), check.check_key.name): check
@@ -125,17 +126,29 @@ def _assert_told(evaluation: dg.AssetCheckEvaluation, *texts: str) -> None:
         assert text in description
 
 
+@pytest.mark.parametrize(
+    ("dead", "cure"), [(0, "Raise answer_tokens, set sampling or name a larger model."), (85, "Mend the server")]
+)
 def test_profiles_that_fell_back_are_told(
-    data_root: DataRoot, instance: dg.DagsterInstance, evaluate: Evaluate
+    dead: int, cure: str, instance: dg.DagsterInstance, evaluate: Evaluate
 ) -> None:
-    sources = ["ollama", "fallback: ollama", "fallback: ollama", "ollama"]
-    table = pl.DataFrame([(i, "", source) for i, source in enumerate(sources)], schema=ITEM_PROFILES, orient="row")
-    _stored(data_root, instance, "item_profiles", table, io_manager_key="parquet_io")
+    reasons = pl.DataFrame({"id": [3, 7, 9], "reason": ["it repeats itself", "it was cut off", "it repeats itself"]})
+    metadata: dict[str, Any] = {
+        "rows": 148, "fallback": 85, "dead_letters": dead, "empty": 1, "settings": {"max_fallback_share": 0.05},
+        "unanswered": inline_table(reasons),
+    }  # fmt: skip
+
+    def report(**overrides: float) -> dg.AssetCheckEvaluation:
+        told = metadata | ({"overrides": overrides} if overrides else {})
+        instance.report_runless_asset_event(dg.AssetMaterialization("item_profiles", partition="demo", metadata=told))
+        return evaluate("item_profiles", "few_fallbacks")
+
     _assert_told(
-        evaluate("item_profiles", "few_fallbacks"),
-        "2 of 4 profiles (50.0%) fell back", "expected at most 2%", "the first is that of item_id 1.",
-        "materialise item_profiles again",
+        report(), cure,
+        "85 of 148 profiles (57.4%) fell back", "expected at most 5.0% (max_fallback_share)",
+        "item_id 3: it repeats itself; item_id 7: it was cut off.", "materialise item_profiles again",
     )  # fmt: skip
+    assert report(max_fallback_share=0.58).passed
 
 
 def test_models_that_cannot_be_compared_are_told(

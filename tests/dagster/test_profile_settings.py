@@ -32,10 +32,24 @@ def test_a_run_may_choose_the_back_end_whose_server_the_environment_names(
     monkeypatch.setenv("OPENAI_API_KEY", "sesame")
     with LoopbackLLM() as llm:
         monkeypatch.setenv("OPENAI_BASE_URL", llm.openai)
-        config = {"item_profiles": {"config": {"backend": "openai", "settings": {"model": MODEL}}}}
-        result = prepared_run("prepare", assets=[dg.AssetKey("item_profiles")], config=config)
-        assert result.success, failure_texts(result)
+        settings = {"model": MODEL, "price_per_million_answer_tokens": 2.0}
+        config = {"item_profiles": {"config": {"backend": "openai", "settings": settings}}}
+        results = [prepared_run("prepare", assets=[dg.AssetKey("item_profiles")], config=config) for _ in range(2)]
+        assert all(result.success for result in results), [failure_texts(result) for result in results]
         assert llm.last_headers["authorization"] == "Bearer sesame"
+        calls = len(llm.calls)
+    # Numbers, which the interface plots over the materialisations.
+    first, second = (
+        dict(made.metadata) for result in results for made in result.asset_materializations_for_node("item_profiles")
+    )
+    assert first["calls"] == dg.IntMetadataValue(calls)
+    assert second["from_cache"] == dg.IntMetadataValue(int(str(first["rows"].value)))
+    assert second["calls"] == second["answer_tokens"] == dg.IntMetadataValue(0)
+    tokens = first["answer_tokens"].value
+    assert isinstance(tokens, int)
+    assert isinstance(first["cost"], dg.FloatMetadataValue)
+    assert first["cost"].value == pytest.approx(2e-6 * tokens)
+    assert tokens > 0
 
 
 def test_the_command_line_refuses_them_before_anything_runs(

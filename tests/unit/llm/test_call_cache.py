@@ -11,7 +11,7 @@ from recmodels.llm import cache as cache_module
 from recmodels.llm.base import Prompt, Reply
 from recmodels.llm.cache import CallCache, ModelIdentity, Usage, key_function
 from recmodels.llm.factory import make_backend
-from recmodels.profiles.answers import PROFILE_ANSWERS, repair_prompt
+from recmodels.profiles.answers import profile_answers, repair_prompt
 from recmodels.profiles.config import ProfileConfig
 
 MODEL = ModelIdentity("ollama", "llama", "http://a", "digest")
@@ -62,9 +62,9 @@ def test_everything_that_makes_an_answer_is_in_its_key() -> None:
 def test_answers_that_were_paid_for_are_found_by_later_versions(
     settings: dict[str, str], first: str, repair: str
 ) -> None:
-    backend = make_backend(ProfileConfig.model_validate(settings), PROFILE_ANSWERS)
+    backend = make_backend(ProfileConfig.model_validate(settings), profile_answers(ProfileConfig()))
     identity = ModelIdentity(settings["backend"], backend.model, backend.address, "digest")
-    key = key_function(identity, PROFILE_ANSWERS.version, backend.parameters)
+    key = key_function(identity, profile_answers(ProfileConfig()).version, backend.parameters)
     prompt = Prompt("You describe spades.", "Spade 1")
     assert key(prompt).hex() == first
     assert key(repair_prompt(prompt, "no", "too short")).hex() == repair

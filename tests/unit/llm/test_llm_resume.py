@@ -19,7 +19,7 @@ from profile_shop import make_shop, ollama_config
 from recmodels.llm.base import Prompt
 from recmodels.llm.cache import ModelIdentity, key_function
 from recmodels.llm.ollama import OllamaServer
-from recmodels.profiles.answers import PROFILE_ANSWERS, ProfileAnswer, parse_answer
+from recmodels.profiles.answers import ProfileAnswer, parse_answer, profile_answers
 from recmodels.profiles.config import ProfileConfig
 
 # Children are forked from a clean process that has the modules loaded: starting twenty of them takes a second or two.
@@ -68,8 +68,10 @@ def test_twenty_kills_at_random_moments_repeat_no_finished_call(llm: LoopbackLLM
     n_items, in_flight = 800, 4
     llm.latency = 0.02
     config = ollama_config(llm, in_flight=in_flight)
-    parameters = OllamaServer(config, PROFILE_ANSWERS).parameters
-    key = key_function(ModelIdentity("ollama", MODEL, llm.ollama, DIGEST), PROFILE_ANSWERS.version, parameters)
+    parameters = OllamaServer(config, profile_answers(ProfileConfig())).parameters
+    key = key_function(
+        ModelIdentity("ollama", MODEL, llm.ollama, DIGEST), profile_answers(ProfileConfig()).version, parameters
+    )
     moments = np.random.default_rng(0)
     kept: dict[bytes, str] = {}
     for kill in range(20):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from loopback_llm import DIGEST, MODEL, Behaviour, Call, LoopbackLLM, echo, profile_json
+from loopback_llm import DIGEST, MODEL, Behaviour, Call, LoopbackLLM, echo, hash_of, profile_json
 from profile_shop import Shop, make_shop, ollama_config, openai_config
 
 from recmodels.errors import InputError, PermanentFailure, TransientFailure
@@ -62,6 +62,8 @@ def test_the_ollama_request_is_the_documented_one(shop: Shop, llm: LoopbackLLM, 
     assert body["options"]["seed"] == 7
     assert body["options"]["num_predict"] == 300
     assert body["options"]["num_ctx"] >= 1100
+    assert body["options"]["repeat_penalty"] == 1.1
+    assert 0 < body["format"]["properties"]["summarization"]["maxLength"] < 4 * 300
 
 
 def test_the_openai_request_is_the_documented_one(
@@ -72,7 +74,10 @@ def test_the_openai_request_is_the_documented_one(
     body = llm.calls[0].body
     assert body["max_tokens"] == 300
     assert body["response_format"]["type"] == "json_schema"
-    assert body["response_format"]["json_schema"]["schema"]["additionalProperties"] is False
+    schema = body["response_format"]["json_schema"]["schema"]
+    assert schema["additionalProperties"] is False
+    assert 0 < schema["properties"]["summarization"]["maxLength"] < 4 * 300
+    assert body["frequency_penalty"] == 0.3
     assert llm.last_headers["authorization"] == "Bearer sesame"
     assert b"sesame" not in cache.read_bytes()
 
@@ -171,8 +176,8 @@ def test_a_server_that_asks_for_more_patience_than_there_is_stops_the_run(
         "I would rather talk about something else.",
         '{"summarization": "For people who',
         json.dumps({"summary": "wrong", "why": "keys"}),
-        profile_json("endless " * 10_000),
-        profile_json("endless " * 50_000),
+        profile_json(" ".join(hash_of(str(i)) for i in range(10_000))),
+        profile_json(" ".join(hash_of(str(i)) for i in range(50_000))),
         "HACKED",
     ],
     ids=["prose", "truncated JSON", "wrong keys", "10,000 words", "more than is kept", "follows an injection"],
@@ -187,6 +192,89 @@ def test_an_unusable_answer_is_repaired_once(
     assert len(llm.calls) == 2 * shop.items.height
     shop.write_items(configure(llm), cache)
     assert len(llm.calls) == 2 * shop.items.height
+
+
+LOOP = profile_json("This card is a great gift for birthdays. " * 9)[:-60]
+SAMPLED = pytest.mark.parametrize(
+    ("configure", "sampling"),
+    [(ollama_config, lambda call: call.body["options"]), (openai_config, lambda call: call.body)],
+    ids=["ollama", "openai"],
+)
+
+
+@SAMPLED
+@pytest.mark.parametrize(("temperature", "other"), [(0.0, 0.7), (0.6, 0.8)])
+def test_an_answer_that_repeats_itself_is_asked_once_more_at_another_temperature(
+    temperature: float,
+    other: float,
+    configure: Configure,
+    sampling: Callable[[Call], dict[str, float]],
+    shop: Shop,
+    llm: LoopbackLLM,
+    cache: Path,
+) -> None:
+    config = configure(llm, temperature=temperature)
+    llm.behaviour = lambda call: Behaviour(LOOP) if sampling(call)["temperature"] == temperature else echo(call)
+    result = shop.write_items(config, cache)
+    assert_counts_add_up(result, llm)
+    assert result.stats["answered"] == result.stats["resampled"] == shop.items.height
+    assert result.stats["repairs"] == 0
+    assert len(llm.calls) == 2 * shop.items.height
+    assert {round(sampling(call)["temperature"], 6) for call in llm.calls} == {temperature, other}
+    assert {len(call.messages) for call in llm.calls} == {2}, "the model was shown what it had repeated"
+    again = shop.write_items(config, cache)
+    assert again.table.equals(result.table)
+    assert len(llm.calls) == 2 * shop.items.height
+
+
+def test_an_answer_that_repeats_itself_twice_gives_the_counted_fallback(
+    shop: Shop, llm: LoopbackLLM, cache: Path
+) -> None:
+    llm.behaviour = lambda call: Behaviour(LOOP) if "Spade number 5" in call.user else echo(call)
+    result = shop.write_items(ollama_config(llm), cache)
+    assert_counts_add_up(result, llm)
+    assert result.unusable.rows() == [(5, "it repeats itself")]
+    assert result.stats["resampled"] == 1
+
+
+@CONFIGS
+def test_an_answer_cut_by_the_limit_whose_profile_is_whole_costs_no_second_call(
+    configure: Configure, shop: Shop, llm: LoopbackLLM, cache: Path
+) -> None:
+    llm.behaviour = lambda call: Behaviour(profile_json("For diggers.")[:-9])
+    result = shop.write_items(configure(llm), cache)
+    assert set(result.table["profile"]) == {"For diggers."}
+    assert len(llm.calls) == shop.items.height
+
+
+@SAMPLED
+def test_sampling_settings_are_sent_over_the_defaults(
+    configure: Configure, sampling: Callable[[Call], dict[str, float]], shop: Shop, llm: LoopbackLLM, cache: Path
+) -> None:
+    chosen = {"top_p": 0.9, "frequency_penalty": 0.6, "repeat_penalty": 1.3}
+    shop.write_items(configure(llm, sampling=chosen), cache)
+    assert chosen.items() <= sampling(llm.calls[0]).items()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"backend": "ollama", "sampling": {"num_predict": 9}}, "num_predict: what there is a setting for"),
+        ({"backend": "transformers", "sampling": {"top_p": 0.9}}, "no_repeat_ngram_size.*not by top_p"),
+        ({"backend": "ollama", "sampling": {"top_p": "high"}}, "sampling"),
+    ],
+)
+def test_sampling_that_no_back_end_could_use_is_refused(settings: dict[str, object], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        resolve_profile_config(settings)
+
+
+def test_a_service_that_refuses_bounds_is_asked_without_them(shop: Shop, llm: LoopbackLLM, cache: Path) -> None:
+    refusal = Behaviour(status=400, body=b'{"error": "In context=(...), \'maxLength\' is not permitted."}')
+    llm.behaviour = lambda call: refusal if "maxLength" in json.dumps(call.body) else echo(call)
+    result = shop.write_items(openai_config(llm, in_flight=1), cache)
+    assert result.stats["answered"] == shop.items.height
+    assert sum("maxLength" in json.dumps(call.body) for call in llm.calls) == 1
 
 
 @CONFIGS
@@ -373,7 +461,9 @@ def test_changed_reviews_of_one_item_ask_that_item_and_its_users_again(
 
 
 @pytest.mark.parametrize(
-    "change", [{"temperature": 0.5}, {"seed": 1}, {"answer_tokens": 400}], ids=lambda change: next(iter(change))
+    "change",
+    [{"temperature": 0.5}, {"seed": 1}, {"answer_tokens": 400}, {"sampling": {"top_p": 0.9}}],
+    ids=lambda change: next(iter(change)),
 )
 def test_another_setting_of_the_model_is_another_question(
     change: dict[str, float], shop: Shop, llm: LoopbackLLM, cache: Path
@@ -421,6 +511,10 @@ def test_a_cost_budget_counts_prompt_and_answer_prices(shop: Shop, llm: Loopback
     result = shop.write_items(ollama_config(llm, **prices), cache)
     tokens = result.stats["prompt_tokens"], result.stats["answer_tokens"]
     assert result.stats["cost"] == pytest.approx((10.0 * float(tokens[0]) + 40.0 * float(tokens[1])) / 1e6)
+
+
+def test_without_prices_there_is_no_cost(shop: Shop, llm: LoopbackLLM, cache: Path) -> None:
+    assert "cost" not in shop.write_items(ollama_config(llm), cache).stats
 
 
 def test_a_budget_in_money_needs_prices() -> None:

@@ -13,7 +13,7 @@ from recmodels.errors import InputError
 from recmodels.llm.base import Prompt
 from recmodels.llm.local import LocalModel, locate_model
 from recmodels.llm.runner import run_blocking
-from recmodels.profiles.answers import PROFILE_ANSWERS
+from recmodels.profiles.answers import profile_answers
 from recmodels.profiles.config import ProfileConfig
 
 CHAT = (
@@ -83,7 +83,7 @@ def test_sampled_answers_do_not_depend_on_the_batch(weights: Path, shop: Shop, t
 
 
 def test_no_answer_is_longer_than_allowed(weights: Path) -> None:
-    model = LocalModel(config_for(weights, answer_tokens=40, temperature=2.0), PROFILE_ANSWERS)
+    model = LocalModel(config_for(weights, answer_tokens=40, temperature=2.0), profile_answers(ProfileConfig()))
 
     async def ask() -> list[Any]:
         await model.start()
@@ -100,12 +100,14 @@ def test_no_answer_is_longer_than_allowed(weights: Path) -> None:
 def test_the_digest_is_that_of_the_weights(weights: Path, tmp_path: Path) -> None:
     copy = tmp_path / "moved"
     shutil.copytree(weights, copy)
-    digests = [run_blocking(LocalModel(config_for(path), PROFILE_ANSWERS).start()) for path in (weights, copy)]
+    digests = [
+        run_blocking(LocalModel(config_for(path), profile_answers(ProfileConfig())).start()) for path in (weights, copy)
+    ]
     assert digests[0] == digests[1]
     with (copy / "model.safetensors").open("r+b") as handle:
         handle.seek(-4, 2)
         handle.write(b"\x00\x00\x00\x40")
-    assert run_blocking(LocalModel(config_for(copy), PROFILE_ANSWERS).start()) != digests[0]
+    assert run_blocking(LocalModel(config_for(copy), profile_answers(ProfileConfig())).start()) != digests[0]
 
 
 def test_a_prompt_beyond_the_context_is_refused_before_it_is_asked(weights: Path, shop: Shop, cache: Path) -> None:

@@ -111,7 +111,8 @@ def test_more_pairs_than_exist_takes_all_of_them(train: pl.DataFrame) -> None:
 def test_users_without_false_negative_and_items_out_of_reach_are_counted() -> None:
     train = pl.DataFrame({"user_id": [0, 1, 2], "item_id": [0, 4, 4]})
     table = pl.DataFrame([(0, 1, 0, 0.9), (0, 2, 1, 0.8)], schema=KNN, orient="row")
-    result = augment(train, {"text": table}, TransportConfig(neighbours=2, ratio=0.67, epsilon=0.1))
+    config = TransportConfig(neighbours=2, ratio=0.67, epsilon=0.1)
+    result = augment(train, {"text": table}, config, n_items=5)
     assert pairs_of(result.added) == {(0, 1), (0, 2)}
     assert result.diagnostics["n_users_without_false_negative"] == 2
     assert result.diagnostics["share_users_reached"] == pytest.approx(1 / 3)
@@ -173,6 +174,16 @@ def test_diagnostics_can_be_recorded_as_they_are(train: pl.DataFrame) -> None:
 def test_wrong_input_is_refused(frame: pl.DataFrame, settings: dict[str, object]) -> None:
     with pytest.raises(InputError):
         run(frame, ratio=5.0, **settings)
+
+
+def test_graphs_that_are_not_there_or_do_not_reach_the_items_are_refused(train: pl.DataFrame) -> None:
+    with pytest.raises(InputError, match=r"item_graphs: expected at least one neighbour table, found none.*knn_table"):
+        augment(train, {})
+    beyond = pl.DataFrame({"user_id": [0], "item_id": [N_ITEMS]})
+    with pytest.raises(InputError, match=rf"ids from 0 to {N_ITEMS - 1}.*found ids up to {N_ITEMS}.*pass n_items"):
+        augment(beyond, GRAPHS)
+    reached = augment(beyond, GRAPHS, TransportConfig(neighbours=6), n_items=N_ITEMS + 1)
+    assert reached.diagnostics["n_items"] == N_ITEMS + 1
 
 
 def test_a_deficit_that_nobody_has_is_refused() -> None:
