@@ -20,9 +20,10 @@ def _job(name: str, description: str) -> AssetJob:
 prepare = _job("prepare", "From the raw files of a data set to graphs and the augmented training set.")
 train = _job("train", "Checkpoints, test metrics and recommendations of the models, for one data set and seed.")
 evaluate = _job("evaluate", "Leaderboard over all seeds, and the report.")
+tune = _job("tune", "The search for the best settings of models, on the validation rows of one data set.")
 status = _job("status", "What of all data sets is stale, failed or missing, and why.")
 
-ALL_JOBS = (prepare, train, evaluate, status)
+ALL_JOBS = (prepare, train, tune, evaluate, status)
 
 
 def assets_of_models(models: Sequence[str]) -> list[dg.AssetKey]:

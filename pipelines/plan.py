@@ -16,9 +16,10 @@ from assets.profiles import ProfilesConfig
 from assets.raw import FOLDER, RawDumpsConfig
 from assets.support.dagster_internals import AssetGraph
 from assets.support.staleness import PartitionStatus, Survey
-from pipelines.jobs import assets_of_models, evaluate, prepare, train
+from assets.tuning import TuningRunConfig, tuning_key
+from pipelines.jobs import assets_of_models, evaluate, prepare, train, tune
 from recmodels.catalogue.entries import DatasetEntry
-from recmodels.settings import profile_settings
+from recmodels.settings import profile_settings, tuning_settings
 
 Target = tuple[dg.AssetKey, str]
 """One partition of one asset."""
@@ -41,6 +42,10 @@ class Request:
         Configuration of these assets. Where it differs from that of their last run, they are made anew.
     anew
         Whether to make everything anew, also what is up to date.
+    tuned
+        Models whose settings to search; nothing is trained or evaluated then.
+    tuning
+        Settings of the search over the catalogue's. Where they differ from those of the last one, it goes on.
     """
 
     entry: DatasetEntry
@@ -49,6 +54,8 @@ class Request:
     raw_dumps: RawDumpsConfig
     profiles: ProfilesConfig
     anew: bool = False
+    tuned: Sequence[str] = ()
+    tuning: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -159,6 +166,9 @@ class Plan:
             return self._request.anew
         if name == "raw_dumps" and self._request.raw_dumps.raw_dir:
             return record.texts.get(FOLDER) != self._request.raw_dumps.raw_dir
+        if model := name.partition("tuning/")[2]:
+            used = tuning_settings(self._request.entry, model, self._request.tuning)
+            return record.overrides != used.overrides(tuning_settings(self._request.entry, model))
         return name in ("item_profiles", "user_profiles") and self._overrides not in (None, record.overrides)
 
     def _is_settled(self, found: Survey, key: dg.AssetKey, partition: str) -> bool:
@@ -176,6 +186,11 @@ def _all_steps(request: Request, graph: AssetGraph) -> Iterator[Step]:
     dataset = request.entry.key
     configs = {"raw_dumps": request.raw_dumps, "item_profiles": request.profiles, "user_profiles": request.profiles}
     yield Step(prepare.name, dataset, sorted(prepare.selection.resolve(graph)), configs)
+    if request.tuned:
+        keys = [tuning_key(model) for model in request.tuned]
+        config = TuningRunConfig(overrides=dict(request.tuning))
+        yield Step(tune.name, dataset, keys, {key.to_python_identifier(): config for key in keys})
+        return
     for seed in request.seeds:
         partition = dg.MultiPartitionKey({"dataset": dataset, "seed": seed})
         yield Step(train.name, partition, assets_of_models(request.models))

@@ -16,6 +16,7 @@ PROFILE_ASSETS = dg.AssetSelection.tag(POOL, "llm")
 TABLE_ASSETS = dg.AssetSelection.tag(JOB, "prepare") - PROFILE_ASSETS
 REPORT_ASSETS = dg.AssetSelection.tag(JOB, "evaluate")
 MODEL_ASSETS = dg.AssetSelection.tag(JOB, "train")
+TUNING_ASSETS = dg.AssetSelection.tag(JOB, "tune")
 
 TICK_SECONDS = 30
 
@@ -83,9 +84,9 @@ profile_automation = _automation(
 )
 model_automation = _automation(
     "automate_training",
-    MODEL_ASSETS,
-    "Trains again the models and seeds that were trained before, when what they read changes, and evaluates them. Off "
-    "until somebody turns it on: training may take hours.",
+    MODEL_ASSETS | TUNING_ASSETS,
+    "Trains again the models and seeds that were trained before, when what they read changes, evaluates them, and "
+    "repeats searches for settings. Off until somebody turns it on: training may take hours.",
     on=False,
 )
 

@@ -25,6 +25,7 @@ from pipelines.cli.recommend import recommend
 from pipelines.cli.run import run
 from pipelines.cli.similar import similar
 from pipelines.cli.status import status
+from pipelines.cli.tune import tune
 from recmodels.errors import RecmodelsError
 
 _ENVIRONMENT = """\b
@@ -68,6 +69,7 @@ app.command()(compare)
 app.command()(datasets)
 app.command()(models)
 app.command()(status)
+app.command()(tune)
 app.command()(estimate)
 app.command()(doctor)
 app.command()(dev)

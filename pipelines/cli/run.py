@@ -76,7 +76,7 @@ def run(
     with ending_orderly(), open_instance() as instance:
         for lost in end_lost_runs(instance):
             CONSOLE.print(f"run {lost[:8]} was killed earlier; this one goes on where it stopped")
-        if not _make_up_to_date(Plan(request, defs.resolve_asset_graph()), instance):
+        if not make_up_to_date(Plan(request, defs.resolve_asset_graph()), instance):
             raise typer.Exit(1)
         board = read_table(instance, DataRoot(), "leaderboard", entry.key)
         report = recorded_path(instance, DataRoot(), dg.AssetKey("report"), entry.key)
@@ -84,7 +84,7 @@ def run(
     print_examples(entry.key, board)
 
 
-def _make_up_to_date(plan: "Plan", instance: "dg.DagsterInstance") -> bool:
+def make_up_to_date(plan: "Plan", instance: "dg.DagsterInstance") -> bool:
     """Execute what has to be made, up to the first job that fails; tell whether all succeeded."""
     from assets.support.staleness import survey
     from pipelines.definitions import defs

@@ -24,7 +24,7 @@ def test_every_asset_is_described_owned_versioned_and_checked(key: dg.AssetKey) 
     assert node.group_name != "default"
     assert node.kinds
     assert node.code_version
-    assert node.tags["job"] in {"prepare", "train", "evaluate", "status"}
+    assert node.tags["job"] in {"prepare", "train", "tune", "evaluate", "status"}
     assert GRAPH.get_check_keys_for_assets({key})
 
 
@@ -51,7 +51,7 @@ def test_collaborative_models_wait_for_no_profile_and_no_plan() -> None:
 def test_the_code_server_starts_without_heavy_libraries() -> None:
     code = (
         "import sys, pipelines.definitions; "
-        "heavy = ('torch', 'faiss', 'transformers', 'sentence_transformers', 'ot', 'matplotlib', 'httpx'); "
+        "heavy = ('torch', 'faiss', 'transformers', 'sentence_transformers', 'ot', 'matplotlib', 'httpx', 'optuna'); "
         "print([name for name in heavy if name in sys.modules])"
     )
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
