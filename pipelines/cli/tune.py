@@ -14,6 +14,7 @@ from recmodels.errors import InputError
 from recmodels.models.registry import MODELS
 
 if TYPE_CHECKING:
+    import dagster as dg
     import polars as pl
 
     from recmodels.catalogue.entries import DatasetEntry
@@ -50,14 +51,17 @@ def tune(
         return
     # What is said on the way is not part of what a program reads.
     CONSOLE.stderr = as_json
-    found = _searched(entry, chosen, overrides)
-    CONSOLE.stderr = False
+    try:
+        found = _searched(entry, chosen, overrides)
+    finally:
+        CONSOLE.stderr = False
     show_rows([_row(model, tries) for model, tries in found.items()], as_json=as_json)
     if not as_json:
         say("settings for the catalogue (docs/tuning.md):")
         for model, tries in found.items():
             best = json.loads(tries.row(by_predicate=_chosen(), named=True)["settings"])
-            for name, value in best.items():
+            loop = {f"training.{name}": value for name, value in best.pop("training", {}).items()}
+            for name, value in (best | loop).items():
                 say(f"{entry.key}.models.{model}.{name} = {json.dumps(value)}")
 
 
@@ -83,25 +87,45 @@ def _searched(entry: "DatasetEntry", models: list[str], overrides: dict[str, Any
 
 
 def _planned(entry: "DatasetEntry", models: list[str], overrides: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a row a model: what is searched, how many tries of it are given, and how long the last search took."""
+    """Return a row a model: what is searched, how many tries of it are given, and how long they would take."""
+    from pipelines.instance import open_instance
     from recmodels.settings import training_config, tuning_config
     from recmodels.tuning.spaces import first_tries, search_space
 
     tuning = tuning_config(entry, overrides)
     rows: list[dict[str, Any]] = []
+    with open_instance() as instance:
+        seconds = {model: _seconds_of_a_try(instance, entry.key, model) for model in models}
     for model in models:
         config = training_config(entry, model)
         space = search_space(model, config, tuning)
+        expected = seconds[model]
         rows.append(
             {
                 "model": model,
                 "tries": tuning.trials,
                 "hours": tuning.hours,
+                "hours_expected": None if expected is None else tuning.trials * expected / 3600,
                 "given": min(tuning.trials, len(first_tries(config, space))),
                 "searched": [f"{name} {parameter.told}" for name, parameter in space.items()],
             }
         )
     return rows
+
+
+def _seconds_of_a_try(instance: "dg.DagsterInstance", dataset: str, model: str) -> float | None:
+    """Return what a try of the last search took on average, or else the last training; None if there was neither."""
+    from assets.serving import recorded_seeds, seed_partition
+    from assets.support.lineage import latest_materialization
+    from assets.training import checkpoint_key
+    from assets.tuning import tuning_key
+
+    if record := latest_materialization(instance, tuning_key(model), dataset):
+        return float(str(record.metadata["seconds"].value)) / int(str(record.metadata["dagster/row_count"].value))
+    for seed in recorded_seeds(instance, checkpoint_key(model), dataset):
+        if record := latest_materialization(instance, checkpoint_key(model), seed_partition(dataset, seed)):
+            return float(str(record.metadata["seconds"].value))
+    return None
 
 
 def _chosen() -> "pl.Expr":

@@ -13,8 +13,8 @@ class Tries(dy.Schema):
     """
     One row a try, in the order they were made; `chosen` is the complete one of the best validation Recall@20.
 
-    `settings` is a JSON object of what the try set, by dotted name. A pruned or unfinished try has the best Recall
-    that it came to. `reason` says why a failed try failed.
+    `settings` is a JSON object of what the try set, for the training loop under `training`. A pruned or unfinished try
+    has the best Recall that it came to. `reason` says why a failed try failed.
     """
 
     number = dy.Int32(min=0)

@@ -98,21 +98,18 @@ def first_tries(config: AnyConfig, space: Space) -> list[tuple[str, Try]]:
 
 
 def as_settings(tried: Try, space: Space, of_every_try: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a try by dotted name, as the model has them, those that every try has included."""
-    return {name: [value] if space[name].is_list else value for name, value in tried.items()} | dict(of_every_try)
-
-
-def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Return settings by dotted name as overrides of a configuration.
+    Return a try as overrides of the model's configuration, the settings that every try has included.
 
     Examples
     --------
-    >>> nested({"n_layers": 2, "training.learning_rate": 0.01})
-    {'n_layers': 2, 'training': {'learning_rate': 0.01}}
+    >>> space = {"n_layers": Parameter(low=1, high=3), "training.learning_rate": Parameter(low=0.01, high=0.1)}
+    >>> as_settings({"n_layers": 2, "training.learning_rate": 0.05}, space, {"training.patience": 9})
+    {'n_layers': 2, 'training': {'learning_rate': 0.05, 'patience': 9}}
     """
+    settings = {name: [value] if space[name].is_list else value for name, value in tried.items()}
     overrides: dict[str, Any] = {}
-    for name, value in settings.items():
+    for name, value in (settings | dict(of_every_try)).items():
         *above, last = name.split(".")
         level = overrides
         for part in above:

@@ -17,7 +17,7 @@ from recmodels.models.registry import build_model
 from recmodels.schemas.tables import TRIES
 from recmodels.training.trainer import EpochRecord, fit
 from recmodels.tuning.config import Space, TuningConfig
-from recmodels.tuning.spaces import as_settings, first_tries, nested, search_space, with_effect
+from recmodels.tuning.spaces import as_settings, first_tries, search_space, with_effect
 from recmodels.tuning.study import Outcome, Running, Study, Tried, importances, opened_study
 
 Configure = Callable[[Mapping[str, Any]], AnyConfig]
@@ -149,7 +149,7 @@ def tuned_settings(table: pl.DataFrame) -> dict[str, Any]:
     chosen = table.filter(pl.col("chosen"))
     if chosen.height != 1:
         raise InputError("tries", expected="one that is chosen", found=str(chosen.height))
-    return nested(json.loads(chosen["settings"].item()))
+    return json.loads(chosen["settings"].item())
 
 
 def search_key(model: str, config: AnyConfig, space: Space, tuning: TuningConfig, key: str) -> str:
@@ -193,7 +193,7 @@ class _Search:
         closed_form = False
         try:
             settings = as_settings(running.values, self.space, self.tuning.of_every_try)
-            config = self.configure(nested(settings))
+            config = self.configure(settings)
             closed_form = isinstance(config, ClosedFormConfig)
             built = build_model(self.model, config, self.data, self.tuning.seed)
             fit(built, self.data, seed=self.tuning.seed, on_epoch=[watch])

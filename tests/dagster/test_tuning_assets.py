@@ -55,7 +55,6 @@ def test_nobody_makes_it_who_was_not_asked_and_what_decides_makes_it_stale(
     data_root: DataRoot,
     instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
-    tmp_path: object,
 ) -> None:
     graph = build_definitions({"data_root": data_root}).resolve_asset_graph()
     assert survey(instance, graph).ready(KEY) == {}

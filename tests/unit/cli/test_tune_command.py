@@ -1,12 +1,19 @@
 """`recmodels tune` says what it would try without trying it, and refuses in one line what it cannot."""
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from pipelines.cli.main import app
 from recmodels.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def nothing_made_yet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RECMODELS_DATA", str(tmp_path))
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
 
 
 def _dry(*options: str) -> list[dict]:
@@ -21,7 +28,7 @@ def test_a_dry_run_says_what_is_searched_and_how_many_tries_are_given() -> None:
     assert "edge_drop 0.0 to 0.95" in freedom["searched"]
     assert ease["given"] == 6
     (plain,) = _dry("--models", "freedom")
-    assert (plain["tries"], plain["given"], plain["hours"]) == (30, 8, None)
+    assert (plain["tries"], plain["given"], plain["hours"], plain["hours_expected"]) == (30, 8, None, None)
 
 
 @pytest.mark.parametrize(

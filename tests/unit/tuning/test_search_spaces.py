@@ -9,7 +9,7 @@ from recmodels.errors import InputError
 from recmodels.models.registry import MODELS, resolve_config
 from recmodels.settings import Settings, tuning_config, tuning_settings, validated_entry
 from recmodels.tuning.config import Parameter, TuningConfig
-from recmodels.tuning.spaces import as_settings, first_tries, nested, packaged_spaces, search_space
+from recmodels.tuning.spaces import as_settings, first_tries, packaged_spaces, search_space
 from recmodels.validation import validated
 
 DATASETS = ("demo", "baby", "sports", "clothing")
@@ -26,9 +26,9 @@ def test_every_model_has_a_space_and_its_first_tries_are_valid_settings_in_it(mo
     assert {origin for origin, _ in published} <= {"published"}
     for values in [today, *(values for _, values in published)]:
         assert all(space[name].holds(value) for name, value in values.items())
-        resolve_config(model, nested(as_settings(values, space, {})), dataset=dataset)
+        resolve_config(model, as_settings(values, space, {}), dataset=dataset)
     if not MODELS[model].closed_form:
-        assert resolve_config(model, nested(as_settings(today, space, {})), dataset=dataset) == config
+        assert resolve_config(model, as_settings(today, space, {}), dataset=dataset) == config
 
 
 def test_no_packaged_space_is_of_a_model_that_does_not_exist() -> None:

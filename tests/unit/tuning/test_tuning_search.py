@@ -81,7 +81,7 @@ def test_todays_settings_and_the_published_grid_come_first(whole: TuningResult) 
     assert whole.table["origin"].to_list() == ["current", "published", "published", *["sampled"] * 6]
     settings = [json.loads(text) for text in whole.table["settings"]]
     assert [tried["n_layers"] for tried in settings[:3]] == [3, 1, 2]
-    assert all(tried["training.patience"] == 5 for tried in settings)
+    assert all(tried["training"]["patience"] == 5 for tried in settings)
 
 
 @pytest.mark.parametrize("points", [[(0, 0)], [(1, 3)], [(4, 0), (4, 1), (7, 2)]])
