@@ -83,9 +83,10 @@ def tune(
 
     Raises
     ------
+    PermanentFailure
+        If the model or its training refuses today's settings.
     InputError
-        If today's settings are refused, no try was complete within the budget, another process searches in the folder,
-        or as `search_space`.
+        If no try was complete within the budget, another process searches in the folder, or as `search_space`.
 
     Examples
     --------
