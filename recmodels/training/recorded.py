@@ -35,7 +35,8 @@ class StepRecorder:
     def __init__(self, step: Step, device: torch.device) -> None:
         self._step = step
         self._stream = torch.cuda.Stream(device)
-        self._pool = torch.cuda.graph_pool_handle()
+        # The last epoch's graph, kept until the next one is recorded: its memory is the next one's.
+        self._last: torch.cuda.CUDAGraph | None = None
 
     def new_epoch(self, generator: torch.Generator) -> Step:
         """
@@ -61,11 +62,12 @@ class StepRecorder:
                     graph.register_generator_state(generator)
                     self._stream.synchronize()
                     # Not `torch.cuda.graph`: it collects garbage and empties the cache, which costs more than an epoch.
-                    graph.capture_begin(pool=self._pool)
+                    graph.capture_begin(*(() if self._last is None else (self._last.pool(),)))
                     try:
                         losses = self._step(Batch(*static))
                     finally:
                         graph.capture_end()
+                    self._last = graph
                 if graph is None or losses is None or [x.shape for x in inputs] != [x.shape for x in static]:
                     found = self._step(batch)
                 else:
