@@ -14,9 +14,11 @@ import dagster as dg
 
 from assets.profiles import ProfilesConfig
 from assets.raw import FOLDER, RawDumpsConfig
+from assets.studies import study_key
 from assets.support.dagster_internals import AssetGraph
+from assets.support.stage import JOB
 from assets.support.staleness import PartitionStatus, Survey
-from pipelines.jobs import assets_of_models, evaluate, prepare, train
+from pipelines.jobs import assets_of_models, evaluate, prepare, study, train
 from recmodels.catalogue.entries import DatasetEntry
 from recmodels.settings import profile_settings
 
@@ -34,13 +36,15 @@ class Request:
     entry
         The data set.
     models
-        To train, beside the baselines.
+        To train, beside the baselines; variants and calibrated forms are among them.
     seeds
         To train them with.
     raw_dumps, profiles
         Configuration of these assets. Where it differs from that of their last run, they are made anew.
     anew
         Whether to make everything anew, also what is up to date.
+    study
+        Name of a study whose table is to be made with all that it reads, in place of models, leaderboard and report.
     """
 
     entry: DatasetEntry
@@ -49,6 +53,7 @@ class Request:
     raw_dumps: RawDumpsConfig
     profiles: ProfilesConfig
     anew: bool = False
+    study: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,11 @@ class Plan:
                 steps.append(replace(step, keys=keys, configs=configs, up_to_date=settled))
         return steps
 
+    def unmade(self, found: Survey) -> list[PartitionStatus]:
+        """Return what of the request is not up to date, in order."""
+        asked = (found.statuses[key][str(step.partition)] for step in self._steps for key in step.keys or ())
+        return [status for status in asked if status.state != "up_to_date"]
+
     def _due(self, found: Survey) -> set[Target]:
         """Return what certainly has to be made, and reads nothing that has to be made first."""
         asked = {
@@ -175,11 +185,29 @@ def _all_steps(request: Request, graph: AssetGraph) -> Iterator[Step]:
     """Yield every step of a full run, in order, each with all of its assets."""
     dataset = request.entry.key
     configs = {"raw_dumps": request.raw_dumps, "item_profiles": request.profiles, "user_profiles": request.profiles}
-    yield Step(prepare.name, dataset, sorted(prepare.selection.resolve(graph)), configs)
+    if request.study:
+        last = [study_key(request.study)]
+        by_job = _by_job(graph, last)
+        prepared, trained = by_job.get(prepare.name, []), by_job.get(train.name, [])
+    else:
+        prepared, trained = sorted(prepare.selection.resolve(graph)), assets_of_models(request.models)
+        last = sorted(evaluate.selection.resolve(graph))
+        by_job = _by_job(graph, trained)
+    yield Step(prepare.name, dataset, prepared, configs)
+    if of_variants := [key for key in by_job.get(study.name, []) if key not in last]:
+        yield Step(study.name, dataset, of_variants)
     for seed in request.seeds:
         partition = dg.MultiPartitionKey({"dataset": dataset, "seed": seed})
-        yield Step(train.name, partition, assets_of_models(request.models))
-    yield Step(evaluate.name, dataset, sorted(evaluate.selection.resolve(graph)))
+        yield Step(train.name, partition, trained)
+    yield Step(study.name if request.study else evaluate.name, dataset, last)
+
+
+def _by_job(graph: AssetGraph, keys: Sequence[dg.AssetKey]) -> dict[str, list[dg.AssetKey]]:
+    """Return assets and all that they are made from, by the job that makes them."""
+    found: dict[str, list[dg.AssetKey]] = {}
+    for key in sorted(set(keys).union(*map(graph.get_ancestor_asset_keys, keys))):
+        found.setdefault(graph.get(key).tags[JOB], []).append(key)
+    return found
 
 
 def _profile_overrides(request: Request) -> dict[str, Any] | None:

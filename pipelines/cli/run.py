@@ -31,7 +31,7 @@ def run(
     models: Annotated[
         str,
         typer.Option(
-            help="Comma-separated names, calibrated/<name> for a calibrated form, or 'all' models.",
+            help="Comma-separated models and variants, calibrated/<name> for a calibrated form, or 'all' models.",
             show_default=",".join(DEFAULT_MODELS),
         ),
     ] = "",
@@ -76,7 +76,7 @@ def run(
     with ending_orderly(), open_instance() as instance:
         for lost in end_lost_runs(instance):
             CONSOLE.print(f"run {lost[:8]} was killed earlier; this one goes on where it stopped")
-        if not _make_up_to_date(Plan(request, defs.resolve_asset_graph()), instance):
+        if not make_up_to_date(Plan(request, defs.resolve_asset_graph()), instance):
             raise typer.Exit(1)
         board = read_table(instance, DataRoot(), "leaderboard", entry.key)
         report = recorded_path(instance, DataRoot(), dg.AssetKey("report"), entry.key)
@@ -84,8 +84,8 @@ def run(
     print_examples(entry.key, board)
 
 
-def _make_up_to_date(plan: "Plan", instance: "dg.DagsterInstance") -> bool:
-    """Execute what has to be made, up to the first job that fails; tell whether all succeeded."""
+def make_up_to_date(plan: "Plan", instance: "dg.DagsterInstance") -> bool:
+    """Execute what a plan has to make, up to the first job that fails; tell whether all succeeded."""
     from assets.support.staleness import survey
     from pipelines.definitions import defs
     from pipelines.jobs import status

@@ -27,6 +27,7 @@ from recmodels.schemas.tables import (
     RECOMMENDATIONS,
     REJECTS,
     REVIEWS,
+    STUDY,
     TABLES,
     USER_PROFILES,
     USERS,
@@ -91,10 +92,13 @@ SOUND: dict[str, pl.DataFrame] = {
     "item_text_embeddings": vectors("item_id", N_ITEMS),
     "item_image_embeddings": vectors("item_id", N_ITEMS),
     "user_text_embeddings": vectors("user_id", N_USERS),
+    "item_profile_embeddings": vectors("item_id", N_ITEMS),
     "item_text_knn": KNN_ITEMS,
+    "item_profile_knn": KNN_ITEMS,
     "item_image_knn": KNN_ITEMS,
     "user_knn": KNN_USERS,
     "augmented_interactions": rows(AUGMENTED, (0, 3, 0.5), (1, 0, 0.25)),
+    "positives": rows(AUGMENTED, (0, 3, 1.0), (1, 0, 1.0)),
     "metrics": METRIC_ROWS,
     "user_metrics": USER_METRIC_ROWS,
     "recommendations": rows(
@@ -104,6 +108,11 @@ SOUND: dict[str, pl.DataFrame] = {
     "leaderboard": rows(
         LEADERBOARD, ("bpr", "p", "recall", 20, 1, 0.5, None), ("bpr", "p", "novelty", 20, 2, 9.5, 0.1)
     ),
+    "study": rows(
+        STUDY,
+        ("bpr", "BPR", "recall@20", "graph", 1, 0.5, None, 0.4, 0.1, 9.5),
+        ("bpr", "BPR", "ndcg@20", "graph", 2, 0.5, 0.1, None, None, None),
+    ),
     "pipeline_status": rows(
         PIPELINE_STATUS,
         ("demo", None, "items", "interactions", "missing", "", None), ("demo", 0, "x", "y", "stale", "", None),
@@ -111,7 +120,7 @@ SOUND: dict[str, pl.DataFrame] = {
 }  # fmt: skip
 MAY_BE_EMPTY = {
     "reviews", "rejects", "augmented_interactions", "item_text_embeddings", "item_image_embeddings", "item_text_knn",
-    "item_image_knn",
+    "item_image_knn", "item_profile_embeddings", "item_profile_knn", "positives",
 }  # fmt: skip
 
 
