@@ -55,8 +55,11 @@ class TransportConfig(BaseModel):
     max_iterations: int = Field(default=1000, ge=1)
     """Iterations after which the solver stops with a warning."""
 
-    backend: Literal["structured", "pot"] = "structured"
-    """`structured`, or `pot` for the dense reference solver, which refuses problems that do not fit in memory."""
+    backend: Literal["structured", "cuda", "pot"] = "structured"
+    """
+    `structured` on the CPU; `cuda`, the same on a CUDA device where the scaling form serves, equal to rounding; or
+    `pot` for the dense reference solver, which refuses problems that do not fit in memory.
+    """
 
 
 class PositivesConfig(TransportConfig):
