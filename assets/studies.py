@@ -13,6 +13,7 @@ import dagster as dg
 from assets.evaluation import metrics_key, user_metrics_key
 from assets.serving import seed_partition
 from assets.support.checks import Verdict, recorded_check
+from assets.support.dagster_internals import keys_with_events
 from assets.support.io_managers import read_table, recorded_path
 from assets.support.lineage import (
     SPLIT_DIGEST,
@@ -114,8 +115,10 @@ def result_rows(
     instance: dg.DagsterInstance, data_root: DataRoot, dataset: str, rows: Iterable[str], seeds: Iterable[int]
 ) -> "Iterator[ResultRow]":
     """Yield what an instance has of rows on a data set: what was measured of their current checkpoints."""
-    seeds = list(seeds)
+    seeds, there = list(seeds), keys_with_events(instance)
     for name in rows:
+        if not there & {checkpoint_key(name), metrics_key(name)}:
+            continue
         for seed in seeds:
             row = _result_row(instance, data_root, dataset, name, seed)
             if row is not None:
@@ -207,7 +210,7 @@ def complete_check(study: Study) -> dg.AssetChecksDefinition:
             return Verdict(measured)
         return Verdict(
             measured,
-            f"{missing} of {len(study.rows) * len(study.seeds)} rows and seeds have no result, expected none. Run "
+            f"{missing} rows and seeds of {len(study.rows)} x {len(study.seeds)} have no result, expected none. Run "
             f"`recmodels study {study.name}` for the data set: it makes what is missing.",
         )
 

@@ -22,6 +22,7 @@ from pipelines.cli.models import models
 from pipelines.cli.new_dataset import new_dataset
 from pipelines.cli.output import CONSOLE
 from pipelines.cli.recommend import recommend
+from pipelines.cli.results import results
 from pipelines.cli.run import run
 from pipelines.cli.similar import similar
 from pipelines.cli.status import status
@@ -70,6 +71,7 @@ app.command()(compare)
 app.command()(datasets)
 app.command()(models)
 app.command()(study)
+app.command()(results)
 app.command()(status)
 app.command()(estimate)
 app.command()(doctor)

@@ -206,6 +206,9 @@ BROKEN: list[tuple[str, Change, str]] = [
     ("recommendations", changed(1, source="guess"), "source|check__one of model, popularity"),
     ("leaderboard", changed(0, mean=1.5), "shares_at_most_1"),
     ("leaderboard", doubled, "primary_key"),
+    ("study", changed(0, source="hearsay"), "source|check__one of graph, device, older"),
+    ("study", changed(1, std=-0.1), "std|min"),
+    ("study", doubled, "primary_key"),
     ("leaderboard", changed(1, std=-1.0), "std|min"),
     ("pipeline_status", doubled, "partitions_once"),
 ]  # fmt: skip
