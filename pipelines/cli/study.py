@@ -100,19 +100,24 @@ def _show_missing(plan: "Plan", instance: "dg.DagsterInstance", dataset: str, *,
 
     graph = defs.resolve_asset_graph()
     durations = Durations(instance, graph, dataset)
-    rows: list[dict[str, Any]] = [
-        {
-            "asset": status.key.to_user_string(),
-            "seed": status.partition.seed,
-            "state": status.state,
-            "seconds": durations.expected(status.key),
-        }
-        for status in plan.unmade(survey(instance, graph))
-    ]
-    show_rows(rows, as_json=as_json)
+    rows: dict[tuple[Any, str], dict[str, Any]] = {}
+    for status in plan.unmade(survey(instance, graph)):
+        # What one computation makes takes its time once.
+        together = min(graph.get(status.key).execution_set_asset_keys)
+        row = rows.setdefault(
+            (together, status.partition.key),
+            {
+                "assets": [],
+                "seed": status.partition.seed,
+                "state": status.state,
+                "seconds": durations.expected(status.key),
+            },
+        )
+        row["assets"].append(status.key.to_user_string())
+    show_rows(list(rows.values()), as_json=as_json)
     if as_json:
         return
-    known = [row["seconds"] for row in rows if row["seconds"] is not None]
+    known = [row["seconds"] for row in rows.values() if row["seconds"] is not None]
     say(f"{len(rows)} to make: {sum(known):,.0f} s by what {len(known)} of them took before")
     if len(known) < len(rows):
         say(f"{len(rows) - len(known)} were never made here, nor anything like them: how long they take is not known")
