@@ -44,7 +44,7 @@ def item_text_knn(
     """
     imported = read_imported_knn(RawManifest.parse(raw_dumps), Role.TEXT_KNN, item_ids)
     titles = item_titles(context, data_root, item_ids)
-    return _neighbours(context, item_text_embeddings, imported, titles)
+    return neighbours_of(context, item_text_embeddings, imported, titles)
 
 
 @stage_asset(
@@ -63,7 +63,7 @@ def item_image_knn(
     """Nearest neighbours of each item by the cosine of image features; no rows where there are none."""
     imported = read_imported_knn(RawManifest.parse(raw_dumps), Role.IMAGE_KNN, item_ids)
     titles = item_titles(context, data_root, item_ids)
-    return _neighbours(context, item_image_embeddings, imported, titles)
+    return neighbours_of(context, item_image_embeddings, imported, titles)
 
 
 @stage_asset(
@@ -76,15 +76,16 @@ def user_knn(
     context: dg.AssetExecutionContext, user_text_embeddings: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Nearest neighbours of each user by the cosine of profile embeddings, itself included."""
-    return _neighbours(context, user_text_embeddings)
+    return neighbours_of(context, user_text_embeddings)
 
 
-def _neighbours(
+def neighbours_of(
     context: dg.AssetExecutionContext,
     embeddings: pl.DataFrame,
     imported: pl.DataFrame | None = None,
     titles: Sequence[str] = (),
 ) -> dg.MaterializeResult[pl.DataFrame]:
+    """Return the nearest neighbours by the cosine of embeddings, or the table that came with the data set."""
     from recmodels.graphs.knn import knn_recall, knn_table
     from recmodels.graphs.quality import knn_summary
     from recmodels.reporting.charts import knn_histograms

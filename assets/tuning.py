@@ -15,7 +15,7 @@ from assets.support.lineage import inline_image, inline_table, materialized
 from assets.support.partitions import entry_of
 from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
-from assets.training import BASE_INPUTS, LOG_INTERVAL_SECONDS, training_version
+from assets.training import BASE_INPUTS, LOG_INTERVAL_SECONDS, training_version, tuning_key
 from recmodels.data.split import split_digest
 from recmodels.io.digest import digest_of, frame_digest
 from recmodels.io.files import safe_join
@@ -37,11 +37,6 @@ class TuningRunConfig(dg.Config):
 
     overrides: dict[str, Any] = {}
     """Settings of the search by name, over the catalogue's, such as `trials` and `hours`. Unknown keys fail."""
-
-
-def tuning_key(model: str) -> dg.AssetKey:
-    """Return the key of the search for a model's settings."""
-    return dg.AssetKey([FOLDER, model])
 
 
 def tuning_asset(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -69,7 +64,8 @@ def tuning_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         from recmodels.models.inputs import training_data
         from recmodels.reporting.charts import tuning_history, tuning_importances
         from recmodels.training.trainer import EpochRecord
-        from recmodels.tuning.tune import tune, tuned_settings
+        from recmodels.tuning.result import tuned_settings
+        from recmodels.tuning.tune import tune
 
         entry = entry_of(context.partition_key)
         split = split_digest(tables["interactions"])

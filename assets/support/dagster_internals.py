@@ -38,6 +38,7 @@ __all__ = [
     "free_pool_slots",
     "input_versions",
     "is_migrated",
+    "keys_with_events",
     "newest_storage_ids",
     "started_process",
     "version_of_many",
@@ -58,6 +59,11 @@ def input_versions(tags: Mapping[str, str]) -> dict[str, str]:
 def version_of_many(versions: Iterable[str]) -> str:
     """Return what Dagster records of an input: one digest over the versions of all the partitions that are read."""
     return sha256("".join(versions).encode()).hexdigest()
+
+
+def keys_with_events(instance: dg.DagsterInstance) -> set[dg.AssetKey]:
+    """Return the assets that were made, or that a run was to make, since they were last wiped."""
+    return set(instance.get_asset_keys())
 
 
 def newest_storage_ids(instance: dg.DagsterInstance, key: dg.AssetKey) -> Mapping[str, int]:

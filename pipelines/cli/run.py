@@ -31,7 +31,7 @@ def run(
     models: Annotated[
         str,
         typer.Option(
-            help="Comma-separated names, calibrated/<name> for a calibrated form, or 'all' models.",
+            help="Comma-separated models and variants, calibrated/<name> for a calibrated form, or 'all' models.",
             show_default=",".join(DEFAULT_MODELS),
         ),
     ] = "",
@@ -85,7 +85,7 @@ def run(
 
 
 def make_up_to_date(plan: "Plan", instance: "dg.DagsterInstance") -> bool:
-    """Execute what has to be made, up to the first job that fails; tell whether all succeeded."""
+    """Execute what a plan has to make, up to the first job that fails; tell whether all succeeded."""
     from assets.support.staleness import survey
     from pipelines.definitions import defs
     from pipelines.jobs import status

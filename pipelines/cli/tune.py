@@ -71,7 +71,7 @@ def _searched(entry: "DatasetEntry", models: list[str], overrides: dict[str, Any
     from assets.raw import RawDumpsConfig
     from assets.support.io_managers import read_table
     from assets.support.resources import DataRoot
-    from assets.tuning import tuning_key
+    from assets.training import tuning_key
     from pipelines.definitions import defs
     from pipelines.instance import open_instance, prepare_home
     from pipelines.lost_runs import end_lost_runs
@@ -117,8 +117,7 @@ def _seconds_of_a_try(instance: "dg.DagsterInstance", dataset: str, model: str) 
     """Return what a try of the last search took on average, or else the last training; None if there was neither."""
     from assets.serving import recorded_seeds, seed_partition
     from assets.support.lineage import latest_materialization
-    from assets.training import checkpoint_key
-    from assets.tuning import tuning_key
+    from assets.training import checkpoint_key, tuning_key
 
     if record := latest_materialization(instance, tuning_key(model), dataset):
         return float(str(record.metadata["seconds"].value)) / int(str(record.metadata["dagster/row_count"].value))

@@ -77,6 +77,13 @@ def title_of(row: str) -> str:
     return f"{title}, calibrated" if row.startswith(CALIBRATED) else title
 
 
+def is_seeded(row: str) -> bool:
+    """Tell whether a row may come out differently with another seed: popularity and closed forms do not."""
+    name = row.removeprefix(CALIBRATED)
+    spec = MODELS.get(name) or load_variants().get(name)
+    return row != "popularity" and not (spec and spec.closed_form)
+
+
 def load_studies() -> dict[str, Study]:
     """
     Return every study by name: the packaged ones, then those of the user's file, which may replace them.

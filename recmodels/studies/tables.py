@@ -14,7 +14,7 @@ import polars as pl
 from recmodels.errors import InputError
 from recmodels.reporting.models import SIGNIFICANT, holm
 from recmodels.schemas.tables import STUDY
-from recmodels.studies.entries import Study
+from recmodels.studies.entries import Study, is_seeded
 from recmodels.studies.results import Comparison, ResultRow, Results, of_row
 
 Verdict = Literal["held", "opposite", "not shown", ""]
@@ -65,7 +65,7 @@ class StudyTable:
     tests
         In the order of the study's comparisons.
     missing
-        Rows and seeds of the study that there is no result of.
+        Rows and seeds of the study that there is no result of. Of what comes out the same with every seed, one will do.
     """
 
     study: Study
@@ -113,7 +113,7 @@ def study_table(study: Study, dataset: str, results: Results, seeds: Sequence[in
 
     Examples
     --------
-    >>> from recmodels.studies.entries import Study
+    >>> from recmodels.studies.entries import Study, is_seeded
     >>> study = Study(name="pair", title="Pair", about="", rows=["bpr", "ease"], data_sets=["demo"], seeds=[0])
     >>> row = ResultRow(variant="bpr", dataset="demo", seed=0, split_digest="one", test={"recall@20": 0.25})
     >>> table = study_table(study, "demo", Results(rows=[row]))
@@ -124,7 +124,7 @@ def study_table(study: Study, dataset: str, results: Results, seeds: Sequence[in
     found = {row: of_row(results.rows, dataset, row) for row in study.rows}
     runs = {row: {seed: of[seed] for seed in sorted(of) if seed in wanted} for row, of in found.items()}
     runs = {row: of for row, of in runs.items() if of}
-    if len(splits := {run.split_digest for of in runs.values() for run in of.values()}) > 1:
+    if len(splits := {run.split_digest for of in runs.values() for run in of.values() if run.split_digest}) > 1:
         raise InputError(
             f"study {study.name} of {dataset}",
             expected="results of one split",
@@ -137,7 +137,12 @@ def study_table(study: Study, dataset: str, results: Results, seeds: Sequence[in
         runs=runs,
         figures=_figures(study, dataset, runs),
         tests=_tests(study, dataset, results, wanted),
-        missing=[(row, seed) for row in study.rows for seed in wanted if seed not in runs.get(row, {})],
+        missing=[
+            (row, seed)
+            for row in study.rows
+            for seed in (wanted if is_seeded(row) else wanted[: not runs.get(row)])
+            if seed not in runs.get(row, {})
+        ],
     )
 
 

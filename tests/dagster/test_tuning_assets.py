@@ -10,12 +10,13 @@ from graph_runs import Run, data_versions, failure_texts, stored_table
 from assets.support.lineage import latest_materialization, recorded_json
 from assets.support.resources import DataRoot
 from assets.support.staleness import survey
-from assets.tuning import tuning_key
+from assets.training import tuning_key
 from pipelines.definitions import build_definitions
 from recmodels.models.inputs import TrainingData
 from recmodels.models.registry import resolve_config
 from recmodels.tuning import tune as tune_module
-from recmodels.tuning.tune import tune, tuned_settings
+from recmodels.tuning.result import tuned_settings
+from recmodels.tuning.tune import tune
 
 KEY = tuning_key("bpr")
 
