@@ -31,22 +31,23 @@ class Test:
         The paired test.
     corrected
         Its t-test's p-value by Holm's method over all tests of the study on the data set.
-    published_difference
-        What the paper's figures differ by; None where it does not report both.
+    claimed
+        What the paper says of the pair: the difference of its figures, ``better`` or ``worse``; None if nothing.
     """
 
     comparison: Comparison
     corrected: float
-    published_difference: float | None
+    claimed: float | str | None
 
     @property
     def verdict(self) -> Verdict:
-        """Whether what the paper reports held here: the same direction, and more than chance."""
-        if self.published_difference is None:
+        """Whether what the paper says held here: the same direction, and more than chance."""
+        if self.claimed is None:
             return ""
         if self.corrected >= SIGNIFICANT or not self.comparison.difference:
             return "not shown"
-        return "held" if self.comparison.difference * self.published_difference > 0 else "opposite"
+        better = self.claimed == "better" if isinstance(self.claimed, str) else self.claimed > 0
+        return "held" if (self.comparison.difference > 0) == better else "opposite"
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class StudyTable:
                 {
                     **test.comparison.model_dump(mode="json", exclude={"of"}),
                     "corrected_p_value": test.corrected,
-                    "published_difference": test.published_difference,
+                    "claimed": test.claimed,
                     "verdict": test.verdict,
                 }
                 for test in self.tests
@@ -182,12 +183,7 @@ def _tests(study: Study, dataset: str, results: Results, seeds: Sequence[int]) -
     pairs = [(*pair, figure) for pair in study.comparisons for figure in study.metrics]
     found = [key[pair] for pair in pairs if pair in key and set(key[pair].seeds) <= set(seeds)]
     corrected = holm([one.t_p_value for one in found])
-    published = study.published.get(dataset, {})
     return [
-        Test(one, p_value, _difference(published.get(one.first, {}), published.get(one.second, {}), one.figure))
+        Test(one, p_value, study.claimed(dataset, one.first, one.second, one.figure))
         for one, p_value in zip(found, corrected, strict=True)
     ]
-
-
-def _difference(first: dict[str, float], second: dict[str, float], figure: str) -> float | None:
-    return first[figure] - second[figure] if figure in first and figure in second else None
