@@ -69,7 +69,8 @@ def tuning_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         from recmodels.models.inputs import training_data
         from recmodels.reporting.charts import tuning_history, tuning_importances
         from recmodels.training.trainer import EpochRecord
-        from recmodels.tuning.tune import tune, tuned_settings
+        from recmodels.tuning.result import tuned_settings
+        from recmodels.tuning.tune import tune
 
         entry = entry_of(context.partition_key)
         split = split_digest(tables["interactions"])

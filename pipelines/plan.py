@@ -166,7 +166,8 @@ class Plan:
             return self._request.anew
         if name == "raw_dumps" and self._request.raw_dumps.raw_dir:
             return record.texts.get(FOLDER) != self._request.raw_dumps.raw_dir
-        if model := name.partition("tuning/")[2]:
+        model = name.partition("tuning/")[2]
+        if model in self._request.tuned:
             used = tuning_settings(self._request.entry, model, self._request.tuning)
             return record.overrides != used.overrides(tuning_settings(self._request.entry, model))
         return name in ("item_profiles", "user_profiles") and self._overrides not in (None, record.overrides)

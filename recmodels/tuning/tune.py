@@ -93,6 +93,7 @@ def tune(
     >>> from functools import partial
     >>> from recmodels.models.example import example_data
     >>> from recmodels.models.registry import resolve_config
+    >>> from recmodels.tuning.result import tuned_settings
     >>> result = tune("ease", partial(resolve_config, "ease"), example_data(), TuningConfig(trials=8))
     >>> result.table["origin"].unique(maintain_order=True).to_list()
     ['current', 'published', 'sampled']
@@ -131,26 +132,6 @@ def tune(
         )
     table = _table([*tried, *([unfinished] if unfinished else [])], space, tuning)
     return TuningResult(table, importances(tried, space), exhausted)
-
-
-def tuned_settings(table: pl.DataFrame) -> dict[str, Any]:
-    """
-    Return the best settings of a search as overrides of the model's configuration.
-
-    Parameters
-    ----------
-    table
-        Its tries (schema `recmodels.schemas.tuning.Tries`).
-
-    Raises
-    ------
-    InputError
-        If none is chosen.
-    """
-    chosen = table.filter(pl.col("chosen"))
-    if chosen.height != 1:
-        raise InputError("tries", expected="one that is chosen", found=str(chosen.height))
-    return json.loads(chosen["settings"].item())
 
 
 def search_key(model: str, config: AnyConfig, space: Space, tuning: TuningConfig, key: str) -> str:

@@ -15,7 +15,8 @@ from pipelines.definitions import build_definitions
 from recmodels.models.inputs import TrainingData
 from recmodels.models.registry import resolve_config
 from recmodels.tuning import tune as tune_module
-from recmodels.tuning.tune import tune, tuned_settings
+from recmodels.tuning.result import tuned_settings
+from recmodels.tuning.tune import tune
 
 KEY = tuning_key("bpr")
 

@@ -26,8 +26,9 @@ from recmodels.schemas.tables import validated_table
 from recmodels.training.trainer import EpochRecord, fit
 from recmodels.tuning import tune as tune_module
 from recmodels.tuning.config import Parameter, Space, TuningConfig
+from recmodels.tuning.result import tuned_settings
 from recmodels.tuning.study import opened_study
-from recmodels.tuning.tune import TuningResult, tune, tuned_settings
+from recmodels.tuning.tune import TuningResult, tune
 
 SPACE: Space = {
     "n_layers": Parameter(low=1, high=4, grid=(1, 2)),
