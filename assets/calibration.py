@@ -15,17 +15,17 @@ from assets.support.lineage import SPLIT_DIGEST, inline_table, materialized, rec
 from assets.support.partitions import DATASET_SEEDS, entry_of
 from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
-from assets.training import PROVENANCE, checkpoint_key, intact_check
+from assets.training import PROVENANCE, TESTED, checkpoint_key, group_of, intact_check
 from recmodels.calibration.config import calibrated
 from recmodels.io.digest import digest_of
-from recmodels.models.registry import MODELS, ModelSpec
+from recmodels.models.spec import ModelSpec
 from recmodels.settings import calibration_config, calibration_settings
 
 CODE_VERSION = "1"
 GRAPHS = frozenset({"item_text_knn", "item_image_knn"})
 """Tables that evidence may be made from; a form has those that its model reads, so that it waits for no others."""
 
-CALIBRATED_TITLES = {calibrated(spec.name): f"{spec.title}, calibrated" for spec in MODELS.values()}
+CALIBRATED_TITLES = {calibrated(spec.name): f"{spec.title}, calibrated" for spec in TESTED.values()}
 """Title of each calibrated form by its name."""
 
 
@@ -42,14 +42,17 @@ def calibrated_asset(spec: ModelSpec) -> dg.AssetsDefinition:
 
     @stage_asset(
         key=checkpoint_key(name),
-        group_name="training",
+        group_name=group_of(name, "training"),
         settings=calibration_settings,
         on_request=True,
         kinds={"scipy", "safetensors"},
         code_version=CODE_VERSION,
         partitions_def=DATASET_SEEDS,
         io_manager_key="directory_io",
-        ins={"checkpoint": dg.AssetIn(checkpoint_key(spec.name)), **{graph: dg.AssetIn(graph) for graph in graphs}},
+        ins={
+            "checkpoint": dg.AssetIn(checkpoint_key(spec.name)),
+            **{graph: dg.AssetIn(spec.source(graph)) for graph in graphs},
+        },
         description=(
             f"{CALIBRATED_TITLES[name]}: the frozen ranking, its best items put into a new order by what the training "
             "rows of other users say about them. Which evidence counts how much is chosen by validation Recall@20; no "
@@ -71,7 +74,7 @@ def calibrated_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         inputs = records_read(context)
         read = versions_read(context, inputs)
         base = load_checkpoint(checkpoint).provenance
-        tables_read = [version for asset, version in sorted(read.items()) if asset in GRAPHS]
+        tables_read = [read[spec.source(graph)] for graph in sorted(graphs)]
         version = digest_of(CODE_VERSION, used.digest, base["data_version"], *tables_read)
         directory = staging_directory(data_root, context.run.run_id)
         result = calibrate_checkpoint(
@@ -108,5 +111,5 @@ def calibrated_asset(spec: ModelSpec) -> dg.AssetsDefinition:
     return calibrated_checkpoint
 
 
-calibrated_forms = [calibrated_asset(spec) for spec in MODELS.values()]
+calibrated_forms = [calibrated_asset(spec) for spec in TESTED.values()]
 calibrated_checks = [intact_check(name) for name in CALIBRATED_TITLES]

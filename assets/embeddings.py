@@ -38,7 +38,7 @@ def item_text_embeddings(
     imported = read_text_features(RawManifest.parse(raw_dumps), item_ids)
     if not imported.is_empty():
         return materialized(context, imported, metadata={"imported": True})
-    return _embedded(context, data_root, item_profiles, "item_id")
+    return embedded(context, data_root, item_profiles, "item_id")
 
 
 @stage_asset(
@@ -51,7 +51,7 @@ def user_text_embeddings(
     context: dg.AssetExecutionContext, data_root: DataRoot, user_profiles: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Each user's profile as a vector of the data set's sentence encoder."""
-    return _embedded(context, data_root, user_profiles, "user_id")
+    return embedded(context, data_root, user_profiles, "user_id")
 
 
 @stage_asset(
@@ -72,9 +72,10 @@ def item_image_embeddings(
     return materialized(context, table, metadata={"without_image": missing, "modality_present": table.height > 0})
 
 
-def _embedded(
+def embedded(
     context: dg.AssetExecutionContext, data_root: DataRoot, profiles: pl.DataFrame, id_column: str
 ) -> dg.MaterializeResult[pl.DataFrame]:
+    """Return profiles as vectors of the data set's sentence encoder."""
     from recmodels.embeddings.encode import EncoderConfig, embed_table
 
     result = embed_table(

@@ -14,11 +14,11 @@ from assets.support.checks import Verdict, recorded_check
 from assets.support.lineage import SPLIT_DIGEST, inline_image, inline_table, materialized, records_read
 from assets.support.partitions import ALL_SEEDS, DATASET_SEEDS, seed_of
 from assets.support.stage import stage_asset, stage_multi_asset
-from assets.training import PROVENANCE, checkpoint_key
+from assets.training import PROVENANCE, TESTED, checkpoint_key, group_of
 from recmodels.data.split import split_digest
 from recmodels.errors import InputError
 from recmodels.io.digest import digest_of, frame_digest
-from recmodels.models.registry import MODELS, NON_PERSONALISED
+from recmodels.models.registry import NON_PERSONALISED
 from recmodels.reporting.tables import (
     HEADLINE,
     figure_name,
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from recmodels.ranking.ranker import Ranker
 
 CODE_VERSION = "1"
-TITLES = {spec.name: spec.title for spec in MODELS.values()} | CALIBRATED_TITLES
-"""Title of everything that is trained, by its name: models and their calibrated forms."""
+TITLES = {spec.name: spec.title for spec in TESTED.values()} | CALIBRATED_TITLES
+"""Title of everything that is trained, by its name: models, variants and their calibrated forms."""
 GROUP = "evaluation"
 SHOWN_FIRST = ("model", "seeds", "recall@20", "ndcg@20")
 """Columns of the leaderboard that stand first, as the interface cuts off what its panel has no room for."""
@@ -49,8 +49,8 @@ def user_metrics_key(model: str) -> dg.AssetKey:
 
 
 def identifier(model: str) -> str:
-    """Return a model's name as part of the names of operations and inputs, which have no slashes."""
-    return model.replace("/", "__")
+    """Return a model's name as part of the names of operations and inputs, which are identifiers."""
+    return model.replace("/", "__").replace("-", "_").replace(".", "_")
 
 
 def _specs(model: str, title: str, inputs: list[dg.AssetKey]) -> list[dg.AssetSpec]:
@@ -62,7 +62,7 @@ def _specs(model: str, title: str, inputs: list[dg.AssetKey]) -> list[dg.AssetSp
         dg.AssetSpec(
             key,
             deps=inputs,
-            group_name=GROUP,
+            group_name=group_of(model, GROUP),
             kinds={"polars", "parquet"},
             code_version=CODE_VERSION,
             description=text,

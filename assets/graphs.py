@@ -45,7 +45,7 @@ def _item_knn(
         embeddings: pl.DataFrame,
     ) -> dg.MaterializeResult[pl.DataFrame]:
         imported = read_imported_knn(RawManifest.parse(raw_dumps), role, item_ids)
-        return _neighbours(context, embeddings, imported, item_titles(context, data_root, item_ids))
+        return neighbours_of(context, embeddings, imported, item_titles(context, data_root, item_ids))
 
     return item_knn
 
@@ -75,15 +75,16 @@ def user_knn(
     context: dg.AssetExecutionContext, user_text_embeddings: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Nearest neighbours of each user by the cosine of profile embeddings, itself included."""
-    return _neighbours(context, user_text_embeddings)
+    return neighbours_of(context, user_text_embeddings)
 
 
-def _neighbours(
+def neighbours_of(
     context: dg.AssetExecutionContext,
     embeddings: pl.DataFrame,
     imported: pl.DataFrame | None = None,
     titles: Sequence[str] = (),
 ) -> dg.MaterializeResult[pl.DataFrame]:
+    """Return the nearest neighbours by the cosine of embeddings, or the table that came with the data set."""
     from recmodels.graphs.knn import knn_recall, knn_table
     from recmodels.graphs.quality import knn_summary
     from recmodels.reporting.charts import knn_histograms

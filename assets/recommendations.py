@@ -11,7 +11,7 @@ from assets.support.partitions import DATASET_SEEDS
 from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
 from assets.support.titles import item_titles
-from assets.training import checkpoint_key
+from assets.training import checkpoint_key, group_of
 from recmodels.reporting.examples import example_users, named_users
 from recmodels.reporting.tables import new_and_had
 from recmodels.schemas.results import TOP_N
@@ -27,7 +27,7 @@ def recommendations_asset(model: str) -> dg.AssetsDefinition:
 
     @stage_asset(
         key=recommendations_key(model),
-        group_name="serving",
+        group_name=group_of(model, "serving"),
         kinds={"polars", "parquet"},
         code_version="1",
         partitions_def=DATASET_SEEDS,

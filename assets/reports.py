@@ -15,11 +15,11 @@ from assets.support.lineage import events_read, latest_materialization, material
 from assets.support.partitions import ALL_SEEDS, entry_of, seed_of
 from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
-from assets.training import checkpoint_key
+from assets.training import TESTED, checkpoint_key
 from recmodels.data.split import split_digest
 from recmodels.errors import MissingObject
 from recmodels.io.digest import digest_of
-from recmodels.models.registry import MODELS, NON_PERSONALISED
+from recmodels.models.registry import NON_PERSONALISED
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.write import item_task, user_task
 from recmodels.reporting.examples import example_items, example_users
@@ -56,7 +56,7 @@ def _of_all_seeds(key: dg.AssetKey, *, lazy: bool = False) -> dg.AssetIn:
     metadata={"suffix": ".html"},
     ins={
         **{name: dg.AssetIn(name) for name in TABLES},
-        **{f"checkpoint_{name}": _of_all_seeds(checkpoint_key(name)) for name in MODELS},
+        **{f"checkpoint_{identifier(name)}": _of_all_seeds(checkpoint_key(name)) for name in TESTED},
         **{f"metrics_{identifier(name)}": _of_all_seeds(metrics_key(name)) for name in MEASURED},
         **{f"user_metrics_{identifier(name)}": _of_all_seeds(user_metrics_key(name), lazy=True) for name in MEASURED},
         **{
@@ -119,8 +119,8 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
             user_profiles=tables["user_profiles"],
             histories={
                 name: [load_history(path).select("epoch", "valid_recall") for path in runs.values()]
-                for name, spec in MODELS.items()
-                if not spec.closed_form and (runs := inputs[f"checkpoint_{name}"])
+                for name, spec in TESTED.items()
+                if not spec.closed_form and (runs := inputs[f"checkpoint_{identifier(name)}"])
             },
             recommendations={
                 name: next(iter(runs.values())).filter(pl.col("user_id").is_in(shown)).collect()
@@ -184,7 +184,7 @@ def _trainings(context: dg.AssetExecutionContext, measured: Mapping[str, Iterabl
             if record is None:
                 continue
             told: dict[str, Any] = {key: value.value for key, value in record.metadata.items()}
-            by_epochs = name in MODELS and not MODELS[name].closed_form
+            by_epochs = name in TESTED and not TESTED[name].closed_form
             yield Training(
                 model=name,
                 seed=seed_of(partition_key),

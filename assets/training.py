@@ -24,17 +24,29 @@ from assets.support.stage import stage_asset
 from recmodels.calibration.config import CALIBRATED
 from recmodels.data.split import split_digest
 from recmodels.errors import MissingObject
+from recmodels.io.commit import current_commit
 from recmodels.io.digest import digest_of, frame_digest
 from recmodels.io.files import safe_join
 from recmodels.models.registry import MODELS, ModelSpec
+from recmodels.models.variants import load_variants
 from recmodels.reporting.tables import training_progress
 from recmodels.settings import training_config, training_settings
+from recmodels.tuning.result import tuned_settings
 
 if TYPE_CHECKING:
     from recmodels.training.trainer import EpochRecord
 
+VARIANTS = load_variants()
+"""The variants that there are, by name; what changes in their files is seen when the code is loaded again."""
+TRAINED = {**MODELS, **VARIANTS}
+"""Everything that is trained, by name: models and variants."""
+TESTED = {name: spec for name, spec in TRAINED.items() if not spec.validation_only}
+"""Those of which test rows may be looked at."""
 TRAINER_VERSION = "2"
 """Code version of what all models share: the loop, the samplers, the selection of the epoch."""
+COMMIT = "commit"
+DEVICE = "device"
+"""Entries of a checkpoint's metadata: the code's commit, where it is a checkout, and what it was trained on."""
 PROVENANCE = "provenance"
 """Entry of a checkpoint's provenance: the digest of code version, settings and data, without the seed."""
 LOG_INTERVAL_SECONDS = 1.0
@@ -53,24 +65,38 @@ def checkpoint_key(model: str) -> dg.AssetKey:
     return dg.AssetKey(model.split("/") if model.startswith(CALIBRATED) else ["checkpoint", model])
 
 
+def group_of(model: str, group: str) -> str:
+    """Return the group of an asset of a model or a calibrated form; those of variants have one of their own."""
+    return "variants" if model.removeprefix(CALIBRATED) in VARIANTS else group
+
+
 def training_version(spec: ModelSpec) -> str:
     """Return the code version of a trained model: that of the loop and its own."""
     return f"{TRAINER_VERSION}.{spec.version}"
 
 
+def tuning_key(model: str) -> dg.AssetKey:
+    """Return the key of the table of tries whose chosen settings a variant with ``settings = "tuned"`` takes."""
+    return dg.AssetKey(["tuning", model])
+
+
 def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
-    """Return the asset that trains one model."""
+    """Return the asset that trains one model or variant."""
+    sources = {name: dg.AssetKey(spec.source(name).split("/")) for name in sorted(BASE_INPUTS | spec.inputs)}
+    if spec.tuned:
+        sources["tuning"] = tuning_key(spec.model)
 
     @stage_asset(
         key=checkpoint_key(spec.name),
-        group_name="training",
-        settings=lambda entry: training_settings(entry, spec.name),
+        group_name=group_of(spec.name, "training"),
+        settings=lambda entry: training_settings(entry, spec),
+        on_request=bool(spec.variant_of),
         kinds={"pytorch", "safetensors"},
         code_version=training_version(spec),
         partitions_def=DATASET_SEEDS,
         io_manager_key="directory_io",
         pool="gpu",
-        ins={name: dg.AssetIn(name) for name in sorted(BASE_INPUTS | spec.inputs)},
+        ins={name: dg.AssetIn(key) for name, key in sources.items()},
         description=(
             f"{spec.title} ({spec.reference}), trained on the training rows of one data set with one seed; the epoch "
             "is chosen by validation Recall@20. Holds parameters, final embeddings, configuration, id maps and history."
@@ -79,21 +105,23 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
     def checkpoint(
         context: dg.AssetExecutionContext, config: TrainingRunConfig, data_root: DataRoot, **tables: pl.DataFrame
     ) -> dg.MaterializeResult[Path]:
+        from recmodels.io.devices import device_name
         from recmodels.models.inputs import training_data
         from recmodels.reporting.charts import training_curves
         from recmodels.training.run import train_checkpoint
 
         dataset, seed = dataset_of(context.partition_key), seed_of(context.partition_key)
         entry = entry_of(context.partition_key)
-        resolved = training_config(entry, spec.name, config.overrides)
-        used = training_settings(entry, spec.name, config.overrides)
+        overrides = [tuned_settings(tables["tuning"])] if spec.tuned else []
+        resolved = training_config(entry, spec, *overrides, config.overrides)
+        used = training_settings(entry, spec, *overrides, config.overrides)
         split = split_digest(tables["interactions"])
         rows = tables["interactions"].filter(pl.col("split") != "test")
         batch = resolved.batch_size_for(rows.filter(pl.col("split") == "train").height)
         follows_data = not spec.closed_form and batch != resolved.training.batch_size
         provenance = digest_of(
             training_version(spec),
-            spec.name,
+            spec.model,
             used.digest,
             *(frame_digest(tables[name]) for name in sorted(spec.inputs | {"users", "item_ids"})),
             frame_digest(rows),
@@ -110,7 +138,7 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         directory = staging_directory(data_root, context.run.run_id)
         result = train_checkpoint(
             directory,
-            spec.name,
+            spec.model,
             resolved,
             data,
             seed=seed,
@@ -118,6 +146,7 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
             items=tables["item_ids"],
             provenance={
                 "dataset": dataset,
+                **({"variant": spec.name} if spec.variant_of else {}),
                 "data_version": version,
                 "code_version": training_version(spec),
                 SPLIT_DIGEST: split,
@@ -145,6 +174,8 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
                 **({} if spec.closed_form else {"batch_size": batch, "steps": result.n_steps}),
                 "stopped_early": result.stopped_early,
                 "seconds": float(result.history["seconds"].sum()),
+                COMMIT: current_commit(),
+                DEVICE: device_name(resolved.training.device),
             },
         )
 
@@ -166,7 +197,7 @@ def _logged(context: dg.AssetExecutionContext) -> Callable[["EpochRecord"], None
     return log
 
 
-checkpoints = [checkpoint_asset(spec) for spec in MODELS.values()]
+checkpoints = [checkpoint_asset(spec) for spec in TRAINED.values()]
 
 
 def intact_check(model: str) -> dg.AssetChecksDefinition:
@@ -219,5 +250,5 @@ def enough_steps_check(model: str) -> dg.AssetChecksDefinition:
     return enough_steps
 
 
-checkpoint_checks = [intact_check(model) for model in MODELS]
-enough_steps_checks = [enough_steps_check(name) for name, spec in MODELS.items() if not spec.closed_form]
+checkpoint_checks = [intact_check(name) for name in TRAINED]
+enough_steps_checks = [enough_steps_check(name) for name, spec in TRAINED.items() if not spec.closed_form]

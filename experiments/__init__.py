@@ -1,1 +1,1 @@
-"""The experiments whose figures stand in docs/results.md. Timings are measured in `benchmarks/`."""
+"""Figures that documents show beside those of the studies (`recmodels results`). Timings are for `benchmarks/`."""

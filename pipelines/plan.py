@@ -14,11 +14,15 @@ import dagster as dg
 
 from assets.profiles import ProfilesConfig
 from assets.raw import FOLDER, RawDumpsConfig
+from assets.studies import study_key
 from assets.support.dagster_internals import AssetGraph
+from assets.support.stage import JOB
 from assets.support.staleness import PartitionStatus, Survey
-from pipelines.jobs import assets_of_models, evaluate, prepare, train
+from assets.training import tuning_key
+from assets.tuning import TuningRunConfig
+from pipelines.jobs import assets_of_models, evaluate, prepare, study, train, tune
 from recmodels.catalogue.entries import DatasetEntry
-from recmodels.settings import profile_settings
+from recmodels.settings import profile_settings, tuning_settings
 
 Target = tuple[dg.AssetKey, str]
 """One partition of one asset."""
@@ -30,7 +34,9 @@ class Request:
     What is to be up to date: a data set, and models trained on it, beside the baselines, with each of some seeds.
 
     `raw_dumps` and `profiles` configure these assets; where it differs from that of their last run, they are made anew.
-    So is everything, also what is up to date, with `anew`.
+    So is everything, also what is up to date, with `anew`. With models `tuned`, their settings are searched, under
+    `tuning` over the catalogue's, and nothing is trained or evaluated. A `study` is made with all that it reads, in
+    place of models, leaderboard and report.
     """
 
     entry: DatasetEntry
@@ -39,6 +45,9 @@ class Request:
     raw_dumps: RawDumpsConfig
     profiles: ProfilesConfig
     anew: bool = False
+    tuned: Sequence[str] = ()
+    tuning: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    study: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,11 @@ class Plan:
                 steps.append(replace(step, keys=keys, configs=configs, up_to_date=settled))
         return steps
 
+    def unmade(self, found: Survey) -> list[PartitionStatus]:
+        """Return what of the request is not up to date, in order."""
+        asked = (found.statuses[key][str(step.partition)] for step in self._steps for key in step.keys or ())
+        return [status for status in asked if status.state != "up_to_date"]
+
     def _due(self, found: Survey) -> set[Target]:
         """Return what certainly has to be made, and reads nothing that has to be made first."""
         asked = {
@@ -124,6 +138,10 @@ class Plan:
             return self._request.anew
         if name == "raw_dumps" and self._request.raw_dumps.raw_dir:
             return record.texts.get(FOLDER) != self._request.raw_dumps.raw_dir
+        model = name.partition("tuning/")[2]
+        if model in self._request.tuned:
+            used = tuning_settings(self._request.entry, model, self._request.tuning)
+            return record.overrides != used.overrides(tuning_settings(self._request.entry, model))
         return name in ("item_profiles", "user_profiles") and self._overrides not in (None, record.overrides)
 
     def _is_settled(self, found: Survey, key: dg.AssetKey, partition: str) -> bool:
@@ -140,11 +158,37 @@ def _all_steps(request: Request, graph: AssetGraph) -> Iterator[Step]:
     """Yield every step of a full run, in order, each with all of its assets."""
     dataset = request.entry.key
     configs = {"raw_dumps": request.raw_dumps, "item_profiles": request.profiles, "user_profiles": request.profiles}
-    yield Step(prepare.name, dataset, sorted(prepare.selection.resolve(graph)), configs)
+    if request.tuned:
+        keys = [tuning_key(model) for model in request.tuned]
+        config = TuningRunConfig(overrides=dict(request.tuning))
+        yield Step(prepare.name, dataset, sorted(prepare.selection.resolve(graph)), configs)
+        yield Step(tune.name, dataset, keys, {key.to_python_identifier(): config for key in keys})
+        return
+    if request.study:
+        last = [study_key(request.study)]
+        by_job = _by_job(graph, last)
+        prepared, trained = by_job.get(prepare.name, []), by_job.get(train.name, [])
+    else:
+        prepared, trained = sorted(prepare.selection.resolve(graph)), assets_of_models(request.models)
+        last = sorted(evaluate.selection.resolve(graph))
+        by_job = _by_job(graph, trained)
+    yield Step(prepare.name, dataset, prepared, configs)
+    if of_variants := [key for key in by_job.get(study.name, []) if key not in last]:
+        yield Step(study.name, dataset, of_variants)
+    if searched := by_job.get(tune.name):
+        yield Step(tune.name, dataset, searched)
     for seed in request.seeds:
         partition = dg.MultiPartitionKey({"dataset": dataset, "seed": seed})
-        yield Step(train.name, partition, assets_of_models(request.models))
-    yield Step(evaluate.name, dataset, sorted(evaluate.selection.resolve(graph)))
+        yield Step(train.name, partition, trained)
+    yield Step(study.name if request.study else evaluate.name, dataset, last)
+
+
+def _by_job(graph: AssetGraph, keys: Sequence[dg.AssetKey]) -> dict[str, list[dg.AssetKey]]:
+    """Return assets and all that they are made from, by the job that makes them."""
+    found: dict[str, list[dg.AssetKey]] = {}
+    for key in sorted(set(keys).union(*map(graph.get_ancestor_asset_keys, keys))):
+        found.setdefault(graph.get(key).tags[JOB], []).append(key)
+    return found
 
 
 def _profile_overrides(request: Request) -> dict[str, Any] | None:

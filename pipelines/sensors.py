@@ -8,14 +8,16 @@ from assets.raw import last_manifest, raw_dumps, usual_folder
 from assets.support.failures import failure_of_step
 from assets.support.partitions import DATASETS
 from assets.support.resources import DataRoot
-from assets.support.stage import JOB, POOL
+from assets.support.stage import JOB, POOL, STUDY_JOB
 from recmodels.catalogue.entries import load_catalogue
 from recmodels.data.raw_files import stat_fingerprint
 
 PROFILE_ASSETS = dg.AssetSelection.tag(POOL, "llm")
 TABLE_ASSETS = dg.AssetSelection.tag(JOB, "prepare") - PROFILE_ASSETS
 REPORT_ASSETS = dg.AssetSelection.tag(JOB, "evaluate")
+STUDY_ASSETS = dg.AssetSelection.tag(JOB, STUDY_JOB)
 MODEL_ASSETS = dg.AssetSelection.tag(JOB, "train")
+TUNING_ASSETS = dg.AssetSelection.tag(JOB, "tune")
 
 TICK_SECONDS = 30
 
@@ -70,8 +72,9 @@ def _automation(
 
 cheap_automation = _automation(
     "automate_preparation",
-    TABLE_ASSETS | REPORT_ASSETS,
-    "Keeps tables, embeddings, graphs, the augmented training set, the leaderboard and the report up to date.",
+    TABLE_ASSETS | REPORT_ASSETS | STUDY_ASSETS,
+    "Keeps tables, embeddings, graphs, the augmented training set, the leaderboard and the report up to date, and the "
+    "tables of studies that were made before.",
     on=True,
 )
 profile_automation = _automation(
@@ -83,9 +86,9 @@ profile_automation = _automation(
 )
 model_automation = _automation(
     "automate_training",
-    MODEL_ASSETS,
-    "Trains again the models and seeds that were trained before, when what they read changes, and evaluates them. Off "
-    "until somebody turns it on: training may take hours.",
+    MODEL_ASSETS | TUNING_ASSETS,
+    "Trains again the models and seeds that were trained before, when what they read changes, evaluates them, and "
+    "repeats searches for settings. Off until somebody turns it on: training may take hours.",
     on=False,
 )
 

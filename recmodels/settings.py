@@ -24,6 +24,8 @@ from recmodels.models.spec import ModelSpec
 from recmodels.models.variants import trainable
 from recmodels.profiles.config import ProfileConfig, resolve_profile_config
 from recmodels.transport.config import PositivesConfig, TransportConfig
+from recmodels.tuning.config import TuningConfig
+from recmodels.tuning.spaces import search_space
 from recmodels.validation import OPERATIONAL, merged, shown, validated
 
 SOURCE = "source"
@@ -197,6 +199,26 @@ def calibration_settings(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> 
     return Settings.of(calibration_config(entry, *overrides))
 
 
+def tuning_config(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> TuningConfig:
+    """Return how the settings of models are searched on a data set."""
+    merged: dict[str, Any] = {}
+    for layer in (entry.tuning, *overrides):
+        merged |= layer
+    return validated(TuningConfig, merged, f"tuning settings of {entry.key}")
+
+
+def tuning_settings(entry: DatasetEntry, model: str, *overrides: Mapping[str, Any]) -> Settings:
+    """Return what decides about the search for a model's settings: how it is trained, the space, and the budget."""
+    training, tuning = training_settings(entry, model), tuning_config(entry, *overrides)
+    space = search_space(model, training_config(entry, model), tuning)
+    own = Settings.of(tuning.model_copy(update={"spaces": {model: space}}))
+    return Settings(
+        {**training.values, **own.values},
+        {**training.defaults, **own.defaults},
+        training.operational | own.operational,
+    )
+
+
 def validated_entry(entry: DatasetEntry) -> DatasetEntry:
     """
     Return the entry as it is, if the settings that it has for every stage are valid.
@@ -221,9 +243,13 @@ def validated_entry(entry: DatasetEntry) -> DatasetEntry:
         "training": lambda: validated(TrainingConfig, entry.training, "training"),
         "transport": lambda: transport_config(entry),
         "calibration": lambda: calibration_config(entry),
+        "tuning": lambda: tuning_config(entry),
     }
     for model in entry.models:
         stages[f"models.{model}"] = partial(training_config, entry, model)
+    spaces = entry.tuning.get("spaces", {})
+    for model in spaces if isinstance(spaces, Mapping) else ():
+        stages[f"tuning.spaces.{model}"] = partial(tuning_settings, entry, model)
     for stage, resolve in stages.items():
         try:
             resolve()

@@ -44,6 +44,11 @@ def version_of_many(versions: Iterable[str]) -> str:
     return sha256("".join(versions).encode()).hexdigest()
 
 
+def keys_with_events(instance: dg.DagsterInstance) -> set[dg.AssetKey]:
+    """Return the assets that were made, or that a run was to make, since they were last wiped."""
+    return set(instance.get_asset_keys())
+
+
 def newest_storage_ids(instance: dg.DagsterInstance, key: dg.AssetKey) -> Mapping[str, int]:
     """Return the storage id of the newest materialisation of each partition."""
     return instance.event_log_storage.get_latest_storage_id_by_partition(key, dg.DagsterEventType.ASSET_MATERIALIZATION)

@@ -90,13 +90,13 @@ class AssetRecords:
     seeded: bool
 
     @staticmethod
-    def of(instance: dg.DagsterInstance, node: AssetNode) -> "AssetRecords":
-        """Return what an instance knows of a partitioned asset."""
+    def of(instance: dg.DagsterInstance, node: AssetNode, *, exists: bool = True) -> "AssetRecords":
+        """Return what an instance knows of a partitioned asset; nothing is read where it is known not to exist."""
         keys: dict[str, list[Partition]] = {}
         for key in sorted(node.partitions_def.get_partition_keys() if node.partitions_def else []):
             partition = Partition.of(key)
             keys.setdefault(partition.dataset, []).append(partition)
-        newest = _newest_records(instance, node.key)
+        newest = _newest_records(instance, node.key) if exists else {}
         records = {dataset: {p.key: newest[p.key] for p in of_it if p.key in newest} for dataset, of_it in keys.items()}
         return AssetRecords(keys, records, any(p.seed is not None for of_it in keys.values() for p in of_it))
 

@@ -22,6 +22,8 @@ OWNERS = ["team:recmodels"]
 
 JOB = "job"
 """Tag with the name of the job that makes an asset."""
+STUDY_JOB = "study"
+"""The job of what is made for studies alone: inputs of variants, and tables of studies."""
 POOL = "pool"
 """Tag with what an asset needs one of: a language model or a device to train on."""
 

@@ -20,6 +20,7 @@ from assets.support.dagster_internals import (
     backfilling,
     blocking_checks,
     check_results,
+    keys_with_events,
     version_of_many,
 )
 from assets.support.records import AssetRecords, Attempt, Partition, Record, Runs
@@ -103,15 +104,19 @@ def is_followed(node: AssetNode) -> bool:
 def survey(instance: dg.DagsterInstance, graph: AssetGraph) -> Survey:
     """Return how everything stands; raises InputError if the catalogue cannot be read."""
     keys = [key for key in graph.toposorted_asset_keys if is_followed(graph.get(key))]
+    # Of what no run was ever to make there is nothing to read: most assets of most instances are such.
+    touched = keys_with_events(instance)
     # What runs is read before what exists: a run that ends in between then counts as running, not as never asked for.
     runs = Runs(instance)
-    attempts = {key: runs.unfinished(key) for key in keys}
+    attempts = {key: runs.unfinished(key) if key in touched else {} for key in keys}
     queued = backfilling(instance, graph)
     look = _Look(
         graph=graph,
         catalogue=load_catalogue(),
-        existing={key: AssetRecords.of(instance, graph.get(key)) for key in keys},
-        checks=check_results(instance, [check for key in keys for check in blocking_checks(graph, key)]),
+        existing={key: AssetRecords.of(instance, graph.get(key), exists=key in touched) for key in keys},
+        checks=check_results(
+            instance, [check for key in keys if key in touched for check in blocking_checks(graph, key)]
+        ),
     )
     for key in keys:
         statuses = look.statuses[key] = {}

@@ -22,15 +22,19 @@ from pipelines.cli.models import models
 from pipelines.cli.new_dataset import new_dataset
 from pipelines.cli.output import CONSOLE
 from pipelines.cli.recommend import recommend
+from pipelines.cli.results import results
 from pipelines.cli.run import run
 from pipelines.cli.similar import similar
 from pipelines.cli.status import status
+from pipelines.cli.study import study
+from pipelines.cli.tune import tune
 from recmodels.errors import RecmodelsError
 
 _ENVIRONMENT = """\b
 Environment variables:
   RECMODELS_DATA       where everything is stored, ./data by default
   RECMODELS_CATALOGUE  a file with data sets and settings beside the packaged ones
+  RECMODELS_STUDIES    a file with variants and studies beside the packaged ones
   RECMODELS_SEEDS      the seeds there are, 0,1,2,3,4 by default
   RECMODELS_CACHE      where the caches are, <data root>/cache by default
   RECMODELS_LOG        text, or json for one JSON object a line
@@ -67,7 +71,10 @@ app.command()(leaderboard)
 app.command()(compare)
 app.command()(datasets)
 app.command()(models)
+app.command()(study)
+app.command()(results)
 app.command()(status)
+app.command()(tune)
 app.command()(estimate)
 app.command()(doctor)
 app.command()(dev)

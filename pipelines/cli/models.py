@@ -4,6 +4,7 @@ from pipelines.cli.rows import AsJson, say, show_rows
 from recmodels.calibration.config import calibrated
 from recmodels.models.registry import DEFAULT_MODELS, MODELS
 from recmodels.models.spec import ModelSpec
+from recmodels.models.variants import load_variants
 
 _NEEDS = {
     "item_text_embeddings": "item texts",
@@ -15,7 +16,8 @@ _NEEDS = {
 
 
 def models(as_json: AsJson = False) -> None:
-    """List the models, what they read, and the names of their calibrated forms."""
+    """List the models, what they read, and the names of their variants and calibrated forms."""
+    variants = {name: spec for name, spec in load_variants().items() if not spec.validation_only}
     rows = [
         {
             "model": spec.name,
@@ -24,6 +26,7 @@ def models(as_json: AsJson = False) -> None:
             "needs": _needs(spec),
             "inputs": sorted(spec.inputs),
             "calibrated": calibrated(spec.name),
+            "variants": [name for name, variant in variants.items() if variant.model == spec.name],
         }
         for spec in MODELS.values()
     ]
@@ -34,6 +37,7 @@ def models(as_json: AsJson = False) -> None:
     show_rows([{name: row[name] for name in shown} for row in rows], as_json=False)
     say("")
     say(f"A run trains {', '.join(DEFAULT_MODELS)} where --models names no others.")
+    say(f"Variants, a model with other settings or inputs (docs/studies.md): {', '.join(variants)}.")
     say("calibrated/<model> is a model whose best items are put into a new order: docs/calibration.md.")
 
 

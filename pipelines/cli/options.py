@@ -9,6 +9,7 @@ import typer
 from recmodels.calibration.config import calibrated
 from recmodels.errors import InputError, RecmodelsError
 from recmodels.models.registry import MODELS
+from recmodels.models.variants import load_variants
 from recmodels.validation import did_you_mean
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ ProfileSetting = Annotated[
 
 
 def model_names() -> list[str]:
-    """Return what can be trained: every model, then the calibrated form of each."""
-    return [*MODELS, *map(calibrated, MODELS)]
+    """Return what can be trained: every model and variant, then the calibrated form of each."""
+    names = {**MODELS, **load_variants()}
+    return [*names, *(calibrated(name) for name, spec in names.items() if not spec.validation_only)]
 
 
 def choices(option: str, text: str, known: Iterable[str], action: str = "") -> list[str]:

@@ -33,7 +33,8 @@ def run(
     models: Annotated[
         str,
         typer.Option(
-            help="Comma-separated names, calibrated/<name> for a calibrated form, or 'all' models that the data allow.",
+            help="Comma-separated models and variants, calibrated/<name> for a calibrated form, or 'all' models "
+            "that the data allow.",
             show_default=",".join(DEFAULT_MODELS),
         ),
     ] = "",
@@ -78,7 +79,7 @@ def run(
     with ending_orderly(), open_instance() as instance:
         for lost in end_lost_runs(instance):
             CONSOLE.print(f"run {lost[:8]} was killed earlier; this one goes on where it stopped")
-        if not _make_up_to_date(Plan(request, defs.resolve_asset_graph()), instance, named=models != "all"):
+        if not make_up_to_date(Plan(request, defs.resolve_asset_graph()), instance, named=models != "all"):
             raise typer.Exit(1)
         board = read_table(instance, DataRoot(), "leaderboard", entry.key)
         report = recorded_path(instance, DataRoot(), dg.AssetKey("report"), entry.key)
@@ -86,9 +87,9 @@ def run(
     print_examples(entry.key, board)
 
 
-def _make_up_to_date(plan: "Plan", instance: "dg.DagsterInstance", *, named: bool) -> bool:
+def make_up_to_date(plan: "Plan", instance: "dg.DagsterInstance", *, named: bool = True) -> bool:
     """
-    Execute what has to be made, up to the first job that fails; tell whether all succeeded.
+    Execute what a plan has to make, up to the first job that fails; tell whether all succeeded.
 
     Models that need the times of rows without any are left out, unless somebody `named` them: then nothing is trained.
     """

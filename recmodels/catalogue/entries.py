@@ -107,6 +107,9 @@ class DatasetEntry(_Strict):
     calibration: dict[str, Any] = Field(default_factory=dict)
     """Settings of the calibrated forms of trained models that differ from their defaults."""
 
+    tuning: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the search for models' settings that differ from their defaults."""
+
     transport: dict[str, Any] = Field(default_factory=dict)
     """Settings of the transport plan that differ from its defaults."""
 

@@ -1,5 +1,6 @@
 """Which device a setting means; what runs there is not in here."""
 
+import platform
 from typing import TYPE_CHECKING
 
 from recmodels.errors import InputError
@@ -30,3 +31,20 @@ def resolve_device(name: str, *, setting: str, mps: bool = True) -> "torch.devic
     if not answers[name]:
         raise InputError(setting, expected=f"a {name.upper()} device that answers", found="none", action="Use auto.")
     return torch.device(name)
+
+
+def device_name(name: str) -> str:
+    """
+    Return what computes where a setting names a device: the model of a GPU, or the processor and its threads.
+
+    Examples
+    --------
+    >>> device_name("cpu").endswith("threads")
+    True
+    """
+    import torch
+
+    device = resolve_device(name, setting="training.device", mps=False)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()}, {torch.get_num_threads()} threads"

@@ -66,6 +66,35 @@ def training_curves(histories: Mapping[str, Sequence[tuple[npt.NDArray[np.int64]
     return png_bytes(figure)
 
 
+def tuning_history(tries: pl.DataFrame) -> bytes:
+    """Draw validation Recall@20 of a search's tries (schema `recmodels.schemas.tables.TRIES`), and the best so far."""
+    figure, (axes,) = _panels(1, 7.0, 3.0)
+    measured = tries.filter(pl.col("valid_recall").is_not_null())
+    for index, (state, marker) in enumerate({"complete": "o", "pruned": "x", "unfinished": "+"}.items()):
+        of_state = measured.filter(pl.col("state") == state)
+        if of_state.height:
+            axes.plot(
+                of_state["number"], of_state["valid_recall"], marker, color=f"C{index}", markersize=5, label=state
+            )
+    complete = measured.filter(pl.col("state") == "complete")
+    axes.step(complete["number"], complete["valid_recall"].cum_max(), where="post", color="0.6", label="best so far")
+    axes.set_xlabel("try")
+    axes.set_ylabel("validation Recall@20")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, fontsize=8)
+    return png_bytes(figure)
+
+
+def tuning_importances(importances: Mapping[str, float]) -> bytes:
+    """Draw how much each setting mattered, the first at the top."""
+    figure, (axes,) = _panels(1, 5.6, 0.7 + 0.3 * len(importances))
+    positions = np.arange(len(importances))[::-1]
+    axes.barh(positions, list(importances.values()), height=0.65, color="C0")
+    axes.set_yticks(positions, list(importances))
+    axes.set_xlabel("importance")
+    return png_bytes(figure)
+
+
 def leaderboard_bars(board: pl.DataFrame) -> bytes:
     """Draw test Recall@20 of each model of a leaderboard in its order from the top, with its spread if it has any."""
     recall = board.filter((pl.col("metric") == "recall") & (pl.col("k") == 20))

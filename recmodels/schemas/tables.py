@@ -25,6 +25,7 @@ from recmodels.schemas.results import (
     StudyFigures,
     UserMetrics,
 )
+from recmodels.schemas.tuning import Tries
 from recmodels.validation import shortened
 
 
@@ -89,6 +90,7 @@ TABLES: dict[str, Table] = {
     ),
     "leaderboard": Table(Leaderboard),
     "study": Table(StudyFigures),
+    "tuning": Table(Tries),
     "pipeline_status": Table(PipelineStatus),
 }
 """What every stored table has to be, by the first part of its asset's key."""
@@ -116,6 +118,7 @@ AUGMENTED = _types(AddedPairs)
 RECOMMENDATIONS = _types(Recommendations)
 LEADERBOARD = _types(Leaderboard)
 STUDY = _types(StudyFigures)
+TRIES = _types(Tries)
 PIPELINE_STATUS = _types(PipelineStatus)
 GROUPS = pl.Schema({name: dtype for name, dtype in _types(Metrics).items() if name not in OfRun.columns()})
 """The columns of `Metrics` that an evaluation fills, whatever model and seed it is of."""

@@ -57,12 +57,21 @@ class Study(BaseModel):
     """Figure that chooses wherever there is something to choose: one of the validation rows."""
     comparisons: list[tuple[str, str]] = Field(default_factory=list)
     """Pairs of rows that are tested against each other, user by user; they are corrected for their number together."""
+    claims: list[tuple[str, str, Literal["better", "worse"]]] = Field(default_factory=list)
+    """What a paper says of pairs of rows without figures of both: the first is better, or worse, than the second."""
     groups: bool = False
     """Whether the figures are also shown by activity of the user and by popularity of the item."""
     published: dict[str, dict[str, dict[str, float]]] = Field(default_factory=dict)
     """What the paper reports, by data set, row and figure."""
     panels: list[Panel] = Field(default_factory=list)
     """Plots of a study on validation rows."""
+
+    def claimed(self, dataset: str, first: str, second: str, figure: str) -> float | str | None:
+        """Return what the paper says of a pair: the difference of its figures, ``better``, ``worse``, or nothing."""
+        of_pair = [self.published.get(dataset, {}).get(row, {}).get(figure) for row in (first, second)]
+        if of_pair[0] is not None and of_pair[1] is not None:
+            return of_pair[0] - of_pair[1]
+        return next((how for *pair, how in self.claims if pair == [first, second]), None)
 
     def title_of(self, row: str) -> str:
         """Return what the table calls a row."""
@@ -75,6 +84,13 @@ def title_of(row: str) -> str:
     spec = MODELS.get(name) or load_variants().get(name)
     title = spec.title if spec else name.capitalize()
     return f"{title}, calibrated" if row.startswith(CALIBRATED) else title
+
+
+def is_seeded(row: str) -> bool:
+    """Tell whether a row may come out differently with another seed: popularity and closed forms do not."""
+    name = row.removeprefix(CALIBRATED)
+    spec = MODELS.get(name) or load_variants().get(name)
+    return row != "popularity" and not (spec and spec.closed_form)
 
 
 def load_studies() -> dict[str, Study]:
@@ -142,6 +158,8 @@ def _study(name: str, table: Any, where: str, variants: dict[str, ModelSpec]) ->
     if unknown := [row for row in named if row not in study.rows]:
         hint = did_you_mean(unknown[0], study.rows)
         raise InputError(where, expected=f"rows of the study, {', '.join(study.rows)}", found=unknown[0], action=hint)
+    if unknown := [pair for *pair, _ in study.claims if tuple(pair) not in study.comparisons]:
+        raise InputError(f"{where}, claims", expected="pairs of the comparisons", found=" and ".join(unknown[0]))
     figures = [figure for of in study.published.values() for row in of.values() for figure in row]
     if wrong := [figure for figure in [*study.metrics, *figures] if figure not in METRICS]:
         raise InputError(where, expected=f"figures among {', '.join(METRICS)}", found=wrong[0])

@@ -29,7 +29,7 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, tex
 
 def rendered(table: StudyTable) -> str:
     """Return the table of a study on a data set as Markdown: figures, tests, groups, and what is missing."""
-    parts = [_figures(table), _tests(table), *_groups(table), _missing(table)]
+    parts = [_figures(table), _best(table), _tests(table), *_groups(table), _missing(table)]
     return "\n".join(part for part in parts if part)
 
 
@@ -119,6 +119,20 @@ def _figures(table: StudyTable) -> str:
     return markdown_table(columns, rows, texts={columns[0]})
 
 
+def _best(table: StudyTable) -> str:
+    """Return which point of each sweep the validation rows choose."""
+    lines: list[str] = []
+    figure = table.study.select_by.partition(" ")[2]
+    for panel in table.study.panels:
+        points = table.figures.filter(
+            (pl.col("figure") == figure) & pl.col("variant").str.starts_with(f"{panel.sweep}-")
+        )
+        if points.height:
+            best = points.row(int(points["mean"].arg_max() or 0), named=True)
+            lines.append(f"- {panel.title}: best is {best['title']}, {mean_and_spread(best['mean'], best['std'])}\n")
+    return "".join(lines)
+
+
 def _tests(table: StudyTable) -> str:
     if not table.tests:
         return ""
@@ -132,18 +146,24 @@ def _tests(table: StudyTable) -> str:
             _p_value(test.comparison.t_p_value),
             _p_value(test.corrected),
             _p_value(test.comparison.wilcoxon_p_value),
-            "" if test.published_difference is None else f"{test.published_difference:+.4f}: {test.verdict}",
+            f"{_claim(test.claimed)}: {test.verdict}" if test.claimed is not None else "",
         ]
         for test in table.tests
     ]
     columns = ["comparison", "figure", "seeds", "difference", "relative", "p (paired t)", "p (Holm)", "p (signed rank)"]
-    columns.append("the paper's difference: here")
+    columns.append("in the paper: here")
     if not any(row[-1] for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
+    verdicts = [test.verdict for test in table.tests if test.verdict]
+    counted = ", ".join(f"{verdicts.count(kind)} {kind}" for kind in ("held", "opposite", "not shown"))
+    summary = f"\nOf {len(verdicts)} differences that the paper names: {counted}.\n" if verdicts else ""
     text = "Users paired, each user's mean over the seeds; Holm's correction is for all tests of this table:"
-    return (
-        f"{text}\n\n{markdown_table(columns, rows, texts={'comparison', 'figure', columns[-1]} - {'p (signed rank)'})}"
-    )
+    texts = {"comparison", "figure", "in the paper: here"}
+    return f"{text}\n\n{markdown_table(columns, rows, texts=texts)}{summary}"
+
+
+def _claim(claimed: float | str) -> str:
+    return claimed if isinstance(claimed, str) else f"{claimed:+.4f}"
 
 
 def _p_value(value: float) -> str:

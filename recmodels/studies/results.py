@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from recmodels.errors import InputError
 from recmodels.evaluation.comparison import compare
@@ -49,8 +49,8 @@ class ResultRow(BaseModel):
     """Test Recall@20 by group: ``user_activity`` or ``item_popularity``, and the name of the group."""
     users: str = ""
     """File with the values of users: columns user_id and one a figure. Relative to the folder of the rows' file."""
-    split_digest: str
-    """Digest of the split it was trained and measured on."""
+    split_digest: str = ""
+    """Digest of the split it was trained and measured on; only what an earlier version measured may lack it."""
     commit: str = ""
     """Of the code."""
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -59,6 +59,12 @@ class ResultRow(BaseModel):
     """Data versions of what it read, by table or asset."""
     provenance: str = ""
     """Digest of code, settings and data without the seed, where whoever measured it has one."""
+
+    @model_validator(mode="after")
+    def _of_a_split(self) -> "ResultRow":
+        if not self.split_digest and self.source != "older":
+            raise ValueError("a split_digest is needed")
+        return self
 
     @property
     def cell(self) -> tuple[str, str, int]:
@@ -91,7 +97,8 @@ class Comparison(BaseModel):
     """Of the paired t-test, two-sided."""
     wilcoxon_p_value: float
     """Of the signed-rank test, two-sided."""
-    n_users: int
+    n_users: int | None = None
+    """Users compared, where that was recorded."""
     of: str
     """Digest of the results that were compared: where they are others by now, the test says nothing of them."""
 
@@ -185,11 +192,22 @@ def read_rows(path: Path) -> list[ResultRow]:
 
 
 def users_beside(folder: Path) -> UsersOf:
-    """Return a function that reads the values of users from the files that rows name, relative to a folder."""
+    """
+    Return a function that reads the values of users from the files that rows name, relative to a folder.
+
+    Where a row names none, its values may be in ``users-<data set>.parquet``, which has a column
+    ``<variant>|<seed>|<figure>`` for each.
+    """
 
     def users(row: ResultRow) -> pl.DataFrame | None:
-        path = folder / row.users
-        return pl.read_parquet(path) if row.users and path.is_file() else None
+        path, start = folder / (row.users or f"users-{row.dataset}.parquet"), f"{row.variant}|{row.seed}|"
+        if not path.is_file():
+            return None
+        if row.users:
+            return pl.read_parquet(path)
+        columns = [name for name in pl.read_parquet_schema(path) if name.startswith(start)]
+        renamed = {name: name.removeprefix(start) for name in columns}
+        return pl.read_parquet(path, columns=["user_id", *columns]).rename(renamed) if columns else None
 
     return users
 

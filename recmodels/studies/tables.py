@@ -14,7 +14,7 @@ import polars as pl
 from recmodels.errors import InputError
 from recmodels.reporting.models import SIGNIFICANT, holm
 from recmodels.schemas.tables import STUDY
-from recmodels.studies.entries import Study
+from recmodels.studies.entries import Study, is_seeded
 from recmodels.studies.results import Comparison, ResultRow, Results, of_row
 
 Verdict = Literal["held", "opposite", "not shown", ""]
@@ -31,22 +31,23 @@ class Test:
         The paired test.
     corrected
         Its t-test's p-value by Holm's method over all tests of the study on the data set.
-    published_difference
-        What the paper's figures differ by; None where it does not report both.
+    claimed
+        What the paper says of the pair: the difference of its figures, ``better`` or ``worse``; None if nothing.
     """
 
     comparison: Comparison
     corrected: float
-    published_difference: float | None
+    claimed: float | str | None
 
     @property
     def verdict(self) -> Verdict:
-        """Whether what the paper reports held here: the same direction, and more than chance."""
-        if self.published_difference is None:
+        """Whether what the paper says held here: the same direction, and more than chance."""
+        if self.claimed is None:
             return ""
         if self.corrected >= SIGNIFICANT or not self.comparison.difference:
             return "not shown"
-        return "held" if self.comparison.difference * self.published_difference > 0 else "opposite"
+        better = self.claimed == "better" if isinstance(self.claimed, str) else self.claimed > 0
+        return "held" if (self.comparison.difference > 0) == better else "opposite"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class StudyTable:
     tests
         In the order of the study's comparisons.
     missing
-        Rows and seeds of the study that there is no result of.
+        Rows and seeds of the study that there is no result of. Of what comes out the same with every seed, one will do.
     """
 
     study: Study
@@ -85,7 +86,7 @@ class StudyTable:
                 {
                     **test.comparison.model_dump(mode="json", exclude={"of"}),
                     "corrected_p_value": test.corrected,
-                    "published_difference": test.published_difference,
+                    "claimed": test.claimed,
                     "verdict": test.verdict,
                 }
                 for test in self.tests
@@ -113,7 +114,7 @@ def study_table(study: Study, dataset: str, results: Results, seeds: Sequence[in
 
     Examples
     --------
-    >>> from recmodels.studies.entries import Study
+    >>> from recmodels.studies.entries import Study, is_seeded
     >>> study = Study(name="pair", title="Pair", about="", rows=["bpr", "ease"], data_sets=["demo"], seeds=[0])
     >>> row = ResultRow(variant="bpr", dataset="demo", seed=0, split_digest="one", test={"recall@20": 0.25})
     >>> table = study_table(study, "demo", Results(rows=[row]))
@@ -124,7 +125,7 @@ def study_table(study: Study, dataset: str, results: Results, seeds: Sequence[in
     found = {row: of_row(results.rows, dataset, row) for row in study.rows}
     runs = {row: {seed: of[seed] for seed in sorted(of) if seed in wanted} for row, of in found.items()}
     runs = {row: of for row, of in runs.items() if of}
-    if len(splits := {run.split_digest for of in runs.values() for run in of.values()}) > 1:
+    if len(splits := {run.split_digest for of in runs.values() for run in of.values() if run.split_digest}) > 1:
         raise InputError(
             f"study {study.name} of {dataset}",
             expected="results of one split",
@@ -137,7 +138,12 @@ def study_table(study: Study, dataset: str, results: Results, seeds: Sequence[in
         runs=runs,
         figures=_figures(study, dataset, runs),
         tests=_tests(study, dataset, results, wanted),
-        missing=[(row, seed) for row in study.rows for seed in wanted if seed not in runs.get(row, {})],
+        missing=[
+            (row, seed)
+            for row in study.rows
+            for seed in (wanted if is_seeded(row) else wanted[: not runs.get(row)])
+            if seed not in runs.get(row, {})
+        ],
     )
 
 
@@ -177,12 +183,7 @@ def _tests(study: Study, dataset: str, results: Results, seeds: Sequence[int]) -
     pairs = [(*pair, figure) for pair in study.comparisons for figure in study.metrics]
     found = [key[pair] for pair in pairs if pair in key and set(key[pair].seeds) <= set(seeds)]
     corrected = holm([one.t_p_value for one in found])
-    published = study.published.get(dataset, {})
     return [
-        Test(one, p_value, _difference(published.get(one.first, {}), published.get(one.second, {}), one.figure))
+        Test(one, p_value, study.claimed(dataset, one.first, one.second, one.figure))
         for one, p_value in zip(found, corrected, strict=True)
     ]
-
-
-def _difference(first: dict[str, float], second: dict[str, float], figure: str) -> float | None:
-    return first[figure] - second[figure] if figure in first and figure in second else None

@@ -82,7 +82,7 @@ class StepRecorder:
         self._stream.synchronize()
         try:
             # Not `torch.cuda.graph`: it collects garbage and empties the cache, which costs more than an epoch.
-            graph.capture_begin(*(() if self._last is None else (self._last.pool(),)))
+            graph.capture_begin(pool=None if self._last is None else self._last.pool())
             losses = self._step(Batch(*static))
             graph.capture_end()
         except RuntimeError as error:

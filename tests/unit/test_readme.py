@@ -1,19 +1,24 @@
 """What README and the pages of docs/ say of measurements and of each other is so."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from experiments.render import COMPARISONS, FIGURES, RESULTS, read, runs_of
-from experiments.rows import DOCS, PUBLISHED
+from pipelines.cli.results import BEGIN, COLUMNS, END, with_table
 from recmodels.models.registry import MODELS
-from recmodels.reporting.tables import mean_and_spread
+from recmodels.reporting.tables import HEADLINE, figure_name, mean_and_spread
+from recmodels.studies.entries import load_studies
+from recmodels.studies.page import overview, results_page
+from recmodels.studies.results import read_results
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+DOCS = REPOSITORY / "docs"
+RESULTS = read_results(DOCS / "results.json")
+FIGURES = [figure_name(*headline) for headline in HEADLINE]
 README = (REPOSITORY / "README.md").read_text()
 MADE_BY_USERS = {"benchmarks/results", "docker/.env"}
 PAGES = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]
@@ -31,33 +36,41 @@ def test_the_leaderboard_of_the_demo_is_the_one_that_was_measured() -> None:
     def shown(figure: dict[str, Any]) -> str:
         return mean_and_spread(figure["mean"], figure["std"] or None)  # a model without a seed has no spread
 
+    models = json.loads((DOCS / "demo.json").read_text())["models"]
     expected = [
         [spec.title if (spec := MODELS.get(model)) else model, *(shown(figures[figure]) for figure in FIGURES)]
-        for model, figures in read(DOCS / "demo.json")["models"].items()
+        for model, figures in models.items()
     ]
     assert [list(row.values()) for row in _table("model")] == expected
     assert {
-        figure["n_seeds"] for model in read(DOCS / "demo.json")["models"].values() for figure in model.values()
+        figure["n_seeds"]
+        for model in json.loads((DOCS / "demo.json").read_text())["models"].values()
+        for figure in model.values()
     } == {3}
 
 
-def test_the_figures_of_the_published_splits_are_those_of_their_files() -> None:
-    measured = read(RESULTS)
-    for row in _table("test Recall@20"):
-        name, kind = row.pop("test Recall@20").lower().split(", ")
-        for key, cell in ((title.lower(), cell) for title, cell in row.items()):
-            runs = [run["test"]["recall@20"] for run in runs_of(measured, name, key).values()]
-            if kind == "published":
-                assert not cell or cell == f"{PUBLISHED[name][key]['recall@20']:.4f}"
-            elif len(runs) > 1:
-                assert cell == f"{mean_and_spread(np.mean(runs), np.std(runs, ddof=1))} ({len(runs)} seeds)"
-            else:
-                assert cell == "".join(f"{run:.4f}" for run in runs)
+def test_the_table_and_the_page_of_results_are_what_their_file_gives() -> None:
+    assert BEGIN in README
+    assert END in README
+    assert with_table(README, overview(RESULTS, load_studies(), COLUMNS)) == README, "run `recmodels results`"
+    page = results_page(RESULTS, load_studies().values(), (DOCS / "results_preface.md").read_text())
+    assert page == (DOCS / "results.md").read_text(), "run `recmodels results`"
+
+
+def test_a_changed_figure_changes_the_table() -> None:
+    row = next(row for row in RESULTS.rows if (row.dataset, row.variant) == ("sports", "freedom"))
+    changed = row.model_copy(update={"test": row.test | {"recall@20": 0.5}})
+    assert with_table(README, overview(RESULTS.with_rows([changed]), load_studies(), COLUMNS)) != README
 
 
 @pytest.mark.parametrize("name", ["sports", "clothing"])
 def test_what_is_said_of_blast_against_freedom_is_what_was_measured(name: str) -> None:
-    relative = read(COMPARISONS)[f"{name}/blast/freedom"]["recall@20"]["relative"]
+    (relative,) = (
+        found.relative
+        for found in RESULTS.comparisons
+        if (found.dataset, found.first, found.second, found.figure) == (name, "blast-all", "freedom", "recall@20")
+    )
+    assert relative is not None
     said = re.search(rf"({-100 * relative:.0f}) % below (FREEDOM|it) on {name.capitalize()}", " ".join(README.split()))
     assert said, f"README: expected {-100 * relative:.0f} % on {name}"
 

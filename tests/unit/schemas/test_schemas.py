@@ -27,6 +27,7 @@ from recmodels.schemas.tables import (
     RECOMMENDATIONS,
     REJECTS,
     REVIEWS,
+    STUDY,
     TABLES,
     USER_PROFILES,
     USERS,
@@ -92,10 +93,13 @@ SOUND: dict[str, pl.DataFrame] = {
     "item_text_embeddings": vectors("item_id", N_ITEMS),
     "item_image_embeddings": vectors("item_id", N_ITEMS),
     "user_text_embeddings": vectors("user_id", N_USERS),
+    "item_profile_embeddings": vectors("item_id", N_ITEMS),
     "item_text_knn": KNN_ITEMS,
+    "item_profile_knn": KNN_ITEMS,
     "item_image_knn": KNN_ITEMS,
     "user_knn": KNN_USERS,
     "augmented_interactions": rows(AUGMENTED, (0, 3, 0.5), (1, 0, 0.25)),
+    "positives": rows(AUGMENTED, (0, 3, 1.0), (1, 0, 1.0)),
     "metrics": METRIC_ROWS,
     "user_metrics": USER_METRIC_ROWS,
     "recommendations": rows(
@@ -105,6 +109,11 @@ SOUND: dict[str, pl.DataFrame] = {
     "leaderboard": rows(
         LEADERBOARD, ("bpr", "p", "recall", 20, 1, 0.5, None), ("bpr", "p", "novelty", 20, 2, 9.5, 0.1)
     ),
+    "study": rows(
+        STUDY,
+        ("bpr", "BPR", "recall@20", "graph", 1, 0.5, None, 0.4, 0.1, 9.5),
+        ("bpr", "BPR", "ndcg@20", "graph", 2, 0.5, 0.1, None, None, None),
+    ),
     "pipeline_status": rows(
         PIPELINE_STATUS,
         ("demo", None, "items", "interactions", "missing", "", None), ("demo", 0, "x", "y", "stale", "", None),
@@ -112,7 +121,7 @@ SOUND: dict[str, pl.DataFrame] = {
 }  # fmt: skip
 MAY_BE_EMPTY = {
     "reviews", "rejects", "augmented_interactions", "item_text_embeddings", "item_image_embeddings", "item_text_knn",
-    "item_image_knn",
+    "item_image_knn", "item_profile_embeddings", "item_profile_knn", "positives",
 }  # fmt: skip
 
 
@@ -198,6 +207,9 @@ BROKEN: list[tuple[str, Change, str]] = [
     ("recommendations", changed(1, source="guess"), "source|check__one of model, popularity"),
     ("leaderboard", changed(0, mean=1.5), "shares_at_most_1"),
     ("leaderboard", doubled, "primary_key"),
+    ("study", changed(0, source="hearsay"), "source|check__one of graph, device, older"),
+    ("study", changed(1, std=-0.1), "std|min"),
+    ("study", doubled, "primary_key"),
     ("leaderboard", changed(1, std=-1.0), "std|min"),
     ("pipeline_status", doubled, "partitions_once"),
 ]  # fmt: skip
@@ -230,6 +242,14 @@ OTHER_TABLE: list[tuple[str, Change, str]] = [
     ("recommendations", changed(0, item_id=0), "no pair of the splits train and valid of interactions"),
     ("recommendations", changed(2, item_id=2), "no pair of the splits train and valid of interactions"),
 ]
+
+SAME = {
+    "augmented_interactions": "positives",
+    "item_text_knn": "item_profile_knn",
+    "item_text_embeddings": "item_profile_embeddings",
+}
+"""Tables that are declared as others are."""
+OTHER_TABLE += [(SAME[name], change, text) for name, change, text in OTHER_TABLE if name in SAME]
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -86,8 +86,8 @@ def test_tests_are_paired_over_users_and_corrected_for_their_number(measured: Re
     assert found[0].comparison.difference == pytest.approx(pair[0].mean() - pair[1].mean())
     # Both figures give the same p-value here, so that Holm doubles the smaller and keeps the order.
     assert found[0].corrected == pytest.approx(min(1, 2 * expected))
-    assert found[0].published_difference == pytest.approx(0.1)
-    assert found[1].published_difference is None
+    assert found[0].claimed == pytest.approx(0.1)
+    assert found[1].claimed is None
 
 
 @pytest.mark.parametrize(
@@ -99,8 +99,17 @@ def test_a_claim_holds_only_in_its_direction_and_beyond_chance(
 ) -> None:
     first = measured.comparisons[1].model_copy(update={"difference": difference, "t_p_value": p_value})
     assert first.figure == "recall@20"
-    tests = study_table(STUDY, "baby", Results(rows=measured.rows, comparisons=[first])).tests
-    assert [test.verdict for test in tests] == [verdict]
+    results = Results(rows=measured.rows, comparisons=[first])
+    assert [test.verdict for test in study_table(STUDY, "baby", results).tests] == [verdict]
+    for how, of_words in (
+        ("better", verdict),
+        ("worse", {"held": "opposite", "opposite": "held"}.get(verdict, verdict)),
+    ):
+        study = STUDY.model_copy(update={"published": {}, "claims": [("freedom-ot", "freedom", how)]})
+        table = study_table(study, "baby", results)
+        assert [test.verdict for test in table.tests] == [of_words]
+        assert f"| {how}: {of_words} |" in rendered(table)
+        assert f"1 {of_words}" in rendered(table)
 
 
 def test_a_file_of_results_comes_back_as_it_was(measured: Results, tmp_path: Path) -> None:
@@ -170,6 +179,7 @@ def _refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> str:
         ("rows = ['bpr']\nrows_of = 'valid'\nmetrics = ['ndcg@20']", "on validation rows"),
         ("rows = ['bprr']", "Did you mean bpr"),
         ("rows = ['bpr']\ncomparisons = [['bpr', 'ease']]", "rows of the study"),
+        ("rows = ['bpr', 'ease']\nclaims = [['bpr', 'ease', 'better']]", "pairs of the comparisons"),
         ("rows = ['bpr']\nmetrics = ['recall@7']", "figures among"),
         ("rows = ['bpr']\nsedes = [1]", "Did you mean seeds"),
     ],
@@ -186,3 +196,13 @@ def test_a_study_on_validation_rows_shows_no_test_figure() -> None:
     table = study_table(study, "baby", Results(rows=rows))
     assert set(table.figures["mean"]) == {0.1}  # what `valid` says; `test` says 0.4
     assert "0.4000" not in rendered(table)
+
+
+def test_the_best_point_of_a_sweep_is_that_of_the_validation_rows() -> None:
+    study = load_studies()["figure3"]
+    values = {row: 0.1 + 0.001 * number for number, row in enumerate(study.rows)}
+    values["figure3-ratio-0.3"] = 0.2
+    rows = [_row(name, 0, 0.4, valid={"recall@20": value}) for name, value in values.items()]
+    page = rendered(study_table(study, "baby", Results(rows=rows)))
+    assert "- (a) augmentation ratio: best is BLAST, ratio 0.3, 0.2000\n" in page
+    assert page.count("best is") == 4

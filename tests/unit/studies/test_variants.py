@@ -64,6 +64,12 @@ def test_a_variant_reads_the_tables_that_stand_in_and_none_that_it_does_without(
     }
 
 
+def test_the_positives_of_all_of_blast_follow_its_own_text_graph() -> None:
+    found = resolve("blast-all", DEMO)
+    assert found.inputs["augmented_interactions"] == f"{POSITIVES}blast-all"
+    assert found.positives == PositivesConfig()
+
+
 def test_a_grid_has_a_variant_for_each_combination(user_file: Path) -> None:
     user_file.write_text(
         "[variants.sweep]\ntitle = 'BLAST'\nmodel = 'blast'\n"

@@ -25,8 +25,8 @@ class Graph:
     def pool(self) -> object:
         return self
 
-    def capture_begin(self, *pool: object) -> None:
-        self.pools = pool
+    def capture_begin(self, pool: object) -> None:
+        self.of = pool
 
     def capture_end(self) -> None:
         if self.fails:
@@ -74,8 +74,8 @@ def test_every_batch_reaches_a_step_and_only_full_ones_are_replayed(graphs) -> N
         assert stepped == [3, 3, 2]
         assert graphs[epoch].replays == 2
     # The second epoch's graph has the memory of the first one's.
-    assert [len(graph.pools) for graph in graphs] == [0, 1]
-    assert graphs[1].pools[0] is graphs[0]
+    assert graphs[0].of is None
+    assert graphs[1].of is graphs[0]
 
 
 def test_the_inputs_of_a_replay_are_those_of_its_batch(graphs, monkeypatch) -> None:
