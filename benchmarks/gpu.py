@@ -56,7 +56,9 @@ def arguments_of() -> argparse.Namespace:
     )
     parser.add_argument("--results", type=Path, help="folder of the results of trainings")
     parser.add_argument("--workers", type=int, default=5, help="trainings at once")
-    parser.add_argument("--minutes", type=float, default=8, help="when to stop, trainings included")
+    parser.add_argument("--minutes", type=float, default=8, help="when to start nothing more")
+    parser.add_argument("--grace", type=float, default=40, help="seconds that trainings may go on after that")
+    parser.add_argument("--eager", action="store_true", help="train without recording steps as CUDA graphs")
     parser.add_argument("--quick", action="store_true", help="small problems and few rounds, to see that it runs")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures to this file")
     return parser.parse_args()
@@ -83,7 +85,7 @@ def seconds_of(work: Callable[[], object], device: str, rounds: int) -> float:
 def run_tests(report: Report) -> None:
     """The tests that need a device, in a process of their own."""
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *TESTS]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - this interpreter, these paths
     print(done.stdout[-6000:], done.stderr[-1000:])
     report.figures["gpu_tests_failed"] = float(done.returncode != 0)
 
@@ -280,7 +282,8 @@ def main() -> None:
                 arguments.json.write_text(json.dumps(about | {"figures": report.figures}, indent=1) + "\n")
     report.finish(None)
     if arguments.rows:
-        train_rows(arguments, deadline)
+        timed = "epochs" not in arguments.parts or any(key.startswith("epoch_") for key in report.figures)
+        train_rows(arguments, deadline, recorded=timed and not arguments.eager)
 
 
 if __name__ == "__main__":

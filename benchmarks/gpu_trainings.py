@@ -22,68 +22,100 @@ from recmodels.models.registry import build_model
 from recmodels.ranking.ranker import EmbeddingScorer, Ranker
 from recmodels.studies.resolve import resolve
 from recmodels.studies.results import ResultRow
+from recmodels.training import trainer
 from recmodels.training.trainer import fit
 
 FIGURES = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 PER_USER = ("recall@20", "ndcg@20", "recall@10", "ndcg@10")
-LONGEST = 240
-"""Seconds after which the last trainings are given up, past the deadline for starting one."""
 
 
-def train_rows(arguments: argparse.Namespace, deadline: float) -> None:
-    """Train ``set/row/seed[/key=value...]`` in order until the deadline; JSON lines and values of users as Parquet."""
+def train_rows(arguments: argparse.Namespace, deadline: float, *, recorded: bool) -> None:
+    """
+    Train rows in order until the deadline: JSON lines as they come, and the values of users as Parquet.
+
+    A line is ``set/row/seed[/setting=value...]``. ``+`` after the row adds its calibrated form; with settings, only the
+    validation rows are looked at. ``set/choose/name/seeds/row[:setting=value...];...`` takes the one of these that did
+    best on the validation rows with seed 0 and trains it under that name with all seeds.
+    """
     text = Path(arguments.rows[1:]).read_text() if arguments.rows.startswith("@") else arguments.rows.replace(",", "\n")
-    wanted = [line.strip() for line in text.splitlines() if line.strip()]
+    waiting = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")][::-1]
     arguments.results.mkdir(parents=True, exist_ok=True)
-    for name in dict.fromkeys(line.split("/")[0] for line in wanted):
-        started = time.monotonic()
-        Published(arguments.folder, name, arguments.device).embed()
-        print(f"{name} embedded: {time.monotonic() - started:.0f} s", flush=True)
     commit = os.environ.get("RECMODELS_COMMIT", "")
-    users: dict[str, list[pl.DataFrame]] = {}
+    users: dict[str, pl.DataFrame] = {}
+    of_valid: dict[tuple[str, str], float] = {}
+    running: dict[Future[Any], str] = {}
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.workers, context, _quiet, (arguments.workers,)) as pool:
-        waiting, running = list(reversed(wanted)), dict[Future[Any], str]()
-        with (arguments.results / "rows.jsonl").open("a") as lines:
-            while waiting or running:
-                while waiting and len(running) < arguments.workers and time.monotonic() < deadline:
-                    task = waiting.pop()
+    with (
+        ProcessPoolExecutor(arguments.workers, context, _start, (arguments.workers, recorded)) as pool,
+        (arguments.results / "rows.jsonl").open("a") as lines,
+    ):
+        for name in dict.fromkeys(line.split("/")[0] for line in reversed(waiting)):
+            running[pool.submit(_embed, arguments.folder, name, arguments.device)] = name
+        ready: set[str] = set()
+        while waiting or running:
+            while len(running) < arguments.workers and time.monotonic() < deadline:
+                at = next((n for n in reversed(range(len(waiting))) if waiting[n].split("/")[0] in ready), None)
+                if at is None:
+                    break
+                task = waiting.pop(at)
+                if task.split("/")[1] == "choose":
+                    waiting += _chosen(task, of_valid)
+                else:
                     running[pool.submit(trained, task, arguments.folder, arguments.device, commit)] = task
-                if not running:
-                    break
-                for done in wait(running, timeout=5, return_when=FIRST_COMPLETED).done:
-                    task = running.pop(done)
-                    try:
-                        rows = done.result()
-                    except Exception as error:
-                        print(f"{task} failed: {type(error).__name__}: {error}"[:400], flush=True)
-                        continue
-                    for row, values in rows:
-                        lines.write(json.dumps(row) + "\n")
-                        lines.flush()
-                        shown = {k: round(v, 4) for k, v in row["test"].items() if k.endswith("@20")}
-                        print(
-                            f"{task} {row['variant']} {row['seconds']:.1f} s {row['epochs']} {shown or row['valid']}",
-                            flush=True,
-                        )
-                        if values is not None:
-                            users.setdefault(row["dataset"], []).append(values)
-                if time.monotonic() > deadline + LONGEST:
-                    print("given up:", *running.values(), flush=True)
-                    break
-        for name, frames in users.items():
-            keys = ["user_id", *(f"{row}|{figure}" for row in () for figure in PER_USER)]
-            table = frames[0].select(keys[:1])
-            for frame in frames:
-                table = table.with_columns(frame.drop("user_id").get_columns())
+            if not running or time.monotonic() > deadline + arguments.grace:
+                break
+            for done in wait(running, timeout=2, return_when=FIRST_COMPLETED).done:
+                task = running.pop(done)
+                try:
+                    rows = done.result()
+                except Exception as error:
+                    # The trainings that are left are worth more than a stop.
+                    print(f"{task} failed: {type(error).__name__}: {error}"[:400], flush=True)
+                    continue
+                if "/" not in task:
+                    ready.add(task)
+                    print(f"{task} embedded: {rows:.0f} s", flush=True)
+                    continue
+                for row, values in rows:
+                    lines.write(json.dumps(row) + "\n")
+                    lines.flush()
+                    if row["seed"] == 0:
+                        of_valid[row["dataset"], row["variant"]] = row["valid"]["recall@20"]
+                    shown = [round((row["test"] or row["valid"])[figure], 4) for figure in ("recall@20", "ndcg@20")]
+                    print(
+                        f"{task} {row['variant']} {row['seconds']:.1f} s, {row['epochs']} epochs, {shown}", flush=True
+                    )
+                    if values is not None:
+                        one = users.get(row["dataset"], values.select("user_id"))
+                        users[row["dataset"]] = one.with_columns(values.drop("user_id").get_columns())
+        for name, table in users.items():
             table.write_parquet(arguments.results / f"users-{name}.parquet", compression_level=19)
-        if running:
-            for process in list(pool._processes.values()):
-                process.kill()
+        print("not run:", *running.values(), *reversed(waiting), flush=True)
+        for process in list((pool._processes or {}).values()):
+            process.kill()
 
 
-def _quiet(n_workers: int) -> None:
+def _chosen(task: str, of_valid: dict[tuple[str, str], float]) -> list[str]:
+    name, _, label, seeds, candidates = task.split("/")
+    found = {one: of_valid[key] for one in candidates.split(";") if (key := (name, one.replace(":", "/"))) in of_valid}
+    if not found:
+        return []
+    best = max(found, key=lambda one: found[one])
+    print(f"{name}: of {found} by validation, {best}", flush=True)
+    row, *settings = best.split(":")
+    return ["/".join([name, f"{row}+@{label}", seed, *settings]) for seed in reversed(seeds.split(":"))]
+
+
+def _start(n_workers: int, recorded: bool) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // n_workers))
+    if not recorded:
+        trainer.records_steps = lambda model: False
+
+
+def _embed(folder: Path, name: str, device: str) -> float:
+    started = time.monotonic()
+    Published(folder, name, device).embed()
+    return time.monotonic() - started
 
 
 @cache
@@ -95,6 +127,7 @@ def trained(task: str, folder: Path, device: str, commit: str) -> list[tuple[dic
     """Train a row and evaluate it and, where asked by ``+``, its calibrated form."""
     name, row, seed_text, *settings = task.split("/")
     published = _published(folder, name, device)
+    row, _, chosen = row.partition("@")
     with_calibrated, row = row.endswith("+"), row.removesuffix("+")
     overrides: dict[str, Any] = {"training": {"device": device}}
     for setting in settings:
@@ -118,16 +151,20 @@ def trained(task: str, folder: Path, device: str, commit: str) -> list[tuple[dic
     resolved = resolve(row, published.entry, overrides)
     data = published.data(resolved)
     started = time.perf_counter()
-    model = build_model(resolved.model, resolved.config, data, int(seed_text))
-    fitted = fit(model, data, seed=int(seed_text))
+    try:
+        fitted = fit(build_model(resolved.model, resolved.config, data, int(seed_text)), data, seed=int(seed_text))
+    except RuntimeError as error:
+        print(f"{task}: {error}"[:300], flush=True)
+        trainer.records_steps = lambda model: False
+        fitted = fit(build_model(resolved.model, resolved.config, data, int(seed_text)), data, seed=int(seed_text))
     common |= {
         "seconds": time.perf_counter() - started,
         "epochs": fitted.history.height,
         "best_epoch": fitted.best_epoch,
         "settings": resolved.config.model_dump(mode="json"),
     }
-    label = "/".join([row, *settings])
-    only_valid = resolved.spec.validation_only or bool(settings)
+    label = chosen or "/".join([row, *settings])
+    only_valid = resolved.spec.validation_only or (bool(settings) and not chosen)
     rows = [_measured(fitted.ranker, label, published, common, only_valid=only_valid)]
     if with_calibrated:
         started = time.perf_counter()

@@ -123,7 +123,7 @@ class Published:
             columns = {"id_column": f"{of}_id", "text_column": "profile"}
             config = EncoderConfig(model=ENCODER, device=self.device, batch_size=BATCH_TEXTS[self.device])
             table = self._stored(f"{of}_profiles").sort(f"{of}_id")
-            store = self.folder / "embeddings.sqlite"
+            store = self.folder / f"{self.name}-embeddings.sqlite"
             embed_table(table, **columns, config=config, store_path=store).table.write_parquet(path)
         return pl.read_parquet(path)
 

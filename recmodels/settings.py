@@ -24,7 +24,7 @@ from recmodels.models.spec import ModelSpec
 from recmodels.models.variants import trainable
 from recmodels.profiles.config import ProfileConfig, resolve_profile_config
 from recmodels.transport.config import PositivesConfig, TransportConfig
-from recmodels.validation import OPERATIONAL, validated
+from recmodels.validation import OPERATIONAL, merged, shown, validated
 
 SOURCE = "source"
 """The setting that says in which of its forms a data set was read."""
@@ -82,9 +82,9 @@ class Settings:
         for name in sorted({*self.values, *recorded} - self.operational):
             before = recorded[name] if name in recorded else self.defaults.get(name)
             if name not in self.values:
-                found.append(f"{name} {_shown(before)} -> no such setting")
+                found.append(f"{name} {shown(before)} -> no such setting")
             elif before != self.values[name]:
-                found.append(f"{name} {_shown(before)} -> {_shown(self.values[name])}")
+                found.append(f"{name} {shown(before)} -> {shown(self.values[name])}")
         return found
 
     def beside_defaults(self, held: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,10 +188,8 @@ def training_settings(entry: DatasetEntry, model: str | ModelSpec, *overrides: M
 
 def calibration_config(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> CalibrationConfig:
     """Return what the calibration of a trained model tries on a data set."""
-    merged: dict[str, Any] = {}
-    for layer in (entry.calibration, *overrides):
-        merged |= layer
-    return validated(CalibrationConfig, merged, f"calibration settings of {entry.key}")
+    settings = merged(entry.calibration, *overrides)
+    return validated(CalibrationConfig, settings, f"calibration settings of {entry.key}")
 
 
 def calibration_settings(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> Settings:
@@ -275,7 +273,3 @@ def _operational(kind: type[BaseModel], prefix: str) -> set[str]:
         elif isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             names |= _operational(info.annotation, f"{prefix}{name}.")
     return names
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) and value else json.dumps(value)

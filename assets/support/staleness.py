@@ -40,10 +40,6 @@ class PartitionStatus:
 
     Attributes
     ----------
-    key, partition
-        Which it is.
-    stage
-        Group of the asset.
     record
         Its newest materialisation, None if it was never made.
     state
@@ -106,14 +102,7 @@ def is_followed(node: AssetNode) -> bool:
 
 
 def survey(instance: dg.DagsterInstance, graph: AssetGraph) -> Survey:
-    """
-    Return how everything stands.
-
-    Raises
-    ------
-    InputError
-        If the catalogue cannot be read.
-    """
+    """Return how everything stands; raises InputError if the catalogue cannot be read."""
     keys = [key for key in graph.toposorted_asset_keys if is_followed(graph.get(key))]
     # Of what no run was ever to make there is nothing to read: most assets of most instances are such.
     touched = keys_with_events(instance)
@@ -130,15 +119,10 @@ def survey(instance: dg.DagsterInstance, graph: AssetGraph) -> Survey:
         ),
     )
     for key in keys:
-        look.statuses[key] = {
-            partition.key: look.status_of(
-                key,
-                partition,
-                attempts[key].get(partition.key),
-                queued=partition.key in queued.get(key, ()),
-            )
-            for partition in look.existing[key]
-        }
+        statuses = look.statuses[key] = {}
+        for partition in look.existing[key]:
+            name, waiting = partition.key, queued.get(key, frozenset())
+            statuses[name] = look.status_of(key, partition, attempts[key].get(name), queued=name in waiting)
         look.running[key] = [status.partition for status in look.statuses[key].values() if status.state == "running"]
     return Survey(look.statuses)
 
@@ -190,9 +174,8 @@ class _Look:
         running = queued or (attempt is not None and attempt.state == "running")
         due = None
         if wanted or (complete and changes):
-            due = digest_of(
-                node.code_version or "", settings.digest, *(f"{name}={version}" for name, version in inputs.items())
-            )
+            read = (f"{name}={version}" for name, version in inputs.items())
+            due = digest_of(node.code_version or "", settings.digest, *read)
         if record is not None and settings.outside:
             changes.append(settings.outside)
         failing = [
@@ -200,9 +183,8 @@ class _Look:
             for check in blocking_checks(self.graph, key)
             if record is not None and self._passed(check, partition) is False
         ]
-        state, reasons = _judged(
-            record, attempt, queued=queued, failing=failing, stale=[*changes, *waits], unchecked=unchecked
-        )
+        stale = [*changes, *waits]
+        state, reasons = _judged(record, attempt, queued=queued, failing=failing, stale=stale, unchecked=unchecked)
         return PartitionStatus(
             key=key,
             partition=partition,

@@ -32,12 +32,9 @@ def dev(port: Annotated[int, typer.Option(min=1, max=_LAST_PORT, help=f"Port on 
 
 def require_free_port(port: int) -> None:
     """
-    Refuse a port that a server cannot listen on: Dagster would go on without its UI.
+    Raise InputError if another process has a port, which it names if it can, or this user may not have it.
 
-    Raises
-    ------
-    InputError
-        If another process has it, which is named where the system tells, or this user may not have it.
+    Dagster would go on without its UI.
     """
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does

@@ -200,8 +200,9 @@ class ValidationRecall:
     @cached_property
     def _tables(self) -> tuple[Tensor, Tensor, Ids, Tensor, Tensor]:
         """
-        Users with held-out items; numbers row * n_items + item of what is barred, by row of these users, and where each
-        row's begin, on the CPU; the same numbers of what is held out, and how many of them a row has.
+        Return the users with held-out items, and what is barred and wanted of them as numbers row * n_items + item.
+
+        With the barred ones go, on the CPU, the places where each row's begin; with the wanted ones their counts a row.
         """
         users = np.flatnonzero(np.diff(self.held_out.indptr))
         barred, wanted = self.train[users], self.held_out[users]

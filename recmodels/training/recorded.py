@@ -5,6 +5,8 @@ A step of these models is some two hundred small kernels: launching them one by 
 graph is launched as a whole. It is recorded anew in each epoch, as edge dropping and learned graphs change then.
 """
 
+import contextlib
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -27,7 +29,8 @@ class StepRecorder:
     Parameters
     ----------
     step
-        Takes one optimiser step on a batch and returns a tensor of losses. It must not wait for the device.
+        Takes one optimiser step on a batch and returns a tensor of losses. Where it waits for the device it cannot be
+        recorded: a warning says so, and all steps run as they are.
     device
         A CUDA device.
     """
@@ -35,7 +38,9 @@ class StepRecorder:
     def __init__(self, step: Step, device: torch.device) -> None:
         self._step = step
         self._stream = torch.cuda.Stream(device)
-        self._pool = torch.cuda.graph_pool_handle()
+        self._records = True
+        # The last epoch's graph, kept until the next one is recorded: its memory is the next one's.
+        self._last: torch.cuda.CUDAGraph | None = None
 
     def new_epoch(self, generator: torch.Generator) -> Step:
         """
@@ -46,7 +51,7 @@ class StepRecorder:
         """
         graph: torch.cuda.CUDAGraph | None = None
         static: list[Tensor] = []
-        losses: Tensor | None = None
+        losses = torch.empty(0)
         n_steps = 0
 
         def take(batch: Batch) -> Tensor:
@@ -55,18 +60,10 @@ class StepRecorder:
             inputs = [values for values in batch if values is not None]
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
-                if n_steps == 2:
+                if n_steps == 2 and self._records:
                     static = [values.clone() for values in inputs]
-                    graph = torch.cuda.CUDAGraph()
-                    graph.register_generator_state(generator)
-                    self._stream.synchronize()
-                    # Not `torch.cuda.graph`: it collects garbage and empties the cache, which costs more than an epoch.
-                    graph.capture_begin(pool=self._pool)
-                    try:
-                        losses = self._step(Batch(*static))
-                    finally:
-                        graph.capture_end()
-                if graph is None or losses is None or [x.shape for x in inputs] != [x.shape for x in static]:
+                    graph, losses = self._recorded(static, generator)
+                if graph is None or [values.shape for values in inputs] != [values.shape for values in static]:
                     found = self._step(batch)
                 else:
                     for into, values in zip(static, inputs, strict=True):
@@ -77,3 +74,22 @@ class StepRecorder:
             return found
 
         return take
+
+    def _recorded(self, static: list[Tensor], generator: torch.Generator) -> tuple[torch.cuda.CUDAGraph | None, Tensor]:
+        """Return the graph of a step on these inputs and where it leaves its losses; without a graph if that fails."""
+        graph, losses = torch.cuda.CUDAGraph(), torch.empty(0)
+        graph.register_generator_state(generator)
+        self._stream.synchronize()
+        try:
+            # Not `torch.cuda.graph`: it collects garbage and empties the cache, which costs more than an epoch.
+            graph.capture_begin(*(() if self._last is None else (self._last.pool(),)))
+            losses = self._step(Batch(*static))
+            graph.capture_end()
+        except RuntimeError as error:
+            with contextlib.suppress(RuntimeError):
+                graph.capture_end()
+            self._records = False
+            warnings.warn(f"steps run one kernel at a time, since recording one failed: {error}", stacklevel=2)
+            return None, losses
+        self._last = graph
+        return graph, losses

@@ -102,8 +102,8 @@ def sinkhorn(
         ``scaling`` multiplies, ``log`` adds logarithms and is safe for small `epsilon`; ``auto`` takes the first
         where no digit is lost.
     solver
-        ``structured``; ``cuda``, which keeps the matrix of the scaling form on a CUDA device; or ``pot``: the dense solver
-        of POT for reference.
+        ``structured``; ``cuda``, which keeps the matrix of the scaling form on a CUDA device; or ``pot``: the dense
+        solver of POT for reference.
 
     Returns
     -------
