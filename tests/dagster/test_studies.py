@@ -75,11 +75,11 @@ def backfill(instance: dg.DagsterInstance) -> None:
     """Launch a backfill of the study with all that is above it, as the user interface does, and wait for its end."""
     above = sorted(GRAPH.get_ancestor_asset_keys(study_key(STUDY)))
     partitions = {"train": "demo|0", "study": "demo"}
-    selected = [
-        PartitionsByAssetSelector(key, PartitionsSelector([PartitionRangeSelector(partitions[job], partitions[job])]))
-        for key in [*above, study_key(STUDY)]
-        if (job := GRAPH.get(key).tags[JOB]) in partitions
-    ]
+    selected: list[PartitionsByAssetSelector] = []
+    for key in [*above, study_key(STUDY)]:
+        if partition := partitions.get(GRAPH.get(key).tags[JOB]):
+            only = PartitionsSelector(ranges=[PartitionRangeSelector(start=partition, end=partition)])
+            selected.append(PartitionsByAssetSelector(asset_key=key, partitions=only))
     target = ModuleTarget(
         module_name="pipelines.definitions", attribute="defs", working_directory=None, location_name="here"
     )
