@@ -13,6 +13,7 @@ from assets.support.checks import Verdict, table_check
 from assets.support.failures import as_dagster_failures
 from assets.support.io_managers import LAZY, recorded_path
 from assets.support.lineage import events_read, latest_materialization, materialized, settings_held
+from assets.support.links import explorer_link
 from assets.support.partitions import ALL_SEEDS, DATASETS, entry_of, seed_of
 from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
@@ -140,6 +141,8 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
         split=split,
         metadata={
             "summary": dg.MetadataValue.md("\n\n".join([leaderboard_summary(tables["leaderboard"]), *notes])),
+            "open": explorer_link(f"report/{dataset}"),
+            "explorer": explorer_link(dataset=dataset),
             "size_bytes": len(html.encode()),
         },
     )

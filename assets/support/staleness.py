@@ -8,7 +8,7 @@ how it reads as a text (`recmodels.reporting.status`), which settings an asset h
 log says (`assets.support.records`), private parts of Dagster (`assets.support.dagster_internals`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -104,16 +104,19 @@ def is_followed(node: AssetNode) -> bool:
     return node.is_materializable and node.partitions_def is not None
 
 
-def survey(instance: dg.DagsterInstance, graph: AssetGraph) -> Survey:
+def survey(instance: dg.DagsterInstance, graph: AssetGraph, of: Collection[dg.AssetKey] | None = None) -> Survey:
     """
-    Return how everything stands.
+    Return how everything stands, or some assets alone and what they are made from.
 
     Raises
     ------
     InputError
         If the catalogue cannot be read.
     """
-    keys = [key for key in graph.toposorted_asset_keys if is_followed(graph.get(key))]
+    wanted = None if of is None else frozenset(of).union(*(graph.get_ancestor_asset_keys(key) for key in of))
+    keys = [
+        key for key in graph.toposorted_asset_keys if is_followed(graph.get(key)) and (wanted is None or key in wanted)
+    ]
     # What runs is read before what exists: a run that ends in between then counts as running, not as never asked for.
     runs = Runs(instance)
     attempts = {key: runs.unfinished(key) for key in keys}

@@ -112,9 +112,8 @@ class Recommender:
 
     def user_ids(self, reviewer_ids: Iterable[str]) -> NDArray[np.int64]:
         """Return the ids of users named as in the raw data; `UNKNOWN_USER` for names the checkpoint does not hold."""
-        asked = pl.DataFrame({"reviewer_id": names("reviewer_ids", reviewer_ids)}, schema={"reviewer_id": pl.String})
-        found = asked.join(self.checkpoint.users, on="reviewer_id", how="left", maintain_order="left")
-        return found["user_id"].fill_null(UNKNOWN_USER).cast(pl.Int64).to_numpy()
+        asked = names("reviewer_ids", reviewer_ids)
+        return np.array([self._user_ids.get(name, UNKNOWN_USER) for name in asked], dtype=np.int64)
 
     def recommend(self, user_ids: ArrayLike, n: int = 20, *, exclude_seen: bool = True) -> pl.DataFrame:
         """
@@ -289,9 +288,8 @@ class Recommender:
         """
         ids = self._names.ids("asins", asins)
         found = self.similar_items(ids, n)
-        similar = self.items.select(similar_item_id="item_id", similar_asin="asin", title="title")
-        named = found.join(similar, on="similar_item_id", how="left", maintain_order="left")
-        named = named.join(self.items.select("item_id", "asin"), on="item_id", how="left", maintain_order="left")
+        similar = self.items[found["similar_item_id"]].select(similar_asin="asin", title="title")
+        named = pl.concat([found, self.items[found["item_id"]].select("asin"), similar], how="horizontal")
         return named.select(NAMED_SIMILAR.names())
 
     def _known(self, users: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -315,6 +313,8 @@ class Recommender:
             (known < 0, self._popular, False),
         ):
             rows = np.flatnonzero(chosen)
+            if not rows.size:
+                continue
             asked = torch.from_numpy(np.maximum(known[rows], 0))
             items[rows], scores[rows] = top_items(ranker, asked, n, self._seen if excluded else None, barred)
         return items[asked_at], scores[asked_at]
@@ -334,7 +334,12 @@ class Recommender:
             schema_overrides={**NAMED, "item_id": pl.Int32},
         )
         found = frame.filter(pl.col("score").is_finite())
-        return found.join(self.items, on="item_id", how="left", maintain_order="left").select(NAMED.names())
+        named = self.items[found["item_id"]].select("asin", "title")
+        return pl.concat([found, named], how="horizontal").select(NAMED.names())
+
+    @cached_property
+    def _user_ids(self) -> dict[str, int]:
+        return dict(self.checkpoint.users.select("reviewer_id", "user_id").iter_rows())
 
     @cached_property
     def _directions(self) -> Ranker:
