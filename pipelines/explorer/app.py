@@ -66,7 +66,8 @@ def explorer_app(results: Results, hosts: list[str] | None = None) -> Starlette:
     static = files("pipelines.explorer") / "static"
     page = (static / "explorer.html").read_text()
     docs = Environment(autoescape=True).from_string((static / "docs.html.j2").read_text()).render(api=openapi())
-    limiter = CapacityLimiter(max(_WORKERS, os.cpu_count() or 1))
+    # What is asked all the time gets as many threads as there are cores: more would only take turns.
+    quick, limiter = CapacityLimiter(os.cpu_count() or 1), CapacityLimiter(_WORKERS)
 
     async def show_page(request: Request) -> Response:
         pictures = request.query_params.get("pictures") == "1"
@@ -90,7 +91,10 @@ def explorer_app(results: Results, hosts: list[str] | None = None) -> Starlette:
             Route("/openapi.json", show_openapi),
             Route("/report/{dataset}", show_report),
             *(Route(f"/{name}", _served((static / name).read_text(), kind)) for name, kind in _STATIC.items()),
-            *(Route(endpoint.path, _answering(endpoint, results, limiter)) for endpoint in ENDPOINTS),
+            *(
+                Route(endpoint.path, _answering(endpoint, results, quick if endpoint.quick else limiter))
+                for endpoint in ENDPOINTS
+            ),
         ],
         middleware=[
             Middleware(_Headers),

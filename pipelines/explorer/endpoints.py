@@ -27,12 +27,15 @@ class Endpoint:
         Type of what it gives.
     respond
         From the results and the parameters to the answer.
+    quick
+        Whether it takes a millisecond and may be asked all the time.
     """
 
     path: str
     question: type[answers.Question]
     answer: Any
     respond: Callable[..., Any]
+    quick: bool = False
 
     @property
     def summary(self) -> str:
@@ -46,7 +49,7 @@ ENDPOINTS = (
     Endpoint("/api/users", answers.OfUsers, list[User], answers.find_users),
     Endpoint("/api/any_user", answers.OfGroup, User, answers.any_user),
     Endpoint("/api/user", answers.OfUser, UserDetails, answers.user),
-    Endpoint("/api/recommendations", answers.ForUser, answers.Recommendations, answers.recommendations),
+    Endpoint("/api/recommendations", answers.ForUser, answers.Recommendations, answers.recommendations, quick=True),
     Endpoint("/api/reasons", answers.Why, list[Reason], answers.reasons),
     Endpoint("/api/item", answers.OfItem, ItemDetails, answers.item),
     Endpoint("/api/similar", answers.Like, answers.Similar, answers.similar),

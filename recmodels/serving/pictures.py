@@ -1,12 +1,14 @@
 """Which addresses of pictures, written by strangers into metadata, a browser may be told to load."""
 
 import ipaddress
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 _PORTS = {None, 80, 443}
 _PRIVATE = {"localhost", "local", "internal", "lan", "home"}
 
 
+@lru_cache(maxsize=1 << 16)
 def loadable_picture(address: str) -> str | None:
     """
     Return an address of a picture that a browser may be told to load, None for anything else.

@@ -286,11 +286,10 @@ class Recommender:
         InputError
             If an asin is unknown, or n is below 1.
         """
-        ids = self._names.ids("asins", asins)
-        found = self.similar_items(ids, n)
+        found = self.similar_items(self._names.ids("asins", asins), n)
         similar = self.items[found["similar_item_id"]].select(similar_asin="asin", title="title")
-        named = pl.concat([found, self.items[found["item_id"]].select("asin"), similar], how="horizontal")
-        return named.select(NAMED_SIMILAR.names())
+        asked = self.items[found["item_id"]].select("asin")
+        return pl.concat([found, asked, similar], how="horizontal").select(NAMED_SIMILAR.names())
 
     def _known(self, users: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which users the model has training rows of."""
@@ -312,8 +311,7 @@ class Recommender:
             (~warm & (known >= 0), self._popular, exclude_seen),
             (known < 0, self._popular, False),
         ):
-            rows = np.flatnonzero(chosen)
-            if not rows.size:
+            if not (rows := np.flatnonzero(chosen)).size:
                 continue
             asked = torch.from_numpy(np.maximum(known[rows], 0))
             items[rows], scores[rows] = top_items(ranker, asked, n, self._seen if excluded else None, barred)
@@ -322,20 +320,19 @@ class Recommender:
     def _named(
         self, users: list[str], sources: list[str], items: NDArray[np.int64], scores: NDArray[np.float32]
     ) -> pl.DataFrame:
-        n = items.shape[1]
-        frame = pl.DataFrame(
+        n, rows = items.shape[1], np.flatnonzero(np.isfinite(scores.ravel()))
+        ids = items.ravel()[rows]
+        return pl.DataFrame(
             {
-                "reviewer_id": [user for user in users for _ in range(n)],
-                "rank": np.tile(np.arange(1, n + 1), len(users)),
-                "item_id": items.ravel(),
-                "score": scores.ravel(),
-                "source": [source for source in sources for _ in range(n)],
+                "reviewer_id": [users[row] for row in (rows // n).tolist()],
+                "rank": rows % n + 1,
+                "asin": self.items["asin"].gather(ids),
+                "title": self.items["title"].gather(ids),
+                "score": scores.ravel()[rows],
+                "source": [sources[row] for row in (rows // n).tolist()],
             },
-            schema_overrides={**NAMED, "item_id": pl.Int32},
+            schema_overrides=NAMED,
         )
-        found = frame.filter(pl.col("score").is_finite())
-        named = self.items[found["item_id"]].select("asin", "title")
-        return pl.concat([found, named], how="horizontal").select(NAMED.names())
 
     @cached_property
     def _user_ids(self) -> dict[str, int]:

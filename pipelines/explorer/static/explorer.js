@@ -1,7 +1,7 @@
 // The explorer's page. Whatever comes from data is put in as text, never as markup.
 "use strict";
 
-const SHOWN_HISTORY = 12;
+const SHOWN_HISTORY = 12, SHOWN_TEXTS = 3;
 const byId = (id) => document.getElementById(id);
 const chosen = new URLSearchParams(location.search);
 const pictures = chosen.get("pictures") === "1";
@@ -63,10 +63,13 @@ function folded(entries, shown = SHOWN_HISTORY) {
 }
 
 function profile(of, whose) {
-  if (!of) return make("div", {}, make("h3", {}, `Profile of the ${whose}`), muted("None was written."));
-  return make("div", {}, make("h3", {}, `Profile of the ${whose}`), make("p", {}, make("bdi", {}, of.text || "empty")),
-    muted(`Written by: ${of.written_by}. It was made from training rows:`),
-    ...folded(of.made_from.map((line) => make("li", {}, make("bdi", {}, line))), 5));
+  const heading = make("h3", {}, `Profile of the ${whose}`);
+  if (!of) return [make("div", {}, heading, muted("None was written."))];
+  return [
+    make("div", {}, heading, make("p", {}, make("bdi", {}, of.text || "empty")), muted(`Written by: ${of.written_by}.`)),
+    make("div", {}, make("h3", {}, "What it was made from"),
+      ...folded(of.made_from.map((line) => make("li", {}, make("bdi", {}, line))), SHOWN_TEXTS)),
+  ];
 }
 
 async function start() {
@@ -165,7 +168,7 @@ function showUser(details, heldOut) {
       make("div", {}, make("h3", {}, "Had before the test, the latest first"),
         ...(had.length ? folded(had) : [muted("Nothing: answered by popularity.")])),
       make("div", {}, make("h3", {}, "Held out for the test"), ...(test.length ? folded(test) : [muted("Nothing.")])),
-      profile(details.profile, "user")));
+      ...profile(details.profile, "user")));
 }
 
 async function showList(place, model, user, heldOut, signal) {
@@ -211,7 +214,7 @@ function reasons(found) {
   return [...new Set(found.map(({ kind }) => kind))].flatMap((kind) => [
     make("div", { className: "muted" }, `${heading(kind)}:`),
     make("ul", {}, ...found.filter((reason) => reason.kind === kind).map(({ because, weight, users }) =>
-      make("li", {}, named(because), " ", muted(users !== null ? `${users}` : weight === null ? "" : weight.toFixed(4))))),
+      make("li", {}, named(because), " ", muted(users !== null ? `${users} ${users === 1 ? "user" : "users"}` : weight === null ? "" : weight.toFixed(4))))),
   ]);
 }
 
@@ -232,7 +235,7 @@ async function showItem(asin, model) {
   dialog.replaceChildren(make("div", {}, close, make("h2", { id: "item-title" }, make("bdi", {}, details.title)),
     muted(`${details.asin}, ${details.n_train} training rows`), picture(details),
     details.description ? make("p", {}, make("bdi", {}, details.description.slice(0, 600))) : null,
-    profile(details.profile, "item"),
+    make("div", { className: "panels" }, ...profile(details.profile, "item")),
     ...(overview.models.length ? [make("h3", {}, "Similar items"), make("label", {}, "by ", choose), like] : [])));
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
