@@ -9,12 +9,12 @@ from pipelines.cli.options import Dataset, data_set
 from pipelines.cli.ports import LAST_PORT, require_free_port
 from pipelines.cli.rows import say
 
-_PORT = 3100  # `assets.support.links.EXPLORER_PORT`, which would import Dagster; a test compares them
+DEFAULT_PORT = 3100  # `assets.support.links.EXPLORER_PORT`, which would import Dagster; a test compares them
 
 
 def explore(
     dataset: Dataset = "demo",
-    port: Annotated[int, typer.Option(min=1, max=LAST_PORT, help="Port to listen on.")] = _PORT,
+    port: Annotated[int, typer.Option(min=1, max=LAST_PORT, help="Port to listen on.")] = DEFAULT_PORT,
     host: Annotated[str, typer.Option(help="Address to listen on; whoever reaches it reads everything.")] = "127.0.0.1",
 ) -> None:
     """
