@@ -81,6 +81,7 @@ def _opened(
 def test_lists_stand_side_by_side_with_hits_reasons_and_similar_items(browser: Browser, address: str) -> None:
     page = _opened(browser, f"{address}/?dataset=demo&user=R2&model=bpr")
     assert page.locator(".list h3").all_inner_texts() == ["BPR", "EASE", "BPR, calibrated"]
+    expect(page.locator(".note")).to_be_visible()  # which comes late and moves what is below it
     boxes = [box for place in page.locator(".list").all() if (box := place.bounding_box())]
     assert len({box["y"] for box in boxes}) == 1
     assert sorted(box["x"] for box in boxes) == [box["x"] for box in boxes]
