@@ -64,7 +64,7 @@ def read_raw_dumps(context: dg.AssetExecutionContext, raw_dumps: str) -> Iterato
     source = entry.sources[manifest.format]
     prepared = prepare_tables(manifest, entry)
     dump, interactions, funnel = prepared.dump, prepared.interactions, prepared.funnel
-    cold = without_training(interactions, dump.users.height, dump.items.height)
+    cold_users, cold_items = without_training(interactions, dump.users.height, dump.items.height)
     tables = {
         "items": dump.items,
         "item_ids": dump.items.select("item_id", "asin"),
@@ -88,8 +88,8 @@ def read_raw_dumps(context: dg.AssetExecutionContext, raw_dumps: str) -> Iterato
             "sizes": dg.MetadataValue.json(found.model_dump()),
             "fewest_interactions": dg.MetadataValue.json(fewest_interactions(interactions)),
             "differences_from_published": dg.MetadataValue.json(compared),
-            "users_without_training_rows": len(cold.users),
-            "items_without_training_rows": len(cold.items),
+            "users_without_training_rows": len(cold_users),
+            "items_without_training_rows": len(cold_items),
         },
         "rejects": {
             "counts": dg.MetadataValue.json(dump.counts),

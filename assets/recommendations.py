@@ -14,7 +14,7 @@ from assets.support.stage import stage_asset
 from assets.support.titles import item_titles
 from assets.training import checkpoint_key
 from recmodels.reporting.examples import example_users
-from recmodels.reporting.tables import recommended_and_had
+from recmodels.reporting.tables import new_and_had
 from recmodels.schemas.results import TOP_N
 
 
@@ -45,13 +45,13 @@ def recommendations_asset(model: str) -> dg.AssetsDefinition:
 
         recommender = Recommender.load(checkpoint)
         table = recommender.recommend(recommender.checkpoint.users["user_id"].to_numpy(), TOP_N)
-        seen = recommender.checkpoint.seen
+        seen, best = recommender.checkpoint.seen, table.sort("rank")
         titles = item_titles(context, data_root, recommender.checkpoint.items)
         return materialized(
             context,
             table,
             metadata={
-                "examples": inline_table(recommended_and_had(table, seen, example_users(seen), titles)),
+                "examples": inline_table(new_and_had(best, "recommended", seen, example_users(seen), titles)),
                 "explorer": explorer_link(
                     dataset=dataset_of(context.partition_key), model=model, seed=seed_of(context.partition_key)
                 ),

@@ -10,7 +10,7 @@ from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
 from assets.support.titles import item_titles
 from recmodels.reporting.examples import example_users
-from recmodels.reporting.tables import added_and_had
+from recmodels.reporting.tables import new_and_had
 from recmodels.settings import transport_config, transport_settings
 
 
@@ -46,7 +46,8 @@ def augmented_interactions(
         config=transport_config(entry_of(context.partition_key)),
     )
     titles = item_titles(context, data_root, item_ids)
-    examples = added_and_had(result.added, train, example_users(interactions), titles)
+    added = result.added.sort("mass", descending=True)
+    examples = new_and_had(added, "added", train, example_users(interactions), titles)
     picture = inline_image(activity_histograms(train, result.added, users.height, item_ids.height))
     return materialized(
         context,

@@ -8,6 +8,8 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import TypeVar
@@ -106,15 +108,15 @@ def highest_megabytes() -> float:
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 
-class Report:
-    """
-    The figures of one benchmark.
+def peak_of_process(function: Callable[..., T], *arguments: object) -> tuple[float, T]:
+    """Return the peak memory in MB of a fresh process that runs a function, libraries included, and its result."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        result = pool.submit(function, *arguments).result()
+        return pool.submit(highest_megabytes).result(), result
 
-    Parameters
-    ----------
-    title
-        What was measured, the heading of the table.
-    """
+
+class Report:
+    """The figures of one benchmark, under a title."""
 
     def __init__(self, title: str) -> None:
         self.title = title
@@ -126,6 +128,13 @@ class Report:
         self.figures[name] = float(value)
         self._rows.append((name, f"{value:,.4g} {unit}".strip(), baseline, goal))
 
+    def compare(
+        self, name: str, ours: float, theirs: float, what: str, *, goal: str = "", unit: str = "", faster: bool = True
+    ) -> None:
+        """Record how many times faster ours is, of seconds; or else how many times as long it takes."""
+        ratio = theirs / ours if faster else ours / theirs
+        self.add(name, ratio, unit=unit, baseline=f"{ours:.3g} s against {theirs:.3g} s, {what}", goal=goal)
+
     def skip(self, name: str, reason: str) -> None:
         """Show in the table, and not in the JSON, that a figure could not be measured."""
         self._rows.append((name, "not measured", reason, ""))
@@ -134,11 +143,8 @@ class Report:
         """Print the table and write the JSON file, if one is asked for."""
         memory = psutil.virtual_memory().total / 2**30
         machine = f"{platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
-        table = Table(title=self.title, caption=machine)
-        table.add_column("figure")
-        table.add_column("value", justify="right")
-        table.add_column("compared with")
-        table.add_column("goal")
+        table = Table("figure", "value", "compared with", "goal", title=self.title, caption=machine)
+        table.columns[1].justify = "right"
         for row in self._rows:
             table.add_row(*row)
         Console(width=140).print(table)

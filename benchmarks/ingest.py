@@ -10,16 +10,14 @@ import gzip
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-from benchmarks.harness import Report, highest_megabytes, parse_arguments, time_in_turns
+from benchmarks.harness import Report, parse_arguments, peak_of_process, time_in_turns
 from recmodels.catalogue.entries import DatasetEntry, Source
 from recmodels.data.dump import load_dump
 from recmodels.data.kcore import k_core_mask
@@ -46,8 +44,7 @@ VOCABULARY = """
 WORDS = VOCABULARY.split()
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(NamedTuple):
     """How large the generated problems are."""
 
     metadata_lines: int
@@ -73,7 +70,6 @@ def sentences(rng: np.random.Generator, n: int, words: int) -> list[str]:
 
 
 def asins(n: int) -> list[str]:
-    """Return distinct asins."""
     digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
     names: list[str] = []
     for i in range(n):
@@ -131,7 +127,6 @@ def review_lines(sizes: Sizes, rng: np.random.Generator) -> Iterator[bytes]:
 
 
 def write_gzip(path: Path, lines: Iterator[bytes]) -> None:
-    """Write lines at gzip's default level."""
     with gzip.open(path, "wb", compresslevel=6) as handle:
         handle.writelines(lines)
 
@@ -164,24 +159,11 @@ def core_and_split(users: np.ndarray, items: np.ndarray, times: np.ndarray) -> p
     return split_interactions(table, "random", seed=0)
 
 
-def _peak_of(function: Callable[..., object], *arguments: object) -> tuple[float, object]:
-    result = function(*arguments)
-    return highest_megabytes(), result
-
-
-def peak_of_process(function: Callable[..., object], *arguments: object) -> tuple[float, object]:
-    """Return the peak memory in MB of a fresh process that runs the function, interpreter and libraries included."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_peak_of, function, *arguments).result()
-
-
 def run(command: list[str | Path]) -> None:
-    """Run a command, its output thrown away."""
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)  # noqa: S603
 
 
 def main() -> None:
-    """Measure and report."""
     arguments = parse_arguments(__doc__ or "")
     sizes = QUICK if arguments.quick else FULL
     report = Report("Raw dumps to tables")
@@ -194,55 +176,31 @@ def main() -> None:
         manifest = prepare_raw_files(ENTRY, folder)
         packed = [file.path for file in manifest.files.values()]
         seconds = time_in_turns(
-            {
-                "parse": lambda: ingest(folder, manifest),
-                "gzip": lambda: run(["gzip", "-dc", *packed]),
-            },
+            {"ours": lambda: ingest(folder, manifest), "theirs": lambda: run(["gzip", "-dc", *packed])},
             rounds=sizes.rounds,
         )
-        report.add(
-            "parse_vs_gzip",
-            seconds["parse"] / seconds["gzip"],
-            baseline=f"gzip -dc: {seconds['gzip']:.2f} s, ours {seconds['parse']:.2f} s",
-            goal="at most 2",
-        )
+        report.compare("parse_vs_gzip", **seconds, what="gzip -dc", goal="at most 2", faster=False)
         report.add("parse_peak_mb", peak_of_process(ingest, folder, manifest)[0], unit="MB", goal="at most 2,000")
 
         features = folder / "image_features.b"
         write_images(features, sizes.image_records, rng)
         wanted = asins(sizes.image_records)[:: FULL.metadata_lines // FULL.items]
         seconds = time_in_turns(
-            {"scan": lambda: scan(features, wanted), "cat": lambda: run(["cat", features])}, rounds=sizes.rounds
+            {"ours": lambda: scan(features, wanted), "theirs": lambda: run(["cat", features])}, rounds=sizes.rounds
         )
-        report.add(
-            "image_scan_vs_cat",
-            seconds["scan"] / seconds["cat"],
-            baseline=f"cat of {sizes.image_records * RECORD_BYTES / 1e9:.2f} GB: {seconds['cat']:.2f} s, "
-            f"ours {seconds['scan']:.2f} s",
-            goal="at most 1.5",
-        )
+        what = f"cat of {sizes.image_records * RECORD_BYTES / 1e9:.2f} GB"
+        report.compare("image_scan_vs_cat", **seconds, what=what, goal="at most 1.5", faster=False)
         peak, kept = peak_of_process(scan, features, wanted)
-        assert isinstance(kept, int)
-        report.add(
-            "image_peak_mb",
-            peak - kept / 1e6,
-            unit="MB",
-            baseline=f"beyond the kept rows of {kept / 1e6:,.0f} MB",
-            goal="at most 500",
-        )
+        what = f"beyond the kept rows of {kept / 1e6:,.0f} MB"
+        report.add("image_peak_mb", peak - kept / 1e6, unit="MB", baseline=what, goal="at most 500")
 
         n_users, n_items = sizes.interactions // 9, sizes.interactions // 40
         users = rng.integers(n_users, size=sizes.interactions, dtype=np.int32)
         items = (n_items * rng.random(sizes.interactions) ** 2).astype(np.int32)
         times = rng.integers(1_200_000_000, 1_400_000_000, size=sizes.interactions)
         seconds = time_in_turns({"core": lambda: core_and_split(users, items, times)}, rounds=sizes.rounds)
-        report.add(
-            "kcore_split_10m_s",
-            seconds["core"],
-            unit="s",
-            baseline=f"{sizes.interactions:,} interactions of {n_users:,} users and {n_items:,} items",
-            goal="at most 10",
-        )
+        what = f"{sizes.interactions:,} interactions of {n_users:,} users and {n_items:,} items"
+        report.add("kcore_split_10m_s", seconds["core"], unit="s", baseline=what, goal="at most 10")
     report.finish(arguments.json)
 
 

@@ -16,11 +16,6 @@ from statistics import median
 import polars as pl
 
 from benchmarks.harness import Report, parse_arguments
-from recmodels.llm.base import Reply
-from recmodels.llm.cache import CallCache, ModelIdentity, key_function
-from recmodels.llm.factory import make_backend
-from recmodels.llm.runner import run_blocking
-from recmodels.profiles.answers import PROFILE_ANSWERS
 from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.write import ProfileResult, item_task
 from recmodels.profiles.write import write as write_profiles
@@ -119,29 +114,11 @@ def measure_calls(report: Report, address: str, n_items: int, rounds: int) -> No
 def measure_cache(report: Report, address: str, n_items: int, rounds: int) -> None:
     """Time a run that finds every answer."""
     tables = shop(n_items)
-    config = ProfileConfig(backend="ollama", server=address, model=MODEL)
-    backend = make_backend(config, PROFILE_ANSWERS)
-
-    async def digest() -> str:
-        try:
-            return await backend.start()
-        finally:
-            await backend.close()
-
-    identity = ModelIdentity("ollama", MODEL, backend.address, run_blocking(digest()))
-    key = key_function(identity, PROFILE_ANSWERS.version, backend.parameters)
-    answer = '{{"summarization": "Number {}. {}", "reasoning": "It is a spade."}}'
+    config = ProfileConfig(backend="ollama", server=address, model=MODEL, in_flight=1024)
+    seconds: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cache.sqlite"
-        with CallCache(path) as cache:
-            task = item_task(*tables, domain=DOMAIN, config=config)
-            rows = [
-                (key(prompt), Reply(answer.format(i, "For people who dig a lot. " * 15), 400, 110))
-                for i in range(task.rows)
-                if (prompt := task.prompt(i))
-            ]
-            cache.store(rows)
-        seconds: list[float] = []
+        write(tables, config, path)
         for _ in range(rounds):
             result, wall, _ = write(tables, config, path)
             assert result.stats["from_cache"] == n_items

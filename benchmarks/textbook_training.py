@@ -55,6 +55,13 @@ class Textbook(nn.Module):
     def start_epoch(self) -> None:
         pass
 
+    def on(self, device: str) -> "Textbook":
+        """Move everything that a batch reads to a device."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value.to(device))
+        return self.to(device)
+
     def propagated(self) -> tuple[Tensor, Tensor]:
         x = torch.cat([self.users.weight, self.items.weight])
         layers = [x]
@@ -196,6 +203,8 @@ def train_epoch(model: Textbook, optimiser: torch.optim.Optimizer, rng: random.R
         seen[user].add(item)
     choices = sorted(set(items.tolist()))
     model.start_epoch()
+    device = model.users.weight.device
+    model.on(device.type)
     order = np.random.default_rng(rng.getrandbits(32)).permutation(len(users))
     for batch in range(math.ceil(len(order) / BATCH_SIZE)):
         chosen = order[batch * BATCH_SIZE : (batch + 1) * BATCH_SIZE]
@@ -206,7 +215,8 @@ def train_epoch(model: Textbook, optimiser: torch.optim.Optimizer, rng: random.R
                 item = rng.choice(choices)
             negatives.append(item)
         optimiser.zero_grad()
-        model.loss(torch.from_numpy(users[chosen]), torch.from_numpy(items[chosen]), torch.tensor(negatives)).backward()
+        batch = torch.from_numpy(users[chosen]), torch.from_numpy(items[chosen]), torch.tensor(negatives)
+        model.loss(*(ids.to(device) for ids in batch)).backward()
         optimiser.step()
 
 

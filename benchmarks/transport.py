@@ -1,13 +1,8 @@
 """Transport: the structured solver against POT's dense one, whole augmentations, growth to 200 million edges."""
 
-import argparse
-import json
-import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import ot
@@ -18,9 +13,9 @@ from scipy import sparse
 from benchmarks.harness import (
     PUBLISHED_SIZES,
     Report,
-    highest_megabytes,
     parse_arguments,
     peak_megabytes,
+    peak_of_process,
     published_pairs,
     random_neighbours,
     shared_data,
@@ -37,8 +32,21 @@ TOLERANCE = 1e-8
 HUGE_USERS, HUGE_ITEMS, HUGE_ACTIVITY = 5_000_000, 1_000_000, 2.3
 
 
-def published(name: str) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]] | None:
-    """Training pairs and neighbour tables; random neighbours where the published set has none."""
+class Problem(NamedTuple):
+    """Training pairs, and the neighbours of the items in each modality."""
+
+    train: pl.DataFrame
+    graphs: dict[str, pl.DataFrame]
+    n_users: int
+    n_items: int
+
+    @property
+    def pairs(self) -> tuple[pl.Series, pl.Series, int, int]:
+        return self.train["user_id"], self.train["item_id"], self.n_users, self.n_items
+
+
+def published(name: str) -> Problem | None:
+    """A published data set; random neighbours where it has none."""
     folder, pairs = shared_data(), published_pairs(name)
     if folder is None or pairs is None:
         return None
@@ -50,10 +58,10 @@ def published(name: str) -> tuple[pl.DataFrame, dict[str, pl.DataFrame]] | None:
             graphs[modality] = pl.read_parquet(path).select("src", "dst", rank=rank, similarity="cosine")
         else:
             graphs[modality] = random_neighbours(PUBLISHED_SIZES[name][1], seed)
-    return pairs.filter(split=0).select("user_id", "item_id"), graphs
+    return Problem(pairs.filter(split=0).select("user_id", "item_id"), graphs, *PUBLISHED_SIZES[name][:2])
 
 
-def synthetic(scale: float) -> tuple[pl.DataFrame, dict[str, pl.DataFrame], int, int]:
+def synthetic(scale: float) -> Problem:
     """A share of the huge problem: sparse users, items of uneven popularity, two random item graphs."""
     rng = np.random.default_rng(0)
     n_users, n_items = round(HUGE_USERS * scale), round(HUGE_ITEMS * scale)
@@ -61,26 +69,17 @@ def synthetic(scale: float) -> tuple[pl.DataFrame, dict[str, pl.DataFrame], int,
     users = np.repeat(np.arange(n_users, dtype=np.int32), activity)
     items = (n_items * rng.random(users.size) ** 1.5).astype(np.int32)
     graphs = {name: random_neighbours(n_items, seed) for seed, name in enumerate(("text", "image"))}
-    return pl.DataFrame({"user_id": users, "item_id": items}), graphs, n_users, n_items
+    return Problem(pl.DataFrame({"user_id": users, "item_id": items}), graphs, n_users, n_items)
 
 
 def marginal_error(plan: Any, a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(plan.sum(axis=1) - a).sum() + np.abs(plan.sum(axis=0) - b).sum())
 
 
-def compare_with_pot(
-    report: Report,
-    name: str,
-    train: pl.DataFrame,
-    graphs: dict[str, pl.DataFrame],
-    n_users: int,
-    n_items: int,
-    rounds: int,
-) -> None:
-    users, items = train["user_id"], train["item_id"]
-    positives = interaction_matrix(users, items, n_users, n_items)
-    found = false_negatives(users, items, n_users, n_items, graphs)
-    a, b = np.full(n_users, 1 / n_users), np.full(n_items, 1 / n_items)
+def compare_with_pot(report: Report, name: str, problem: Problem, rounds: int) -> None:
+    positives = interaction_matrix(*problem.pairs)
+    found = false_negatives(*problem.pairs, problem.graphs)
+    a, b = (np.full(n, 1 / n) for n in (problem.n_users, problem.n_items))
 
     def sparse_cost() -> sparse.csr_array:
         return sparse.csr_array(positives - found)
@@ -107,53 +106,40 @@ def compare_with_pot(
     assert difference < 1e-6
     del kernel, plan
     cost, matrix = sparse_cost(), dense_cost()
-    seconds = time_in_turns({"ours": lambda: structured(cost), "pot": lambda: dense(matrix)}, rounds=rounds)
-    report.add(
-        f"sinkhorn_vs_pot_speed_{name}",
-        seconds["pot"] / seconds["ours"],
-        unit="x",
-        baseline=f"{seconds['ours']:.3f} s against {seconds['pot']:.2f} s, ot.sinkhorn, equal tolerance",
-        goal=">= 30 x",
-    )
-    report.add(
-        f"sinkhorn_vs_pot_memory_{name}",
-        pot_memory / our_memory,
-        unit="x",
-        baseline=f"{our_memory:.0f} MB against {pot_memory:.0f} MB, ot.sinkhorn; both with their cost matrix",
-        goal=">= 20 x",
-    )
+    seconds = time_in_turns({"ours": lambda: structured(cost), "theirs": lambda: dense(matrix)}, rounds=rounds)
+    what = "ot.sinkhorn, equal tolerance"
+    report.compare(f"sinkhorn_vs_pot_speed_{name}", **seconds, what=what, unit="x", goal=">= 30 x")
+    what = f"{our_memory:.0f} MB against {pot_memory:.0f} MB, ot.sinkhorn; both with their cost matrix"
+    report.add(f"sinkhorn_vs_pot_memory_{name}", pot_memory / our_memory, unit="x", baseline=what, goal=">= 20 x")
 
 
-def augment_and_sample(
-    train: pl.DataFrame, graphs: dict[str, pl.DataFrame], n_users: int, n_items: int
-) -> tuple[Augmentation, NegativeSampler]:
+def augmented(problem: Problem) -> Augmentation:
+    sizes = {"n_users": problem.n_users, "n_items": problem.n_items}
+    return augment(problem.train, problem.graphs, TransportConfig(), **sizes)
+
+
+def augment_and_sample(problem: Problem) -> Augmentation:
     """Everything the stage gives a trainer: added pairs, the sampler, and one epoch of negatives."""
-    result = augment(train, graphs, TransportConfig(), n_users=n_users, n_items=n_items)
-    positives = interaction_matrix(train["user_id"], train["item_id"], n_users, n_items)
-    sampler = NegativeSampler(positives, result.false_negatives)
+    result = augmented(problem)
+    sampler = NegativeSampler(interaction_matrix(*problem.pairs), result.false_negatives)
     users = torch.from_numpy(result.interactions["user_id"].to_numpy().astype(np.int64))
     sampler.sample(users, torch.Generator().manual_seed(0))
-    return result, sampler
+    return result
 
 
-def measure_augmentation(
-    report: Report, name: str, train: pl.DataFrame, graphs: dict[str, pl.DataFrame], n_users: int, n_items: int
-) -> None:
-    def run() -> Any:
-        return augment_and_sample(train, graphs, n_users, n_items)
-
-    memory, (result, _) = peak_megabytes(run)
-    seconds = time_in_turns({"ours": run}, rounds=3)["ours"]
-    sizes = f"{n_users:,} x {n_items:,}, {result.diagnostics['n_false_negatives']:,} false negatives, sampler included"
+def measure_augmentation(report: Report, name: str, problem: Problem) -> None:
+    memory, result = peak_megabytes(lambda: augment_and_sample(problem))
+    seconds = time_in_turns({"ours": lambda: augment_and_sample(problem)}, rounds=3)["ours"]
+    n_found = result.diagnostics["n_false_negatives"]
+    sizes = f"{problem.n_users:,} x {problem.n_items:,}, {n_found:,} false negatives, sampler included"
     report.add(f"augment_{name}_s", seconds, unit="s", baseline=sizes, goal="< 3 s")
     report.add(f"augment_{name}_peak_mb", memory, unit="MB", goal="< 2000 MB")
 
 
-def measure_sampler(
-    report: Report, train: pl.DataFrame, graphs: dict[str, pl.DataFrame], n_users: int, n_items: int, rounds: int
-) -> None:
-    positives = interaction_matrix(train["user_id"], train["item_id"], n_users, n_items)
-    found = false_negatives(train["user_id"], train["item_id"], n_users, n_items, graphs)
+def measure_sampler(report: Report, problem: Problem, rounds: int) -> None:
+    n_users, n_items = problem.n_users, problem.n_items
+    positives = interaction_matrix(*problem.pairs)
+    found = false_negatives(*problem.pairs, problem.graphs)
     sampler = NegativeSampler(positives, found)
     forbidden = sparse.csr_array(positives + found)
     rng = np.random.default_rng(0)
@@ -191,53 +177,37 @@ def measure_sampler(
     report.add("sampler_shuffled_mdraws_s", rates["shuffled"], unit="M/s", baseline="users in any order")
 
 
-def run_synthetic(scale: float) -> dict[str, float]:
-    """Augment a synthetic problem in a process of its own, so that its memory is its own."""
-    with tempfile.NamedTemporaryFile(suffix=".json") as output:
-        subprocess.run(  # noqa: S603
-            [sys.executable, __file__, "--synthetic", str(scale), "--json", output.name], check=True
-        )
-        return json.loads(Path(output.name).read_text())
-
-
-def synthetic_child(scale: float, output: Path) -> None:
-    train, graphs, n_users, n_items = synthetic(scale)
-
-    def run() -> Augmentation:
-        return augment(train, graphs, TransportConfig(), n_users=n_users, n_items=n_items)
-
+def augment_synthetic(scale: float) -> dict[str, float]:
+    problem = synthetic(scale)
     start, start_cpu = time.perf_counter(), time.process_time()
-    memory, result = peak_megabytes(run)
-    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - start_cpu
-    figures = {
-        "seconds": seconds,
-        "cpu_seconds": cpu_seconds,
+    memory, result = peak_megabytes(lambda: augmented(problem))
+    return {
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - start_cpu,
         "grown_mb": memory,
-        "peak_mb": highest_megabytes(),
         "edges": result.diagnostics["n_false_negatives"],
         "iterations": result.diagnostics["iterations"],
-        "added": result.diagnostics["n_added"],
     }
-    output.write_text(json.dumps(figures))
 
 
 def measure_growth(report: Report, scales: list[float], plot: Path | None) -> None:
-    runs = [run_synthetic(scale) for scale in scales]
-    for scale, run in zip(scales, runs, strict=True):
-        report.add(
-            f"augment_{run['edges'] / 1e6:.1f}m_edges_s",
-            run["seconds"],
-            unit="s",
-            baseline=f"{HUGE_USERS * scale:,.0f} x {HUGE_ITEMS * scale:,.0f}, {run['iterations']:.0f} iterations; "
-            f"an edge: {1e9 * run['cpu_seconds'] / run['edges']:.0f} ns of a core, "
-            f"{1e6 * run['grown_mb'] / run['edges']:.0f} bytes",
+    runs: list[dict[str, float]] = []
+    peak = 0.0
+    for scale in scales:
+        peak, run = peak_of_process(augment_synthetic, scale)
+        runs.append(run)
+        what = (
+            f"{HUGE_USERS * scale:,.0f} x {HUGE_ITEMS * scale:,.0f}, {run['iterations']:.0f} iterations; an edge: "
+            f"{1e9 * run['cpu_seconds'] / run['edges']:.0f} ns of a core, "
+            f"{1e6 * run['grown_mb'] / run['edges']:.0f} bytes"
         )
+        report.add(f"augment_{run['edges'] / 1e6:.1f}m_edges_s", run["seconds"], unit="s", baseline=what)
     if plot is not None:
         draw_growth(runs, plot)
         print(f"growth drawn in {plot}")
     if scales[-1] == 1.0:
         report.add("huge_s", runs[-1]["seconds"], unit="s", baseline=f"{runs[-1]['edges']:,.0f} edges")
-        report.add("huge_peak_mb", runs[-1]["peak_mb"], unit="MB", baseline="the whole process", goal="<= 20000 MB")
+        report.add("huge_peak_mb", peak, unit="MB", baseline="the whole process", goal="<= 20000 MB")
 
 
 def draw_growth(runs: list[dict[str, float]], plot: Path) -> None:
@@ -258,37 +228,26 @@ def draw_growth(runs: list[dict[str, float]], plot: Path) -> None:
     figure.savefig(plot, dpi=110)
 
 
-def parse_child() -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--synthetic", type=float)
-    parser.add_argument("--json", type=Path)
-    return parser.parse_args()
-
-
 def main() -> None:
-    if "--synthetic" in sys.argv:
-        child = parse_child()
-        synthetic_child(child.synthetic, child.json)
-        return
     arguments = parse_arguments(__doc__ or "")
     report = Report("Transport")
     baby = published("baby")
     if arguments.quick:
-        train, graphs, n_users, n_items = synthetic(0.0004)
-        compare_with_pot(report, "quick", train, graphs, n_users, n_items, rounds=1)
-        measure_augmentation(report, "quick", train, graphs, n_users, n_items)
-        measure_sampler(report, train, graphs, n_users, n_items, rounds=1)
+        small = synthetic(0.0004)
+        compare_with_pot(report, "quick", small, rounds=1)
+        measure_augmentation(report, "quick", small)
+        measure_sampler(report, small, rounds=1)
         measure_growth(report, [0.001, 0.002], None)
     elif baby is None:
         report.skip("sinkhorn_vs_pot_speed_baby and others", "no real data sets beside the repository")
     else:
-        compare_with_pot(report, "baby", *baby, *PUBLISHED_SIZES["baby"][:2], rounds=3)
+        compare_with_pot(report, "baby", baby, rounds=3)
         for name in ("sports", "clothing"):
             data = published(name)
             assert data is not None
-            measure_augmentation(report, name, *data, *PUBLISHED_SIZES[name][:2])
+            measure_augmentation(report, name, data)
             if name == "sports":
-                measure_sampler(report, *data, *PUBLISHED_SIZES[name][:2], rounds=5)
+                measure_sampler(report, data, rounds=5)
     if not arguments.quick:
         plot = arguments.json.with_name("transport_growth.png") if arguments.json else None
         measure_growth(report, [0.0625, 0.125, 0.25, 0.5, 1.0], plot)

@@ -28,10 +28,7 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definiti
     """
     Return the definitions.
 
-    Parameters
-    ----------
-    overrides
-        Resources to put in place of the usual ones, by name; ``data_root`` alone moves everything that is stored.
+    `overrides` are resources to put in place of the usual ones; ``data_root`` alone moves everything that is stored.
     """
     data_root = (overrides or {}).get("data_root", DataRoot())
     resources: dict[str, Any] = {

@@ -22,10 +22,7 @@ def prepare_home() -> Path:
     """
     Create the instance's directory and point ``DAGSTER_HOME`` at it, unless that variable is set already.
 
-    Raises
-    ------
-    InputError
-        If the data root cannot be written.
+    Raises InputError if the data root cannot be written.
     """
     root = data_root()
     home = Path(os.environ.get("DAGSTER_HOME") or root_home(root))
@@ -49,14 +46,7 @@ def prepare_home() -> Path:
 
 
 def require_own_home() -> None:
-    """
-    Refuse a ``DAGSTER_HOME`` that lies in another data root: runs of one would be shown with the tables of the other.
-
-    Raises
-    ------
-    InputError
-        If it does.
-    """
+    """Raise InputError if ``DAGSTER_HOME`` lies in another data root, whose tables would be shown with runs of this."""
     root = data_root()
     home = Path(os.environ.get("DAGSTER_HOME") or root_home(root)).resolve()
     other = home.parent
@@ -80,12 +70,7 @@ def open_instance() -> Generator[dg.DagsterInstance]:
     Yield the persistent instance, created on first use.
 
     One process at a time: Dagster's own creation notes the schema's version twice if two create the same database at
-    once, and refuses to open it ever after.
-
-    Raises
-    ------
-    InputError
-        If its database cannot be read or written, now or while it is used.
+    once, and refuses to open it ever after. Raises InputError if its database cannot be read or written, now or later.
     """
     home = prepare_home()
     try:
@@ -98,17 +83,11 @@ def open_instance() -> Generator[dg.DagsterInstance]:
         if (found := _database_error(error)) is None:
             raise
         free = shutil.disk_usage(home).free
-        action = (
-            f"Make room, {free:,} bytes are free (docs/operating.md, Disk), and run the same command again."
-            if free < _SCARCE_BYTES
-            else "Restore that directory from a backup (docs/operating.md); `recmodels doctor` looks at it."
-        )
-        raise InputError(
-            f"Dagster's instance in {home}",
-            expected="a database that can be read and written",
-            found=found,
-            action=action,
-        ) from error
+        action = "Restore that directory from a backup (docs/operating.md); `recmodels doctor` looks at it."
+        if free < _SCARCE_BYTES:
+            action = f"Make room, {free:,} bytes are free (docs/operating.md, Disk), and run the same command again."
+        expected = "a database that can be read and written"
+        raise InputError(f"Dagster's instance in {home}", expected=expected, found=found, action=action) from error
 
 
 def _database_error(error: BaseException | None) -> str | None:

@@ -25,15 +25,10 @@ def process_tag() -> dict[str, str]:
 
 def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
     """
-    Mark the runs failed whose command line is gone, and free what they hold in the pools.
+    Mark the runs failed whose command line is gone, free what they hold in the pools, and return their ids.
 
     A killed process cannot say that its run is over, and no daemon watches runs of the command line: without this the
     next run would wait for its pool slot for ever.
-
-    Returns
-    -------
-    list of str
-        Ids of those runs.
     """
     unfinished = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING, *UNFINISHED]))
     lost = [run for run in unfinished if _command_is_gone(run.tags.get(PROCESS_TAG))]
@@ -66,12 +61,8 @@ def lost_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     ]
     for run in lost:
         context.log.error(f"run {run.run_id[:8]} of {run.tags.get('dagster/partition', run.job_name)} lost its process")
-        _end(
-            context.instance,
-            run,
-            "The process of this run is gone: it was killed together with its code server. Re-execute the run from "
-            "failure.",
-        )
+        told = "The process of this run is gone: it was killed together with its code server. Re-execute from failure."
+        _end(context.instance, run, told)
     return dg.SkipReason(f"{len(lost)} runs had lost their process.")
 
 

@@ -27,20 +27,10 @@ Target = tuple[dg.AssetKey, str]
 @dataclass(frozen=True)
 class Request:
     """
-    What is to be up to date.
+    What is to be up to date: a data set, and models trained on it, beside the baselines, with each of some seeds.
 
-    Attributes
-    ----------
-    entry
-        The data set.
-    models
-        To train, beside the baselines.
-    seeds
-        To train them with.
-    raw_dumps, profiles
-        Configuration of these assets. Where it differs from that of their last run, they are made anew.
-    anew
-        Whether to make everything anew, also what is up to date.
+    `raw_dumps` and `profiles` configure these assets; where it differs from that of their last run, they are made anew.
+    So is everything, also what is up to date, with `anew`.
     """
 
     entry: DatasetEntry
@@ -54,20 +44,10 @@ class Request:
 @dataclass(frozen=True)
 class Step:
     """
-    A job to execute for one partition.
+    A job to execute for one partition, or for none.
 
-    Attributes
-    ----------
-    job
-        Its name.
-    partition
-        Of which partition; None for a job without any.
-    keys
-        Which of its assets to make, possibly none; None for all that it has.
-    configs
-        Configuration by the name of the operation.
-    up_to_date
-        Assets that were asked for and need not be made; each is named in one round only.
+    `keys` are the assets to make, possibly none, or else all of the job; `configs` their configuration by the name of
+    the operation. Those `up_to_date` were asked for and need not be made; each is named in one round only.
     """
 
     job: str
@@ -78,16 +58,7 @@ class Step:
 
 
 class Plan:
-    """
-    The rounds in which a request is fulfilled.
-
-    Parameters
-    ----------
-    request
-        What was asked for.
-    graph
-        The assets.
-    """
+    """The rounds in which a request is fulfilled."""
 
     def __init__(self, request: Request, graph: AssetGraph) -> None:
         self._request = request
@@ -99,26 +70,20 @@ class Plan:
         """What the rounds so far were to make; nothing is made a second time."""
 
     def next_round(self, found: Survey) -> list[Step]:
-        """
-        Return the steps to execute now, and those of which there is nothing to make; no keys at all end the plan.
-
-        Parameters
-        ----------
-        found
-            How everything stands now.
-        """
+        """Return the steps to execute now, and those of which there is nothing to make; no keys at all end the plan."""
         due = self._due(found)
         upcoming = [self._made_together(step, due) for step in self._steps]
         last = not any(upcoming)
         steps: list[Step] = []
         for step, keys in zip(self._steps, upcoming, strict=True):
+            partition = str(step.partition)
             settled = [
                 key
                 for key in step.keys or ()
-                if (keys or last) and key not in keys and self._is_settled(found, key, str(step.partition))
+                if (keys or last) and key not in keys and self._is_settled(found, key, partition)
             ]
-            self._named.update((key, str(step.partition)) for key in settled)
-            self.made.update((key, str(step.partition)) for key in keys)
+            self._named.update((key, partition) for key in settled)
+            self.made.update((key, partition) for key in keys)
             if keys or settled:
                 names = {key.to_python_identifier() for key in keys}
                 configs = {name: config for name, config in step.configs.items() if name in names}
@@ -162,8 +127,8 @@ class Plan:
         return name in ("item_profiles", "user_profiles") and self._overrides not in (None, record.overrides)
 
     def _is_settled(self, found: Survey, key: dg.AssetKey, partition: str) -> bool:
-        target = (key, partition)
-        return target not in self.made | self._named and found.statuses[key][partition].state == "up_to_date"
+        told = (key, partition) in self.made | self._named
+        return not told and found.statuses[key][partition].state == "up_to_date"
 
     def _made_together(self, step: Step, due: set[Target]) -> list[dg.AssetKey]:
         """Return the assets of a step that have to be made, with those that the same computations make."""

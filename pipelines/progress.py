@@ -21,19 +21,8 @@ class ProgressDisplay(logging.Handler):
     """
     Print a line for each finished step and keep the running one, with its latest message, in a status line.
 
-    Off a terminal, which has no status line, a message is printed every `LINE_SECONDS` at most.
-
-    Parameters
-    ----------
-    console
-        Where to print.
-
-    Attributes
-    ----------
-    failures
-        Which steps failed and why, a line for each.
-    permanent
-        Whether one of them fails again unless something is changed.
+    Off a terminal, which has no status line, a message is printed every `LINE_SECONDS` at most. Of the steps that
+    failed, `failures` says why, a line for each, and `permanent` whether one fails again unless something is changed.
     """
 
     def __init__(self, console: Console) -> None:

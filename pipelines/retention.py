@@ -16,13 +16,8 @@ from recmodels.io.retention import finish_removals, remove_version, stored_versi
 
 RECORDS_READ = 1000
 """Newest records of a partition that tell the order of what it has stored."""
-DELETED = dg.TableSchema(
-    [
-        dg.TableColumn("stored", "string"),
-        dg.TableColumn("written", "string"),
-        dg.TableColumn("megabytes", "float"),
-    ]
-)
+COLUMNS = {"stored": "string", "written": "string", "megabytes": "float"}
+DELETED = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in COLUMNS.items()])
 
 
 class RetentionConfig(dg.Config):
@@ -69,19 +64,10 @@ def delete_superseded(context: dg.OpExecutionContext, config: RetentionConfig, d
                 remove_version(version)
             context.log.info(f"{'would delete' if config.dry_run else 'deleted'} {name} ({size / 1e6:,.1f} MB)")
             freed += size
-            rows.append(
-                dg.TableRecord(
-                    {"stored": name, "written": version.written.isoformat(), "megabytes": round(size / 1e6, 1)}
-                )
-            )
-    return dg.Output(
-        None,
-        metadata={
-            "dry_run": config.dry_run,
-            "deleted": dg.MetadataValue.table(rows, schema=DELETED),
-            "megabytes": round(freed / 1e6, 1),
-        },
-    )
+            values = (name, version.written.isoformat(), round(size / 1e6, 1))
+            rows.append(dg.TableRecord(dict(zip(COLUMNS, values, strict=True))))
+    deleted = dg.MetadataValue.table(rows, schema=DELETED)
+    return dg.Output(None, metadata={"dry_run": config.dry_run, "deleted": deleted, "megabytes": round(freed / 1e6, 1)})
 
 
 def _latest_records(instance: dg.DagsterInstance) -> Iterator[dg.AssetMaterialization]:
@@ -99,13 +85,10 @@ def _recorded_versions(
     if STORED_AT not in latest.metadata:
         return []
     records = latest_materializations(instance, latest.asset_key, latest.partition, RECORDS_READ)
+    named = [(str(record.metadata[STORED_AT].value), record) for record in records if STORED_AT in record.metadata]
     return [
-        (
-            safe_join(data_root.root, *str(record.metadata[STORED_AT].value).split("/")),
-            (record.tags or {}).get(DATA_VERSION_TAG, ""),
-        )
-        for record in reversed(records)
-        if STORED_AT in record.metadata
+        (safe_join(data_root.root, *name.split("/")), (record.tags or {}).get(DATA_VERSION_TAG, ""))
+        for name, record in reversed(named)
     ]
 
 

@@ -20,9 +20,11 @@ from recmodels.errors import InputError
 from recmodels.io.digest import digest_of
 from recmodels.models.config import AnyConfig, TrainingConfig
 from recmodels.models.registry import resolve_config
+from recmodels.models.spec import ModelSpec
+from recmodels.models.variants import trainable
 from recmodels.profiles.config import ProfileConfig, resolve_profile_config
-from recmodels.transport.config import TransportConfig
-from recmodels.validation import OPERATIONAL, validated
+from recmodels.transport.config import PositivesConfig, TransportConfig
+from recmodels.validation import OPERATIONAL, merged, shown, validated
 
 SOURCE = "source"
 """The setting that says in which of its forms a data set was read."""
@@ -80,9 +82,9 @@ class Settings:
         for name in sorted({*self.values, *recorded} - self.operational):
             before = recorded[name] if name in recorded else self.defaults.get(name)
             if name not in self.values:
-                found.append(f"{name} {_shown(before)} -> no such setting")
+                found.append(f"{name} {shown(before)} -> no such setting")
             elif before != self.values[name]:
-                found.append(f"{name} {_shown(before)} -> {_shown(self.values[name])}")
+                found.append(f"{name} {shown(before)} -> {shown(self.values[name])}")
         return found
 
     def beside_defaults(self, held: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,14 +157,28 @@ def transport_settings(entry: DatasetEntry) -> Settings:
     return Settings.of(transport_config(entry))
 
 
-def training_config(entry: DatasetEntry, model: str, *overrides: Mapping[str, Any]) -> AnyConfig:
-    """Return how a model is trained on a data set."""
-    layers = ({"training": entry.training}, entry.models.get(model, {}), *overrides)
-    return resolve_config(model, *layers, dataset=entry.key)
+def positives_config(entry: DatasetEntry, variant: ModelSpec) -> PositivesConfig:
+    """Return how the positives that a variant adds are chosen on a data set."""
+    settings = {**entry.transport, **(variant.positives or {})}
+    return validated(PositivesConfig, settings, f"added positives of {variant.name} for {entry.key}")
 
 
-def training_settings(entry: DatasetEntry, model: str, *overrides: Mapping[str, Any]) -> Settings:
-    """Return what decides about a trained model."""
+def positives_settings(entry: DatasetEntry, variant: ModelSpec) -> Settings:
+    """Return what decides about a variant's own added positives."""
+    return Settings.of(positives_config(entry, variant))
+
+
+def training_config(entry: DatasetEntry, model: str | ModelSpec, *overrides: Mapping[str, Any]) -> AnyConfig:
+    """Return how a model or a variant is trained on a data set; a variant's own settings go over its model's."""
+    spec = trainable(model) if isinstance(model, str) else model
+    layers = [{"training": entry.training}, entry.models.get(spec.model, {})]
+    if spec.variant_of:
+        layers += [spec.settings, entry.models.get(spec.name, {})]
+    return resolve_config(spec.model, *layers, *overrides, dataset=entry.key)
+
+
+def training_settings(entry: DatasetEntry, model: str | ModelSpec, *overrides: Mapping[str, Any]) -> Settings:
+    """Return what decides about a trained model or variant."""
     config = training_config(entry, model, *overrides)
     own = type(config)().training.batch_size
     # By its value alone, a batch size that is named and the model's own one, which follows the data, are the same.
@@ -172,10 +188,8 @@ def training_settings(entry: DatasetEntry, model: str, *overrides: Mapping[str, 
 
 def calibration_config(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> CalibrationConfig:
     """Return what the calibration of a trained model tries on a data set."""
-    merged: dict[str, Any] = {}
-    for layer in (entry.calibration, *overrides):
-        merged |= layer
-    return validated(CalibrationConfig, merged, f"calibration settings of {entry.key}")
+    settings = merged(entry.calibration, *overrides)
+    return validated(CalibrationConfig, settings, f"calibration settings of {entry.key}")
 
 
 def calibration_settings(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> Settings:
@@ -259,7 +273,3 @@ def _operational(kind: type[BaseModel], prefix: str) -> set[str]:
         elif isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             names |= _operational(info.annotation, f"{prefix}{name}.")
     return names
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) and value else json.dumps(value)

@@ -1,6 +1,7 @@
 """Configuration from outside becomes typed settings, or one clear error."""
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -36,6 +37,11 @@ def validated(kind: type[Settings], values: Mapping[str, Any], where: str) -> Se
         raise InputError(where, expected="values within their types and ranges", found=problems(error)) from error
 
 
+def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of several layers, a later one over an earlier one."""
+    return {name: value for layer in layers for name, value in layer.items()}
+
+
 def did_you_mean(found: str, known: Iterable[str]) -> str:
     """
     Return a question that names the known name closest to a wrong one; empty if none is close.
@@ -55,6 +61,11 @@ def problems(error: ValidationError) -> str:
         f"{'.'.join(map(str, problem['loc'])) or 'text'}: {problem['msg']}, got {shortened(repr(problem['input']))}"
         for problem in error.errors()
     )
+
+
+def shown(value: Any) -> str:
+    """Return the value of a setting as messages and reports write it."""
+    return value if isinstance(value, str) and value else json.dumps(value)
 
 
 def shortened(text: str) -> str:

@@ -12,8 +12,10 @@ from typing import Any, TypeAlias
 import dagster as dg
 from dagster._core.asset_graph_view.asset_graph_view import AssetGraphView as AssetGraphView
 from dagster._core.definitions.assets.graph.base_asset_graph import BaseAssetGraph, BaseAssetNode
-from dagster._core.definitions.data_version import CODE_VERSION_TAG, DATA_VERSION_TAG, INPUT_DATA_VERSION_TAG_PREFIX
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as AssetJob
+from dagster._core.definitions.data_version import CODE_VERSION_TAG as CODE_VERSION_TAG
+from dagster._core.definitions.data_version import DATA_VERSION_TAG as DATA_VERSION_TAG
+from dagster._core.definitions.data_version import INPUT_DATA_VERSION_TAG_PREFIX
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.errors import DagsterDefinitionChangedDeserializationError
 from dagster._core.event_api import PartitionKeyFilter
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
@@ -23,27 +25,8 @@ from dagster._core.storage.asset_check_execution_record import (
 )
 from dagster._core.storage.tags import GRPC_INFO_TAG as GRPC_INFO_TAG
 
-__all__ = [
-    "CODE_VERSION_TAG",
-    "DATA_VERSION_TAG",
-    "GRPC_INFO_TAG",
-    "AssetGraph",
-    "AssetGraphView",
-    "AssetJob",
-    "AssetNode",
-    "attempts_without_result",
-    "backfilling",
-    "blocking_checks",
-    "check_results",
-    "free_pool_slots",
-    "input_versions",
-    "is_migrated",
-    "newest_storage_ids",
-    "started_process",
-    "version_of_many",
-]
-
 AssetGraph: TypeAlias = BaseAssetGraph[Any]
+AssetJob: TypeAlias = UnresolvedAssetJobDefinition
 AssetNode: TypeAlias = BaseAssetNode
 
 _ENDED = {AssetCheckExecutionRecordStatus.SUCCEEDED: True, AssetCheckExecutionRecordStatus.FAILED: False}

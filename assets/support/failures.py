@@ -25,10 +25,7 @@ def failure_of_step(event: dg.DagsterEvent) -> str:
     """
     Return which step failed and why, in one line.
 
-    Parameters
-    ----------
-    event
-        The failure of a step. An intended one says why itself; of any other it is the error that caused all others.
+    An intended failure says why itself; of any other it is the error that caused all others.
     """
     failure = event.step_failure_data
     reason = failure.user_failure_data.description if failure.user_failure_data else None

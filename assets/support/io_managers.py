@@ -8,7 +8,8 @@ still there.
 
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,9 @@ STORED_SHA256 = "stored_sha256"
 
 def partition_parts(partition_key: str | None) -> list[str]:
     """Return the folder names of a partition: the data set and the seed, where there are any."""
-    if partition_key is None:
-        return []
     if isinstance(partition_key, dg.MultiPartitionKey):
-        return [partition_key.keys_by_dimension["dataset"], partition_key.keys_by_dimension["seed"]]
-    return [partition_key]
+        return [partition_key.keys_by_dimension[dimension] for dimension in ("dataset", "seed")]
+    return [] if partition_key is None else [partition_key]
 
 
 def stored_folder(root: Path, kind: str, key: dg.AssetKey, partition_key: str | None) -> Path:
@@ -52,10 +51,7 @@ def recorded_path(
     """
     Return the file or directory that the latest record of an asset's partition names.
 
-    Raises
-    ------
-    MissingObject
-        If there is no record, or what it names is gone or holds anything else.
+    Raises MissingObject if there is no record, or what it names is gone or holds anything else.
     """
     record = latest_materialization(instance, key, partition_key)
     name = " of ".join([key.to_user_string(), "/".join(partition_parts(partition_key))]).removesuffix(" of ")
@@ -81,10 +77,7 @@ def read_table(
     """
     Return the stored table of one partition, None for an asset without any.
 
-    Raises
-    ------
-    MissingObject
-        If it is gone, or not the one that its latest record tells of.
+    Raises MissingObject if it is gone, or not the one that its latest record tells of.
     """
     key = dg.AssetKey(asset) if isinstance(asset, str) else asset
     path = recorded_path(instance, data_root, key, partition_key)
@@ -92,17 +85,8 @@ def read_table(
 
 
 def _stored_metadata(root: Path, path: Path, content: Content | None) -> dict[str, Any]:
-    entries: dict[str, Any] = {
-        "path": dg.MetadataValue.path(str(path)),
-        STORED_AT: path.relative_to(root).as_posix(),
-    }
-    if content is not None:
-        entries |= {STORED_BYTES: dg.MetadataValue.int(content.size), STORED_SHA256: content.sha256}
-    return entries
-
-
-def _input_partitions(context: dg.InputContext) -> Sequence[str]:
-    return sorted(context.asset_partition_keys)
+    found = {STORED_BYTES: dg.MetadataValue.int(content.size), STORED_SHA256: content.sha256} if content else {}
+    return {"path": dg.MetadataValue.path(str(path)), STORED_AT: path.relative_to(root).as_posix(), **found}
 
 
 def _spans_partitions(context: dg.InputContext) -> bool:
@@ -125,13 +109,10 @@ class _StoredIOManager(dg.ConfigurableIOManager):
         """
         Return the stored object of the one partition, or a dict of those that exist where the input spans several.
 
-        Raises
-        ------
-        dagster.Failure
-            Without retries, if the partition was never materialised or what was stored is gone or damaged.
+        Fails for good if the partition was never materialised or what was stored is gone or damaged.
         """
         with as_dagster_failures():
-            keys, spans = _input_partitions(context), _spans_partitions(context)
+            keys, spans = sorted(context.asset_partition_keys), _spans_partitions(context)
             if spans:
                 recorded = context.instance.get_materialized_partitions(context.asset_key)
                 keys = [key for key in keys if key in recorded]
@@ -159,12 +140,8 @@ class ParquetIOManager(_StoredIOManager):
         """Write the table to one Parquet file, atomically, under the name of its content."""
         with as_dagster_failures():
             frame = validated_table(context.asset_key.path[0], obj.collect() if isinstance(obj, pl.LazyFrame) else obj)
-            self._store_file(
-                context,
-                "tables",
-                ".parquet",
-                lambda path: frame.write_parquet(path, compression="zstd", statistics=True),
-            )
+            write = partial(frame.write_parquet, compression="zstd", statistics=True)
+            self._store_file(context, "tables", ".parquet", write)
 
 
 class DocumentIOManager(_StoredIOManager):

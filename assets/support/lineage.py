@@ -56,11 +56,9 @@ def materialized(
     key
         Which asset of a multi-asset this is.
     split
-        Digest of the split that this was made from; of an asset that does not look at it, what its inputs recorded.
-    entry
-        The catalogue's entry as it was read; the data set's by default.
-    used
-        The settings of this run, where it may differ from the catalogue.
+        Digest of the split that this was made from; by default what its inputs recorded.
+    entry, used
+        The catalogue's entry as it was read, and the settings of this run, where they may differ from the catalogue's.
     """
     entries: dict[str, Any] = {}
     if isinstance(value, pl.DataFrame):
@@ -120,17 +118,13 @@ def table_metadata(frame: pl.DataFrame) -> dict[str, Any]:
 
 def inline_table(frame: pl.DataFrame, characters: int = PREVIEW_CHARACTERS) -> dg.TableMetadataValue:
     """Return a small table that the user interface shows in place, as plain text; longer cells are cut."""
-    return dg.MetadataValue.table(
-        records=[
-            dg.TableRecord({name: _short(value, characters) for name, value in row.items()})
-            for row in frame.iter_rows(named=True)
-        ],
-        schema=dg.TableSchema(columns=[dg.TableColumn(name, "string") for name in frame.columns]),
-    )
 
+    def cell(value: object) -> str:
+        return shortened(", ".join(map(str, value)) if isinstance(value, list) else str(value), characters)
 
-def _short(value: object, characters: int) -> str:
-    return shortened(", ".join(map(str, value)) if isinstance(value, list) else str(value), characters)
+    rows = ({name: cell(value) for name, value in row.items()} for row in frame.iter_rows(named=True))
+    schema = dg.TableSchema(columns=[dg.TableColumn(name, "string") for name in frame.columns])
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema)
 
 
 def inline_image(png: bytes) -> dg.MarkdownMetadataValue:

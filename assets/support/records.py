@@ -20,6 +20,7 @@ from assets.support.dagster_internals import (
 )
 from assets.support.failures import failure_of_step
 from assets.support.lineage import OVERRIDES, SETTINGS, recorded_json
+from assets.support.partitions import dataset_of, seed_of
 
 _RECORDS_AT_ONCE = 500
 _ENDED_BADLY = {dg.DagsterRunStatus.FAILURE: "failed", dg.DagsterRunStatus.CANCELED: "was cancelled"}
@@ -30,20 +31,8 @@ class Record:
     """
     What a materialisation says about itself and about what it was made from.
 
-    Attributes
-    ----------
-    data_version, code_version
-        Of its content, and of the code that made it.
-    read
-        Data versions of its inputs, by asset.
-    settings
-        Those that the catalogue gave; None if it recorded none.
-    overrides
-        Those that the run had in place of the catalogue's.
-    texts
-        Further metadata that is plain text.
-    timestamp
-        When it was recorded, in seconds since the epoch.
+    `read` has the data versions of its inputs, by asset; `settings` those that the catalogue gave, None if it recorded
+    none; `overrides` those that the run had in their place; `texts` further metadata. Seconds since the epoch.
     """
 
     data_version: str
@@ -84,9 +73,7 @@ class Partition:
     @staticmethod
     def of(key: str) -> "Partition":
         """Return the parts of a key of either partition definition."""
-        if isinstance(key, dg.MultiPartitionKey):
-            return Partition(key, key.keys_by_dimension["dataset"], int(key.keys_by_dimension["seed"]))
-        return Partition(key, key, None)
+        return Partition(key, dataset_of(key), seed_of(key) if isinstance(key, dg.MultiPartitionKey) else None)
 
     def meets(self, other: "Partition") -> bool:
         """Tell whether one of two assets, each with one of these partitions, would read the other."""

@@ -42,17 +42,10 @@ def _nothing_outside(_entry: DatasetEntry, _recorded: Mapping[str, str]) -> str:
 @dataclass(frozen=True)
 class Declaration:
     """
-    What decides about an asset beside its code and its inputs.
+    What decides about an asset beside its code and its inputs: `settings`, the part of the catalogue's entry it reads.
 
-    Attributes
-    ----------
-    settings
-        Which part of the catalogue's entry is read.
-    outside
-        From the entry and the texts that the latest record has as metadata: what changed in the world outside since
-        then, empty if nothing did.
-    on_request
-        Whether automation makes it only where it was made before, although all that it reads is there.
+    `outside` tells, from the entry and the texts that the latest record has as metadata, what changed in the world
+    outside since then, empty if nothing did. What is made `on_request` automation makes only where it was made before.
     """
 
     settings: StageSettings = no_settings
@@ -145,9 +138,4 @@ def _failing_as_dagster_does(compute: Callable[..., Any]) -> Callable[..., Any]:
 
         return iterate
 
-    @functools.wraps(compute)
-    def run(*arguments: Any, **inputs: Any) -> Any:
-        with as_dagster_failures():
-            return compute(*arguments, **inputs)
-
-    return run
+    return as_dagster_failures()(compute)

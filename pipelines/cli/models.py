@@ -1,7 +1,5 @@
 """`recmodels models`: which models there are, and what they need."""
 
-from collections.abc import Collection
-
 from pipelines.cli.rows import AsJson, say, show_rows
 from recmodels.calibration.config import calibrated
 from recmodels.models.registry import DEFAULT_MODELS, MODELS
@@ -22,7 +20,7 @@ def models(as_json: AsJson = False) -> None:
             "model": spec.name,
             "title": spec.title,
             "reference": spec.reference,
-            "needs": _needs(spec.inputs),
+            "needs": ["interactions", *(text for table, text in _NEEDS.items() if table in spec.inputs)],
             "inputs": sorted(spec.inputs),
             "calibrated": calibrated(spec.name),
         }
@@ -36,7 +34,3 @@ def models(as_json: AsJson = False) -> None:
     say("")
     say(f"A run trains {', '.join(DEFAULT_MODELS)} where --models names no others.")
     say("calibrated/<model> is a model whose best items are put into a new order: docs/calibration.md.")
-
-
-def _needs(inputs: Collection[str]) -> list[str]:
-    return ["interactions", *(text for table, text in _NEEDS.items() if table in inputs)]

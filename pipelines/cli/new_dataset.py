@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.output import CONSOLE
+from pipelines.cli.rows import say
 
 
 def new_dataset(
@@ -41,30 +41,19 @@ def new_dataset(
     found = recognise(folder, columns)
     title = title or name.replace("_", " ").replace("-", " ").title()
     written = entry_text(
-        name,
-        title=title,
-        domain=domain or title.lower(),
-        source=found.format,
-        files={str(role): file for role, file in found.files.items()},
-        columns=found.columns,
-        k_core=found.k_core,
-        split=found.split,
+        name, title=title, domain=domain or title.lower(), source_format=found.format, source=found.source
     )
     add_entry(path, name, written)
-    _print(f"format {found.format}")
+    say(f"format {found.format}")
     for line in found.seen:
-        _print(f"  {line}")
+        say(f"  {line}")
     guesses = found.unsure if domain else [*found.unsure, f"prompts call the products {title.lower()!r}: --domain"]
-    _print("not sure, please look:")
+    say("not sure, please look:")
     for line in guesses:
-        _print(f"  {line}")
-    _print(f"added to {path}:\n")
-    _print(written)
+        say(f"  {line}")
+    say(f"added to {path}:\n")
+    say(written)
     where = folder.resolve() if folder.is_dir() else folder.resolve().parent
     if not named or Path(named).resolve() != path:
-        _print(f"export {CATALOGUE_VARIABLE}={shlex.quote(str(path))}")
-    _print(f"recmodels run --dataset {name} --raw-dir {shlex.quote(str(where))}")
-
-
-def _print(text: str) -> None:
-    CONSOLE.print(text, markup=False, emoji=False, soft_wrap=True)
+        say(f"export {CATALOGUE_VARIABLE}={shlex.quote(str(path))}")
+    say(f"recmodels run --dataset {name} --raw-dir {shlex.quote(str(where))}")

@@ -40,21 +40,12 @@ def model_names() -> list[str]:
 
 def choices(option: str, text: str, known: Iterable[str], action: str = "") -> list[str]:
     """
-    Return the names in a comma-separated list.
-
-    Parameters
-    ----------
-    option, text
-        The option, and what was given for it.
-    known
-        The names there are.
-    action
-        What to do about an unknown one; by default the closest known one is proposed.
+    Return the names in the comma-separated list that was given for an option.
 
     Raises
     ------
     InputError
-        If one of them is not known.
+        If one of them is not known; it says what to do, by default to take the closest that is.
     """
     allowed = list(known)
     chosen = [part.strip() for part in text.split(",") if part.strip()]
@@ -68,10 +59,7 @@ def data_set(text: str) -> "DatasetEntry":
     """
     Return the entry of the catalogue that an option names, its settings of every stage validated.
 
-    Raises
-    ------
-    InputError
-        If it names none, or several, or settings of the entry are not valid.
+    Raises InputError if it names none, or several, or settings of the entry are not valid.
     """
     from recmodels.catalogue.entries import load_catalogue
     from recmodels.settings import validated_entry

@@ -32,14 +32,7 @@ Length = Annotated[int, typer.Option("--number", "-n", min=1, help="Items to sho
 
 
 def one_model(option: str, text: str, *further: str) -> str:
-    """
-    Return the model that a text names, calibrated forms and further names included.
-
-    Raises
-    ------
-    InputError
-        If it names none, or several.
-    """
+    """Return the model that a text names, of calibrated forms and further names, too; raises InputError if not one."""
     chosen = choices(option, text, [*model_names(), *further])
     if len(chosen) != 1:
         raise InputError(option, expected="the name of one model", found=repr(text), action="See `recmodels models`.")

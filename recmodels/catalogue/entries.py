@@ -62,22 +62,13 @@ class Source(_Strict):
 
 
 class PublishedCounts(_Strict):
-    """Sizes that papers report, to be asserted on the published split."""
+    """Numbers that papers report of users, items and the interactions of each split, asserted on the published one."""
 
     users: int
-    """Number of users."""
-
     items: int
-    """Number of items."""
-
     train: int
-    """Number of training interactions."""
-
     valid: int
-    """Number of validation interactions."""
-
     test: int
-    """Number of test interactions."""
 
 
 class DatasetEntry(_Strict):

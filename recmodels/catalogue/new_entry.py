@@ -6,29 +6,20 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from recmodels.catalogue.entries import DatasetEntry, load_catalogue
+from recmodels.catalogue.entries import DatasetEntry, Source, load_catalogue
 from recmodels.errors import InputError
 from recmodels.io.files import atomic_file, safe_join
+from recmodels.raw.formats.base import Role
 
 
-def entry_text(
-    key: str,
-    *,
-    title: str,
-    domain: str,
-    source: str,
-    files: Mapping[str, str],
-    columns: Mapping[str, str],
-    k_core: int,
-    split: str,
-) -> str:
+def entry_text(key: str, *, title: str, domain: str, source_format: str, source: Source) -> str:
     """
-    Return the TOML of an entry with one source; the arguments are the fields of `DatasetEntry` and `Source`.
+    Return the TOML of an entry with one source, of a format.
 
     Examples
     --------
-    >>> print(entry_text("shop", title="Shop", domain="toys", source="table", files={"interactions": "r.csv"},
-    ...                  columns={"user": "kunde"}, k_core=1, split="random"))
+    >>> source = Source(files={"interactions": "r.csv"}, columns={"user": "kunde"}, k_core=1)
+    >>> print(entry_text("shop", title="Shop", domain="toys", source_format="table", source=source))
     [shop]
     title = "Shop"
     domain = "toys"  # what prompts call the products
@@ -42,9 +33,9 @@ def entry_text(
     """
     name = _quoted(key) if "." in key else key
     lines = [f"[{name}]", f"title = {_quoted(title)}", f"domain = {_quoted(domain)}  # what prompts call the products"]
-    lines += ["", f"[{name}.sources.{source}]", f"files = {_inline(files)}"]
-    lines += [f"columns = {_inline(columns)}"] if columns else []
-    return "\n".join([*lines, f"k_core = {k_core}", f"split = {_quoted(split)}", ""])
+    lines += ["", f"[{name}.sources.{source_format}]", f"files = {_inline(source.files)}"]
+    lines += [f"columns = {_inline(source.columns)}"] if source.columns else []
+    return "\n".join([*lines, f"k_core = {source.k_core}", f"split = {_quoted(source.split)}", ""])
 
 
 def add_entry(path: Path, key: str, text: str) -> DatasetEntry:
@@ -70,14 +61,7 @@ def add_entry(path: Path, key: str, text: str) -> DatasetEntry:
 
 
 def require_new(path: Path, key: str) -> None:
-    """
-    Make sure that a data set of this name can be added to a catalogue file.
-
-    Raises
-    ------
-    InputError
-        If the name is not plain, or there is one already, packaged or in the file.
-    """
+    """Raise InputError if a name is not plain, or there is a data set of it already, packaged or in the file."""
     safe_join(Path(), key)
     if key in load_catalogue(path if path.exists() else Path(os.devnull)):
         raise InputError(
@@ -88,7 +72,7 @@ def require_new(path: Path, key: str) -> None:
         )
 
 
-def _inline(values: Mapping[str, str]) -> str:
+def _inline(values: Mapping[Role, str] | Mapping[str, str]) -> str:
     return f"{{ {', '.join(f'{key} = {_quoted(value)}' for key, value in values.items())} }}"
 
 

@@ -11,15 +11,9 @@ _REJECTS = "_rejects"
 
 
 def fewest_interactions(interactions: pl.DataFrame) -> dict[str, int]:
-    """
-    Return the fewest rows of any user and of any item that occurs: at least k where the k-core holds.
-
-    The keys are ``user`` and ``item``; 0 for an empty table.
-    """
-    return {
-        kind: 0 if interactions.is_empty() else int(interactions.group_by(f"{kind}_id").len()["len"].to_numpy().min())
-        for kind in ("user", "item")
-    }
+    """Return, by ``user`` and ``item``, the fewest rows of any that occurs: at least k where the k-core holds."""
+    counts = {kind: interactions.group_by(f"{kind}_id").len()["len"].to_numpy() for kind in ("user", "item")}
+    return {kind: int(found.min()) if found.size else 0 for kind, found in counts.items()}
 
 
 def rejected_shares(counts: dict[str, int]) -> dict[str, float]:
@@ -28,16 +22,7 @@ def rejected_shares(counts: dict[str, int]) -> dict[str, float]:
 
 
 def first_rejects(rejects: pl.DataFrame, counts: dict[str, int]) -> dict[str, str]:
-    """
-    Return the first rejected line of each raw file that has any, as text: file, line and reason.
-
-    Parameters
-    ----------
-    rejects
-        Those of a `Dump`, which stand in the order of its counts.
-    counts
-        Those of the same `Dump`.
-    """
+    """Return the first rejected line of each raw file of a `Dump` that has any, as text: file, line and reason."""
     first: dict[str, str] = {}
     start = 0
     for kind in kinds_of_files(counts):
@@ -60,14 +45,7 @@ def sizes(interactions: pl.DataFrame, n_users: int, n_items: int) -> PublishedCo
 
 
 def most_shared_title(items: pl.DataFrame) -> tuple[str, int]:
-    """
-    Return the title that most items share, and how many do; ``("", 0)`` where no item has one.
-
-    Parameters
-    ----------
-    items
-        Schema `ITEMS`; items without a title share none.
-    """
+    """Return the title that most items (schema `ITEMS`) share, and how many do; ``("", 0)`` where no item has one."""
     titles = items.filter(pl.col("title") != "").group_by("title").len().sort("len", "title", descending=[True, False])
     return titles.row(0) if titles.height else ("", 0)
 

@@ -150,10 +150,8 @@ def _core(table: pl.DataFrame, manifest: RawManifest, k_core: int, counts: dict[
     for kind, column in (("users", "reviewer"), ("items", "asin")):
         counts[f"{kind}_below_core"] = table[column].n_unique() - kept[column].n_unique()
     if kept.is_empty():
-        form = format_named(manifest.format)
-        nothing = pl.DataFrame(schema=INTERACTIONS)
-        file = manifest.files[form.interactions].path.name
-        funnel = Funnel.of(counts, nothing, file=file, k_core=k_core)
+        file = manifest.files[format_named(manifest.format).interactions].path.name
+        funnel = Funnel.of(counts, pl.DataFrame(schema=INTERACTIONS), file=file, k_core=k_core)
         raise InputError(
             f"data set {manifest.dataset}",
             expected=f"users and items with at least {k_core} interactions",
@@ -239,11 +237,7 @@ def distinct_pairs(reviews: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]
     """
     Keep one row a (reviewer, asin) pair: the earliest, of equal times the first by rating and texts.
 
-    Returns
-    -------
-    tuple
-        The rows, and the counts `repeated_rows` (dropped for equal user, item and time) and `repeated_pairs`
-        (dropped for a later time).
+    The counts are of `repeated_rows`, dropped for equal user, item and time, and `repeated_pairs`, for a later time.
     """
     first = reviews.sort("reviewer", "asin", "timestamp", "rating", "summary", "text")
     rows = first.unique(["reviewer", "asin", "timestamp"], keep="first", maintain_order=True)

@@ -55,16 +55,9 @@ class Funnel:
     @classmethod
     def of(cls, counts: Mapping[str, int], interactions: pl.DataFrame, *, file: str, k_core: int) -> "Funnel":
         """
-        Return the funnel of a data set.
+        Return the funnel of a `recmodels.data.dump.Dump`, by its counts, of which the first file has the interactions.
 
-        Parameters
-        ----------
-        counts
-            Those of a `recmodels.data.dump.Dump`, whose first kind of file has the interactions.
-        interactions
-            Schema `INTERACTIONS`, with their split; those that are not split yet are kept all the same.
-        file, k_core
-            As the attributes.
+        Those that are not split yet are kept all the same.
         """
         kind = kinds_of_files(counts)[0]
         rows = dict(interactions.group_by("split").len().iter_rows())

@@ -19,18 +19,7 @@ FEWEST_ITEMS = 2
 
 @dataclass(frozen=True)
 class Prepared:
-    """
-    A data set as tables, its interactions split.
-
-    Attributes
-    ----------
-    dump
-        As `recmodels.data.dump.load_dump` returns it.
-    interactions
-        Schema `INTERACTIONS`, with their split.
-    funnel
-        What became of the rows.
-    """
+    """A data set as `load_dump` returns it, its interactions with their split, and what became of the rows."""
 
     dump: Dump
     interactions: pl.DataFrame

@@ -91,12 +91,9 @@ def prepare_raw_files(
 
 def named_folder(path: str | Path) -> Path:
     """
-    Return a folder of raw files that somebody named, absolute.
+    Return a folder of raw files that somebody named, absolute; raises InputError if it is not there.
 
-    Raises
-    ------
-    InputError
-        If it is not there: a slip of the pen is no place to generate or fetch files into.
+    A slip of the pen is no place to generate or fetch files into.
     """
     folder = Path(path).resolve()
     if not folder.is_dir():
@@ -120,9 +117,8 @@ def stat_fingerprint(entry: DatasetEntry, raw_dir: Path) -> str | None:
         return None
     source_format, source = chosen
     seen = {role: (path, path.stat()) for role, path in _present(source, raw_dir).items()}
-    return fingerprint_of(
-        source_format, {role: (path, status.st_size, status.st_mtime_ns) for role, (path, status) in seen.items()}
-    )
+    files = {role: (path, status.st_size, status.st_mtime_ns) for role, (path, status) in seen.items()}
+    return fingerprint_of(source_format, files)
 
 
 def find_file(folder: Path, name: str) -> Path | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from recmodels.catalogue.entries import Source
 from recmodels.data.kcore import k_core_mask
 from recmodels.errors import InputError, RecmodelsError
 from recmodels.raw.formats.base import Role
@@ -17,6 +18,7 @@ from recmodels.raw.formats.registry import format_named
 from recmodels.raw.formats.table_columns import INTERACTION_COLUMNS, ITEM_COLUMNS, found_columns, require_known
 from recmodels.raw.formats.table_rows import PARQUET_MAGIC, header_of, parquet_header
 from recmodels.raw.lines import read_chunks
+from recmodels.validation import validated
 
 USUAL_CORE = 5
 LARGEST_READ = 1 << 30
@@ -33,20 +35,9 @@ _MODALITIES = {
 @dataclass(frozen=True)
 class Look:
     """
-    What the beginning of a file says of it.
+    What the beginning of a file says of it: formats it may belong to, none if none is known, and what it is for there.
 
-    Attributes
-    ----------
-    path
-        The file.
-    formats
-        Formats it may belong to, empty if it is none that is known.
-    role
-        What it is for there.
-    columns
-        Columns by what they hold, of a table.
-    also
-        What else is in it: keys of the first record, or names of columns.
+    Of a table the `columns` by what they hold; `also` has all names of columns, or the keys of the first record.
     """
 
     path: Path
@@ -59,18 +50,10 @@ class Look:
 @dataclass(frozen=True)
 class Recognised:
     """
-    A folder of raw files as a source of the catalogue.
+    A folder of raw files as a source of the catalogue, with the name of its format.
 
     Attributes
     ----------
-    format
-        Name of the format.
-    files
-        Name of the file of each role.
-    columns
-        Columns that the entry has to name, by what they hold.
-    k_core, split
-        As in `recmodels.catalogue.entries.Source`.
     seen
         What was recognised, a line each.
     unsure
@@ -78,10 +61,7 @@ class Recognised:
     """
 
     format: str
-    files: dict[Role, str]
-    columns: dict[str, str]
-    k_core: int
-    split: str
+    source: Source
     seen: list[str]
     unsure: list[str]
 
@@ -108,7 +88,7 @@ def recognise(folder: Path, columns: Mapping[str, str] | None = None) -> Recogni
     >>> folder = Path(mkdtemp())
     >>> _ = (folder / "ratings.csv").write_text("userId,movieId,rating\nann,1,5\nbob,1,4\n")
     >>> found = recognise(folder)
-    >>> found.format, found.files, found.k_core
+    >>> found.format, found.source.files, found.source.k_core
     ('table', {<Role.INTERACTIONS: 'interactions'>: 'ratings.csv'}, 1)
     """
     columns = columns or {}
@@ -134,15 +114,13 @@ def recognise(folder: Path, columns: Mapping[str, str] | None = None) -> Recogni
     k_core, sure, why = _core(form, main, columns)
     if why:
         (seen if sure else unsure).append(f"k_core = {k_core}: {why}")
-    return Recognised(
-        format=form,
-        files={role: look.path.name for role, look in chosen.items()},
-        columns=dict(columns) if form == "table" else {},
-        k_core=k_core,
-        split="published" if "split" in main.columns or "x_label" in main.also else "random",
-        seen=seen,
-        unsure=unsure,
-    )
+    settings = {
+        "files": {role: look.path.name for role, look in chosen.items()},
+        "columns": dict(columns) if form == "table" else {},
+        "k_core": k_core,
+        "split": "published" if "split" in main.columns or "x_label" in main.also else "random",
+    }
+    return Recognised(form, validated(Source, settings, f"raw files in {folder}"), seen, unsure)
 
 
 def look_at(path: Path, columns: Mapping[str, str]) -> Look:
@@ -265,16 +243,15 @@ def _record(path: Path, line: str) -> Look:
     keys = set(re.findall(r'"(\w+)"\s*:', line))
     with contextlib.suppress(ValueError):  # a line may be longer than the look
         keys = set(json.loads(line))
-    also = sorted(keys)
-    if {"user_id", "parent_asin"} <= keys:
-        return Look(path, ("amazon2023",), Role.REVIEWS, also=also)
-    if {"reviewerID", "asin"} <= keys:
-        older, newer = "helpful" in keys, bool({"verified", "vote", "style"} & keys)
-        formats = ("amazon2014",) if older else ("amazon2018",) if newer else ("amazon2018", "amazon2014")
-        return Look(path, formats, Role.REVIEWS, also=also)
-    if "parent_asin" in keys:
-        return Look(path, ("amazon2023",), Role.METADATA, also=also)
-    return Look(path, ("amazon2018",), Role.METADATA, also=also) if "asin" in keys else Look(path, also=also)
+    reviews_2018 = ("amazon2018",) if {"verified", "vote", "style"} & keys else ("amazon2018", "amazon2014")
+    known: list[tuple[set[str], tuple[str, ...], Role]] = [
+        ({"user_id", "parent_asin"}, ("amazon2023",), Role.REVIEWS),
+        ({"reviewerID", "asin"}, ("amazon2014",) if "helpful" in keys else reviews_2018, Role.REVIEWS),
+        ({"parent_asin"}, ("amazon2023",), Role.METADATA),
+        ({"asin"}, ("amazon2018",), Role.METADATA),
+    ]
+    formats, role = next(((formats, role) for needed, formats, role in known if needed <= keys), ((), None))
+    return Look(path, formats, role, also=sorted(keys))
 
 
 def _table(path: Path, header: Sequence[str], columns: Mapping[str, str]) -> Look:

@@ -1,7 +1,5 @@
 """Division of interactions into train, valid and test."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -14,21 +12,6 @@ from recmodels.schemas.tables import INTERACTIONS
 
 TRAIN, VALID, TEST = range(3)
 FEWEST_TO_SPLIT = 3
-
-
-@dataclass(frozen=True)
-class WithoutTraining:
-    """
-    Users and items that a split leaves without training rows.
-
-    Attributes
-    ----------
-    users, items
-        Their ids, ascending (schema user_id or item_id: Int32).
-    """
-
-    users: pl.Series
-    items: pl.Series
 
 
 def split_interactions(interactions: pl.DataFrame, strategy: SplitStrategy, *, seed: int = 0) -> pl.DataFrame:
@@ -100,18 +83,12 @@ def split_digest(interactions: pl.DataFrame) -> str:
     return frame_digest(_by_pair(interactions).select("user_id", "item_id", "split"))
 
 
-def without_training(interactions: pl.DataFrame, n_users: int, n_items: int) -> WithoutTraining:
-    """Return the users and items of 0..n-1 that have no training row."""
+def without_training(interactions: pl.DataFrame, n_users: int, n_items: int) -> tuple[pl.Series, pl.Series]:
+    """Return the users and the items (Int32) of 0..n-1 that have no training row, ascending."""
     train = interactions.filter(pl.col("split") == SPLITS[TRAIN])
-    return WithoutTraining(
-        users=_absent(train["user_id"], n_users),
-        items=_absent(train["item_id"], n_items),
-    )
-
-
-def _absent(ids: pl.Series, n: int) -> pl.Series:
-    counts = np.bincount(ids.to_numpy(), minlength=n)
-    return pl.Series(ids.name, np.flatnonzero(counts == 0), dtype=pl.Int32)
+    counts = {name: np.bincount(train[name], minlength=n) for name, n in (("user_id", n_users), ("item_id", n_items))}
+    users, items = (pl.Series(name, np.flatnonzero(count == 0), dtype=pl.Int32) for name, count in counts.items())
+    return users, items
 
 
 def _published_sizes(n: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

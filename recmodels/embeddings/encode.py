@@ -19,16 +19,10 @@ from recmodels.schemas.tables import embedding_schema
 @dataclass(frozen=True)
 class EmbeddingResult:
     """
-    A finished embedding table.
+    A finished embedding table, `embedding_schema` of the id column and the encoder's width, in id order.
 
-    Parameters
-    ----------
-    table
-        `embedding_schema` of the id column and the encoder's width: a row for every id, in id order. `present` is false
-        for a row without text, whose vector is that of the empty string.
-    stats
-        Flat counts and labels for metadata: ``rows``, ``empty``, ``distinct = encoded + reused``, width, norms and the
-        encoder.
+    `present` is false for a row without text, whose vector is that of the empty string. `stats` are flat counts and
+    labels for metadata: ``rows``, ``empty``, ``distinct = encoded + reused``, width, norms and the encoder.
     """
 
     table: pl.DataFrame

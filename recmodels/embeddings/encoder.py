@@ -35,18 +35,9 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 @dataclass(frozen=True)
 class Encoder:
     """
-    A loaded encoder.
+    A loaded encoder: a sentence-transformers pipeline whose vectors have a width.
 
-    Parameters
-    ----------
-    model
-        The sentence-transformers pipeline.
-    digest
-        Digest of the encoder's files and of the settings that change its vectors.
-    width
-        Length of a vector.
-    device, precision
-        Where and in which arithmetic it runs.
+    Its digest is that of its files and of the settings that change its vectors.
     """
 
     model: SentenceTransformer

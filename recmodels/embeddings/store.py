@@ -13,21 +13,9 @@ _TABLES = "CREATE TABLE IF NOT EXISTS vectors (encoder TEXT, text BLOB, vector B
 
 class VectorStore(SqliteFile):
     """
-    Vectors of one encoder by the digest of their text.
+    Vectors of one encoder, all of one width, by the digest of their text.
 
-    Parameters
-    ----------
-    path
-        SQLite file (WAL), made if missing; encoders and concurrent runs may share it.
-    encoder_digest
-        Digest of the encoder's files and settings.
-    width
-        Length of a vector.
-
-    Raises
-    ------
-    InputError
-        If the file is not a store or cannot be opened.
+    Encoders, told apart by their digest, and concurrent runs may share a file.
     """
 
     def __init__(self, path: Path, encoder_digest: str, width: int) -> None:

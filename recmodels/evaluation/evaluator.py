@@ -3,17 +3,19 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
+from torch import Tensor
 
 from recmodels.errors import InputError
 from recmodels.evaluation.metrics import METRICS
 from recmodels.graphs.matrices import entry_keys, interaction_matrix, occurs_in
-from recmodels.ranking.ranker import Ranker
+from recmodels.ranking.ranker import EmbeddingScorer, Ranker
 from recmodels.schemas.results import LIST_LENGTHS
 from recmodels.schemas.tables import GROUPS, SUMMARY
 
@@ -27,6 +29,8 @@ POPULARITY_SHARES = {"head": 0.2, "middle": 0.3, "tail": 0.5}
 """Items are grouped by popularity in training: the most popular fifth, the next three tenths, the rest."""
 VALIDATION_K = 20
 """Length of the list whose Recall on the validation rows early stopping and calibration go by; see `validation_k`."""
+DEVICE_BLOCK_BYTES = 2**30
+"""Scores that a device other than the CPU holds at once when it ranks."""
 
 Ids = NDArray[np.int64]
 
@@ -154,6 +158,61 @@ def recall_at(ranker: Ranker, train: sparse.csr_array, held_out: sparse.csr_arra
     users = np.flatnonzero(np.diff(held_out.indptr))
     hits, _, _ = _ranked_hits(ranker, users, k, train, held_out)
     return float(METRICS["recall"](hits, np.diff(held_out.indptr)[users]).mean())
+
+
+class ValidationRecall:
+    """
+    The mean Recall@k of the users with held-out items, of one ranking after another: what training watches.
+
+    A ranking by inner products on another device than the CPU is scored, ranked and counted there; one number comes
+    back. All others go through `recall_at`.
+
+    Parameters
+    ----------
+    train, held_out
+        Binary (n_users, n_items) CSR.
+    k
+        Length of the list, at most n_items.
+    device
+        Where rankings will be.
+    """
+
+    def __init__(self, train: sparse.csr_array, held_out: sparse.csr_array, k: int, device: torch.device) -> None:
+        self.train, self.held_out, self.k, self.device = train, held_out, k, device
+
+    def __call__(self, ranker: Ranker) -> float:
+        """Return the mean Recall@k of a ranking."""
+        if isinstance(ranker, EmbeddingScorer) and ranker.device.type != "cpu":
+            return self.on_device(ranker)
+        return recall_at(ranker, self.train, self.held_out, self.k)
+
+    def on_device(self, ranker: EmbeddingScorer) -> float:
+        """Return the mean Recall@k of a ranking on the device, computed there."""
+        users, barred, ends, wanted, n_wanted = self._tables
+        n_items, found = ranker.n_items, []
+        size = max(1, DEVICE_BLOCK_BYTES // (4 * n_items))
+        for first in range(0, len(users), size):
+            scores = ranker.scores(users[first : first + size])
+            last = first + len(scores)
+            scores.view(-1).index_fill_(0, barred[ends[first] : ends[last]] - first * n_items, -torch.inf)
+            best, items = scores.topk(self.k, dim=1)
+            keys = torch.arange(first, last, device=scores.device)[:, None] * n_items + items
+            place = torch.searchsorted(wanted, keys).clamp_max(len(wanted) - 1)
+            found.append(((wanted[place] == keys) & best.isfinite()).sum(dim=1))
+        return (torch.cat(found).double() / n_wanted).mean().item()
+
+    @cached_property
+    def _tables(self) -> tuple[Tensor, Tensor, Ids, Tensor, Tensor]:
+        """
+        Return the users with held-out items, and what is barred and wanted of them as numbers row * n_items + item.
+
+        With the barred ones go, on the CPU, the places where each row's begin; with the wanted ones their counts a row.
+        """
+        users = np.flatnonzero(np.diff(self.held_out.indptr))
+        barred, wanted = self.train[users], self.held_out[users]
+        keys = [torch.from_numpy(entry_keys(matrix)).to(self.device) for matrix in (barred, wanted)]
+        n_wanted = torch.from_numpy(np.diff(wanted.indptr).astype(np.int64)).to(self.device)
+        return torch.from_numpy(users).to(self.device), keys[0], barred.indptr.astype(np.int64), keys[1], n_wanted
 
 
 def _ranked_hits(

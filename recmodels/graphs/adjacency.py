@@ -86,7 +86,9 @@ class Adjacency:
     def edges(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the row and the column of every stored entry, two int64 tensors of length `n_edges`, by row."""
         counts = self.matrix.crow_indices().diff().long()
-        rows = torch.repeat_interleave(torch.arange(self.shape[0], device=counts.device), counts)
+        everything = torch.arange(self.shape[0], device=counts.device)
+        # Told how many entries there are, a device need not be waited for.
+        rows = torch.repeat_interleave(everything, counts, output_size=self.n_edges)
         return rows, self.matrix.col_indices().long()
 
     def to_scipy(self) -> sparse.csr_array:

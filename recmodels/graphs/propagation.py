@@ -5,6 +5,7 @@ Autograd's own backward of a sparse product transposes the matrix at every call.
 that `Adjacency` already holds, which for a symmetric matrix is the matrix itself.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -111,13 +112,35 @@ def sparse_product(graph: Adjacency, x: torch.Tensor, values: torch.Tensor | Non
         Shape (n_rows, d).
     """
     matrix = graph.matrix
-    crow, columns = matrix.crow_indices(), matrix.col_indices()
-    if x.device.type != "cpu":
-        return (matrix if values is None else csr_tensor(crow, columns, values, graph.shape)) @ x
-    # The same sums, by the kernel of embedding bags: it fetches rows ahead of their use, where the sparse product waits
-    # for each of them, twice to three times as long.
     weights = matrix.values() if values is None else values
+    return KERNELS[_kernel(x.device)](matrix.crow_indices(), matrix.col_indices(), weights, x)
+
+
+def _by_bags(crow: torch.Tensor, columns: torch.Tensor, weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Sum the weighted rows by the kernel of embedding bags, which on a CPU fetches rows ahead of their use."""
     return embedding_bag(columns, x, crow, mode="sum", per_sample_weights=weights, include_last_offset=True)
+
+
+def _by_csr(crow: torch.Tensor, columns: torch.Tensor, weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Multiply by the sparse matrix; on a CPU it waits for each row, two to three times as long as bags."""
+    return csr_tensor(crow, columns, weights, (len(crow) - 1, len(x))) @ x
+
+
+def _by_segments(crow: torch.Tensor, columns: torch.Tensor, weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Gather the weighted rows and add them up: one pass more over memory than there are edges times width."""
+    return torch.segment_reduce(x[columns] * weights[:, None], "sum", offsets=crow.long(), axis=0, unsafe=True)
+
+
+KERNELS: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "bags": _by_bags,
+    "csr": _by_csr,
+    "segments": _by_segments,
+}
+"""Ways to the same product, of row starts, columns, values and X; `benchmarks/gpu.py` compares them."""
+
+
+def _kernel(device: torch.device) -> str:
+    return "bags" if device.type == "cpu" else "csr"
 
 
 def _multiply(adjacency: Adjacency, x: torch.Tensor, scale: float = 1) -> torch.Tensor:

@@ -31,11 +31,7 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def data_root() -> Path:
-    """
-    Return the absolute directory that holds everything the product writes.
-
-    It is named by the environment variable ``RECMODELS_DATA``; the default is ``./data``.
-    """
+    """Return the absolute directory of everything that the product writes: ``RECMODELS_DATA``, or else ``./data``."""
     return Path(os.environ.get(DATA_ROOT_VARIABLE) or "data").resolve()
 
 
@@ -52,13 +48,9 @@ def cache_folder(root: Path) -> Path:
 
 def safe_join(root: Path, *parts: str) -> Path:
     """
-    Join names below a root.
+    Join names below a root; raises InputError if one is not plain (letters, digits, ``.``, ``_``, ``-``, no dot first).
 
-    Raises
-    ------
-    InputError
-        If a part is not a plain name (letters, digits, ``.``, ``_``, ``-``, not starting with a dot), so that no
-        partition key or asset name can reach outside the root.
+    So no partition key or asset name can reach outside the root.
     """
     for part in parts:
         if not _SAFE_NAME.fullmatch(part):
@@ -76,12 +68,7 @@ def atomic_file(path: Path) -> Generator[Path]:
     Yield a temporary path in the folder of `path`; move it over `path` if the block succeeds, delete it if not.
 
     The content is flushed to disk before the move, so that a crash leaves the old file or the new one, never a part.
-    What a killed writer left is deleted by the next one of the same file.
-
-    Raises
-    ------
-    InputError
-        If the disk is full.
+    What a killed writer left is deleted by the next one of the same file. Raises InputError if the disk is full.
     """
     with _written_beside(path) as temporary:
         yield temporary
@@ -91,26 +78,10 @@ def atomic_file(path: Path) -> Generator[Path]:
 
 def store_by_content(folder: Path, suffix: str, write: Callable[[Path], object]) -> tuple[Path, "Content"]:
     """
-    Have a file written and give it the name of its content, so that it is never replaced by another one.
+    Have a file written, give it the name of its content, so that it is never replaced by another one, and return both.
 
-    Parameters
-    ----------
-    folder
-        Where the file goes, as ``<first 32 digits of its sha256><suffix>``; made if missing.
-    suffix
-        Such as ``.parquet``.
-    write
-        Called with the path to write to.
-
-    Returns
-    -------
-    tuple of Path and Content
-        The file and what it holds. Nothing is left in the folder if `write` fails.
-
-    Raises
-    ------
-    InputError
-        If the disk is full.
+    `write` is called with the path to write to. The file goes into the folder, which is made if missing, as
+    ``<first 32 digits of its sha256><suffix>``. Nothing is left there if `write` fails; InputError tells if it is full.
     """
     with _written_beside(folder / f"new{suffix}", told=folder) as temporary:
         write(temporary)
@@ -122,6 +93,18 @@ def store_by_content(folder: Path, suffix: str, write: Callable[[Path], object])
 
 
 @contextlib.contextmanager
+def atomic_directory(path: Path) -> Generator[Path]:
+    """Yield a temporary directory beside `path`, as `atomic_file` a file; `path` must not be there yet."""
+    with _written_beside(path) as temporary:
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        temporary.rename(path)
+
+
+@contextlib.contextmanager
 def _written_beside(path: Path, *, told: Path | None = None) -> Generator[Path]:
     """Yield a temporary path beside `path` that is gone in the end; errors tell of `told`, or else of `path`."""
     temporary = _temporary(path)
@@ -129,7 +112,7 @@ def _written_beside(path: Path, *, told: Path | None = None) -> Generator[Path]:
         with disk_errors_told(told or path):
             yield temporary
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
 def _flush(path: Path) -> None:
@@ -137,45 +120,16 @@ def _flush(path: Path) -> None:
         os.fsync(handle.fileno())
 
 
-@contextlib.contextmanager
-def atomic_directory(path: Path) -> Generator[Path]:
-    """
-    Yield a temporary directory beside `path`; rename it to `path` if the block succeeds, delete it if not.
-
-    Raises
-    ------
-    InputError
-        If the disk is full.
-    """
-    temporary = _temporary(path)
-    try:
-        with disk_errors_told(path):
-            temporary.mkdir()
-            yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    _flush(file)
-            temporary.rename(path)
-    finally:
-        if temporary.exists():
-            shutil.rmtree(temporary)
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def disk_errors_told(path: Path) -> Generator[None]:
-    """
-    Say in one line what a disk that is full, or may not be written, did to the block.
-
-    Parameters
-    ----------
-    path
-        What is written, where the error does not name it.
-
-    Raises
-    ------
-    InputError
-        In place of such an error.
-    """
+    """Raise InputError, one line, where a disk is full or may not be written; of `path`, if the error names none."""
     try:
         yield
     except Exception as error:
@@ -185,14 +139,9 @@ def disk_errors_told(path: Path) -> Generator[None]:
 
 def raise_if_disk_refuses(path: Path, error: BaseException) -> None:
     """
-    Say in one line that there is no room for a file, or that it may not be written, if that is what an error means.
+    Raise InputError, one line, if an error means that there is no room for a file, or that it may not be written.
 
     Polars, safetensors and SQLite raise errors of their own that tell of a full disk by their text alone.
-
-    Raises
-    ------
-    InputError
-        If that is what it means.
     """
     number = error.errno if isinstance(error, OSError) else None
     if number in _FULL or any(text in str(error) for text in _DISK_IS_FULL):
@@ -217,10 +166,7 @@ def _temporary(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*{_TEMPORARY}"):
         if _is_abandoned(left):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+            _remove(left)
     return path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{uuid.uuid4().hex}{_TEMPORARY}")
 
 
@@ -242,16 +188,7 @@ def _host() -> str:
 
 @dataclass(frozen=True)
 class Content:
-    """
-    What a file holds.
-
-    Attributes
-    ----------
-    size
-        Bytes.
-    sha256
-        Digest of the bytes.
-    """
+    """What a file holds: the number of its bytes, and their digest."""
 
     size: int
     sha256: str
@@ -262,21 +199,7 @@ class Content:
         return cls(path.stat().st_size, file_digest(path))
 
     def require(self, path: Path, action: str) -> None:
-        """
-        Make sure that a file holds this content.
-
-        Parameters
-        ----------
-        path
-            The file.
-        action
-            What the reader of the error can do.
-
-        Raises
-        ------
-        MissingObject
-            If it is gone or holds anything else.
-        """
+        """Raise MissingObject, with what to do, if a file is gone or does not hold this content."""
         try:
             size = path.stat().st_size
             found = f"{size:,} bytes"
@@ -318,14 +241,7 @@ def file_digest(path: Path) -> str:
 
 
 def read_parquet(path: Path, action: str) -> pl.DataFrame:
-    """
-    Read a stored table.
-
-    Raises
-    ------
-    MissingObject
-        If the file is gone or is no whole Parquet file; `action` says what to do about it.
-    """
+    """Read a stored table; raises MissingObject, with what to do, if the file is gone or is no whole Parquet file."""
     try:
         return pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:

@@ -29,14 +29,9 @@ def fetch_model(name: str, commit: str, patterns: Sequence[str]) -> Path:
     name
         Owner and name, as in ``facebook/contriever``.
     commit
-        40 hexadecimal digits: a branch or a tag may move.
+        40 hexadecimal digits: a branch or a tag may move. InputError if it is none, or neither hub nor cache has it.
     patterns
         Which files are wanted.
-
-    Raises
-    ------
-    InputError
-        If the commit is not one, or the hub or its local cache does not have it.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -60,14 +55,7 @@ def fetch_model(name: str, commit: str, patterns: Sequence[str]) -> Path:
 
 
 def require_safetensors(directory: Path) -> None:
-    """
-    Refuse a directory of weights that could only be read as a pickle.
-
-    Raises
-    ------
-    InputError
-        If there are no ``*.safetensors``, or one of its folders has a ``pytorch_model*.bin`` instead.
-    """
+    """Raise InputError if a directory has no ``*.safetensors``, or a folder of it ``pytorch_model*.bin``, a pickle."""
     pickles = [file for file in directory.rglob("pytorch_model*.bin") if not any(file.parent.glob("*.safetensors"))]
     if pickles or not any(directory.rglob("*.safetensors")):
         raise InputError(
@@ -82,10 +70,7 @@ def weights_digest(path: Path, patterns: Sequence[str], settings: str = "") -> s
     """
     Return the SHA-256 (64 hex digits) of the names and contents of weights, and of settings that change what they do.
 
-    Parameters
-    ----------
-    path
-        A file, or a directory of which the files that fit a pattern count, in the order of their paths.
+    Of a directory the files that fit a pattern count, in the order of their paths.
     """
     root, files = path, {file for pattern in patterns for file in path.glob(pattern) if file.is_file()}
     if path.is_file():

@@ -18,16 +18,9 @@ def host() -> str:
 
 def has_ended(pid: int, seen: float) -> bool:
     """
-    Tell whether the process that had a number on this machine at a time has ended.
+    Tell whether the process that had a number on this machine at a time, in seconds since the epoch, has ended.
 
     A younger process may have the number by now. A clock that was set back makes no living process look ended.
-
-    Parameters
-    ----------
-    pid
-        Number of the process.
-    seen
-        A time at which it was alive, in seconds since the epoch.
     """
     try:
         process = psutil.Process(pid)

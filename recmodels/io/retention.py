@@ -15,16 +15,10 @@ _REMOVED_SUFFIX = ".removed"
 @dataclass(frozen=True)
 class StoredVersion:
     """
-    A file, or the directory of a checkpoint, among those of one partition of an asset.
+    A file, or the directory of a checkpoint, among those of one partition of an asset; when it was written, with zone.
 
-    Parameters
-    ----------
-    path
-        The file or directory.
-    written
-        When it was written, with time zone.
-    data_version
-        As its record says, or its provenance; None if that cannot be read, empty for a file that no record names.
+    The data version is as its record says, or its provenance; None if that cannot be read, empty for a file that no
+    record names.
     """
 
     path: Path
@@ -38,16 +32,7 @@ class StoredVersion:
 
 
 def stored_versions(folder: Path, recorded: Mapping[Path, str]) -> list[StoredVersion]:
-    """
-    Return what is stored in the folder of one partition, the oldest first.
-
-    Parameters
-    ----------
-    folder
-        The folder.
-    recorded
-        The data versions that the records tell, by path.
-    """
+    """Return what is stored in the folder of one partition, the oldest first; records tell data versions by path."""
     found = [
         StoredVersion(path, datetime.fromtimestamp(path.stat().st_mtime).astimezone(), _data_version(path, recorded))
         for path in folder.iterdir()
@@ -96,13 +81,6 @@ def superseded_versions(
         Data versions that current results say they read.
     now
         The time, with time zone.
-    keep_days
-        Days.
-
-    Raises
-    ------
-    InputError
-        If `keep_days` is negative or not a number.
     """
     if not keep_days >= 0:
         raise InputError("keep_days", expected="a number of days, 0 or more", found=str(keep_days))

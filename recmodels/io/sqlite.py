@@ -24,12 +24,10 @@ _SHARED_FILE_SYSTEM = re.compile(
 
 class SqliteFile:
     """
-    An open file in write-ahead mode; a context manager that closes it.
+    An open file in write-ahead mode, made if missing, with its folders; a context manager that closes it.
 
     Parameters
     ----------
-    path
-        The file, made if missing, with its folders.
     what
         What to call it in an error message.
     tables
@@ -89,14 +87,7 @@ class SqliteFile:
 
 
 def require_local(path: Path, what: str) -> None:
-    """
-    Refuse a path on a file system that several machines can write to, by the types of the mounts.
-
-    Raises
-    ------
-    InputError
-        If the path is on one.
-    """
+    """Raise InputError if a path is on a file system that several machines can write to, by the type of its mount."""
     mounts = [mount for mount in psutil.disk_partitions(all=True) if path.resolve().is_relative_to(mount.mountpoint)]
     mount = max(reversed(mounts), key=lambda mount: len(mount.mountpoint), default=None)
     if mount and _SHARED_FILE_SYSTEM.fullmatch(mount.fstype):

@@ -99,6 +99,8 @@ class Model(AnyModel):
     """Whether the loss reads the sampled negatives."""
     pairwise: bool = True
     """Whether the loss sets positives against negatives in pairs, so that `training.loss` has something to replace."""
+    steps_on_host: bool = False
+    """Whether a step needs a value or size on the CPU, so that it cannot be recorded and replayed on a CUDA device."""
 
     def __init__(self, config: ModelConfig, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, resolve_device(config.training.device, setting="training.device", mps=False))

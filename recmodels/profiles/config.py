@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from recmodels.llm.config import LLMConfig
-from recmodels.validation import validated
+from recmodels.validation import merged, validated
 
 MAX_PROFILE_WORDS = 200
 """The longest profile the prompt asks for and a validated answer may have."""
@@ -47,7 +47,4 @@ def resolve_profile_config(*settings: Mapping[str, Any]) -> ProfileConfig:
     InputError
         If a name is unknown, or a value has the wrong type or range.
     """
-    merged: dict[str, Any] = {}
-    for layer in settings:
-        merged |= layer
-    return validated(ProfileConfig, merged, "profile settings")
+    return validated(ProfileConfig, merged(*settings), "profile settings")

@@ -38,8 +38,7 @@ def _content_words(text: str) -> list[str]:
 
 
 def _first_words(text: str, n: int) -> str:
-    words = text.split()
-    return " ".join(words[:n])
+    return " ".join(text.split()[:n])
 
 
 def _salient(texts: Iterable[str], max_words: int) -> list[str]:
@@ -69,12 +68,13 @@ def _salient(texts: Iterable[str], max_words: int) -> list[str]:
     return [texts_in_order[order] for order in sorted(chosen)]
 
 
-def _as_sentence(text: str) -> str:
-    return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
 def _within_limit(parts: Sequence[str]) -> str:
-    return _first_words(" ".join(_as_sentence(part) for part in parts if part), MAX_PROFILE_WORDS)
+    sentences = [part if part.endswith((".", "!", "?")) else f"{part}." for part in parts if part]
+    return _first_words(" ".join(sentences), MAX_PROFILE_WORDS)
+
+
+def _words_left(parts: Sequence[str]) -> int:
+    return MAX_PROFILE_WORDS - sum(len(part.split()) for part in parts)
 
 
 def extract_item_profile(inputs: ItemInputs) -> str:
@@ -88,10 +88,8 @@ def extract_item_profile(inputs: ItemInputs) -> str:
         parts.append(f"Brand: {inputs.brand}")
     if inputs.categories:
         parts.append(f"Category: {_first_words(', '.join(dict.fromkeys(inputs.categories)), 30)}")
-    left = MAX_PROFILE_WORDS - sum(len(part.split()) for part in parts)
-    parts += _salient([inputs.description] if inputs.description else [], left)
-    left = min(MAX_PROFILE_WORDS - sum(len(part.split()) for part in parts), _REVIEW_WORDS)
-    parts += _salient(inputs.reviews, left)
+    parts += _salient([inputs.description] if inputs.description else [], _words_left(parts))
+    parts += _salient(inputs.reviews, min(_words_left(parts), _REVIEW_WORDS))
     return _within_limit(parts)
 
 
@@ -111,9 +109,7 @@ def extract_user_profile(inputs: UserInputs) -> str:
     titles = list(dict.fromkeys(entry.title for entry in inputs.history if entry.title))
     if titles:
         parts.append(_first_words(f"Has chosen: {'; '.join(titles)}", _TITLE_WORDS))
-    left = MAX_PROFILE_WORDS - sum(len(part.split()) for part in parts)
-    parts += _salient((entry.review for entry in inputs.history), min(left, _REVIEW_WORDS))
+    parts += _salient((entry.review for entry in inputs.history), min(_words_left(parts), _REVIEW_WORDS))
     if len(titles) <= 1:
-        left = MAX_PROFILE_WORDS - sum(len(part.split()) for part in parts)
-        parts += _salient((entry.profile for entry in inputs.history), left)
+        parts += _salient((entry.profile for entry in inputs.history), _words_left(parts))
     return _within_limit(parts)

@@ -21,18 +21,9 @@ _PROFILE_TOKENS = 120
 @dataclass(frozen=True)
 class ItemInputs:
     """
-    What an item profile is made from.
+    What an item profile is made from: texts of the metadata, empty where absent, and training reviews.
 
-    Parameters
-    ----------
-    item_id
-        The item.
-    title, description, brand
-        Texts of the metadata; empty where absent.
-    categories
-        Category path, broad to narrow.
-    reviews
-        Texts of training reviews, the most recent first.
+    Categories are from broad to narrow, reviews from the most recent.
     """
 
     item_id: int
@@ -100,16 +91,9 @@ def _review_text() -> pl.Expr:
 
 class ItemSource:
     """
-    The inputs of every item profile, by item id.
+    The inputs of every item profile, by item id, from the tables ITEMS, REVIEWS and INTERACTIONS with all splits.
 
-    Parameters
-    ----------
-    items
-        ITEMS table.
-    reviews, interactions
-        REVIEWS and INTERACTIONS tables with all splits; held-out rows are dropped before anything is built.
-    config
-        Token budget and which items show reviews.
+    Held-out rows are dropped before anything is built. `config` has the token budget and which items show reviews.
     """
 
     def __init__(
@@ -158,20 +142,9 @@ class ItemSource:
 
 class UserSource:
     """
-    The inputs of every user profile, by user id.
+    The inputs of every user profile, by user id, from the same tables and ITEM_PROFILES, within the token budget.
 
-    Parameters
-    ----------
-    items
-        ITEMS table.
-    item_profiles
-        ITEM_PROFILES table.
-    reviews, interactions
-        REVIEWS and INTERACTIONS tables with all splits; held-out rows are dropped before anything is built.
-    n_users
-        Number of users.
-    config
-        Token budget.
+    Held-out rows are dropped before anything is built.
     """
 
     def __init__(
@@ -185,13 +158,10 @@ class UserSource:
         config: ProfileConfig,
     ) -> None:
         kept_reviews, history = training_rows(reviews, interactions, include_held_out=config.include_held_out)
+        pair = ["user_id", "item_id"]
         history = (
             history.select("user_id", "item_id", "timestamp")
-            .join(
-                kept_reviews.select("user_id", "item_id", review=_review_text()),
-                on=["user_id", "item_id"],
-                how="left",
-            )
+            .join(kept_reviews.select(*pair, review=_review_text()), on=pair, how="left")
             .sort("user_id", "timestamp", "item_id", descending=[False, True, False], nulls_last=True)
             .group_by("user_id", maintain_order=True)
             .agg("item_id", pl.col("review").fill_null(""))

@@ -35,28 +35,22 @@ _USER_TASK = (
 
 def item_prompt(inputs: ItemInputs, domain: str) -> Prompt:
     """Return the prompt that asks for one item's profile; `domain` are the data set's words for what the shop sells."""
-    data = {
-        "title": inputs.title,
-        "brand": inputs.brand,
-        "categories": inputs.categories,
-        "description": inputs.description,
-        "reviews": inputs.reviews,
-    }
+    names = ("title", "brand", "categories", "description", "reviews")
+    data = {name: getattr(inputs, name) for name in names}
     return Prompt((_ITEM_TASK + _RULES).format(domain=domain), _document(data))
 
 
 def user_prompt(inputs: UserInputs, domain: str) -> Prompt:
     """Return the prompt that asks for one user's profile; `domain` are the data set's words for what the shop sells."""
     history = [
-        {
-            name: text
-            for name, text in (("title", entry.title), ("product", entry.profile), ("review", entry.review))
-            if text
-        }
-        for entry in inputs.history
+        _filled({"title": entry.title, "product": entry.profile, "review": entry.review}) for entry in inputs.history
     ]
     return Prompt((_USER_TASK + _RULES).format(domain=domain), _document({"chosen": history}))
 
 
 def _document(data: Mapping[str, object]) -> str:
-    return json.dumps({name: value for name, value in data.items() if value}, ensure_ascii=False)
+    return json.dumps(_filled(data), ensure_ascii=False)
+
+
+def _filled(data: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in data.items() if value}

@@ -44,20 +44,14 @@ class Explanation:
 @dataclass(frozen=True)
 class ProfileTask:
     """
-    A profile table to write: a row for every id of its source; made by `item_task` and `user_task`.
+    A profile table to write: a row for every id of its source, from 0; made by `item_task` and `user_task`.
 
     Attributes
     ----------
-    id_column, schema
-        Of the table, ITEM_PROFILES or USER_PROFILES.
-    rows
-        Number of rows; ids run from 0.
     inputs
         Returns what the profile of an id is made from.
     domain
         The data set's words for what it sells, as in "gift cards".
-    config
-        Back-end and bounds.
     ask
         Returns the prompt for inputs, given the domain.
     extract
@@ -99,8 +93,6 @@ def item_task(
         ITEMS, REVIEWS and INTERACTIONS tables with all splits; held-out rows are dropped before any prompt is built.
     domain
         The data set's words for what it sells, as in "gift cards".
-    config
-        Back-end and bounds.
     """
     source = ItemSource(items, reviews, interactions, config)
     return ProfileTask(
@@ -127,9 +119,7 @@ def user_task(
         ITEMS, ITEM_PROFILES, REVIEWS and INTERACTIONS tables with all splits; held-out rows are dropped before any
         prompt is built. Without reviews (no rows) the history is titles and profiles. While there are no item profiles
         yet (None), as for an estimate, extractive ones stand in for them.
-    n_users
-        Number of users; ids run from 0.
-    domain, config
+    domain
         As for `item_task`.
     """
     if item_profiles is None:
@@ -144,16 +134,10 @@ def user_task(
 @dataclass(frozen=True)
 class ProfileResult:
     """
-    A finished profile table.
+    A finished profile table, ITEM_PROFILES or USER_PROFILES, with flat counts and labels for metadata.
 
-    Parameters
-    ----------
-    table
-        ITEM_PROFILES or USER_PROFILES: a row for every id, in id order.
-    stats
-        Flat counts and labels for metadata. ``rows = answered + fallback + empty``.
-    dead_letters
-        Rows whose calls failed for good (id, reason); they carry the fallback and are asked again by the next run.
+    ``rows = answered + fallback + empty``. `dead_letters` (id, reason) are rows whose calls failed for good; they carry
+    the fallback and are asked again by the next run.
     """
 
     table: pl.DataFrame
@@ -202,8 +186,6 @@ def write(task: ProfileTask, cache_path: Path, progress: ProgressCallback | None
 
     Parameters
     ----------
-    task
-        What to write.
     cache_path
         SQLite file with the finished calls, made if missing. Data sets may share one. Not used by ``extractive``.
     progress

@@ -95,7 +95,10 @@ class _Demo:
         n_rare, n_unreviewed = max(2, n_items // 30), n_items // 5
         self.n_users, self.n_items, self.n_reviewed = n_users, n_items, n_items + n_rare
         self.products = [self._product(code) for code in self._codes(n_items + n_rare + n_unreviewed, 7)]
-        self.circles = [self._tastes() for _ in range(max(1, n_users // _CIRCLE))]
+        self.circles = [
+            {kind: self._some(list(self.words[kind]), liked) for kind, liked in _LIKED.items()}
+            for _ in range(max(1, n_users // _CIRCLE))
+        ]
         self.reviewers = [self._reviewer(code) for code in self._codes(n_users + max(2, n_users // 40), 13)]
 
     def _codes(self, n: int, length: int) -> list[str]:
@@ -121,9 +124,6 @@ class _Demo:
             features=self._some(theme["features"], 3),
             uses=self._some(theme["uses"], 2),
         )
-
-    def _tastes(self) -> dict[str, list[str]]:
-        return {kind: self._some(list(self.words[kind]), liked) for kind, liked in _LIKED.items()}
 
     def _reviewer(self, code: str) -> _Reviewer:
         tastes = self.circles[int(self.rng.integers(len(self.circles)))]

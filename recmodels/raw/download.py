@@ -36,16 +36,10 @@ ProgressCallback = Callable[[str, int, int | None], None]
 @dataclass(frozen=True)
 class Patience:
     """
-    How stubbornly a file is fetched.
+    How stubbornly a file is fetched: how many tries of one address may bring nothing new before it is given up.
 
-    Attributes
-    ----------
-    attempts
-        Tries of one address that bring nothing new before it is given up.
-    first_wait
-        Seconds before the second try; doubled, with jitter, up to a minute.
-    timeout
-        Seconds without a byte after which a connection counts as broken.
+    The second comes after `first_wait` seconds, which are doubled, with jitter, up to a minute. A connection counts as
+    broken after `timeout` seconds without a byte.
     """
 
     attempts: int = 5
@@ -159,10 +153,6 @@ def _beside(target: Path, suffix: str) -> Path:
     return target.with_name(f".{target.name}.{suffix}")
 
 
-class _Passing(Exception):
-    """A fault after which the next try may succeed."""
-
-
 @dataclass
 class _Fetch:
     """One file from one address, over as many connections as it takes."""
@@ -196,20 +186,15 @@ class _Fetch:
             return self._copy(Path(unquote(urlsplit(self.url).path) if self.scheme else self.url).expanduser())
         if self.scheme not in ("http", "https"):
             raise PermanentFailure(f"{self.shown}: expected http, https, file or a path, found {self.scheme}")
-        first = self.patience.first_wait
-        retrying = Retrying(
-            retry=retry_if_exception_type(_Passing),
-            stop=lambda state: self.fruitless >= self.patience.attempts,
-            wait=wait_exponential_jitter(multiplier=first, max=_LONGEST_WAIT, jitter=first),
-            reraise=True,
-        )
+        first, timeout = self.patience.first_wait, self.patience.timeout
         hooks = {"request": [self._require_https]}
-        client = httpx.Client(auth=_netrc(), follow_redirects=True, timeout=self.patience.timeout, event_hooks=hooks)
-        try:
-            with client:
-                return retrying(self._attempt, client)
-        except _Passing as error:
-            raise TransientFailure(f"{self.shown}: {error}") from error
+        with httpx.Client(auth=_netrc(), follow_redirects=True, timeout=timeout, event_hooks=hooks) as client:
+            return Retrying(
+                retry=retry_if_exception_type(TransientFailure),
+                stop=lambda state: self.fruitless >= self.patience.attempts,
+                wait=wait_exponential_jitter(multiplier=first, max=_LONGEST_WAIT, jitter=first),
+                reraise=True,
+            )(self._attempt, client)
 
     def _copy(self, source: Path) -> bool:
         if not source.is_file():
@@ -236,12 +221,17 @@ class _Fetch:
         self.fruitless += 1
         try:
             return self._request(client)
-        except (httpx.TransportError, _Passing) as error:
+        except (httpx.TransportError, TransientFailure) as error:
             if self._have() > before:
                 self.fruitless = 0
-            raise _Passing(str(error) or type(error).__name__) from error
+            if isinstance(error, TransientFailure):
+                raise
+            raise self._passing(str(error) or type(error).__name__) from error
         except (httpx.TooManyRedirects, httpx.InvalidURL) as error:
             raise PermanentFailure(f"{self.shown}: {error}") from error
+
+    def _passing(self, fault: str) -> TransientFailure:
+        return TransientFailure(f"{self.shown}: {fault}")
 
     def _have(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
@@ -259,7 +249,7 @@ class _Fetch:
                 self._start_again("the partial file does not fit the server's")
             status = response.status_code
             if status in _PASSING_STATUS or status >= 500:
-                raise _Passing(f"the server answered {status}")
+                raise self._passing(f"the server answered {status}")
             if status not in (200, _PARTIAL_CONTENT):
                 raise (NotThere if status in _GONE else PermanentFailure)(f"{self.shown}: the server answered {status}")
             total = response.headers.get("Content-Length", "")
@@ -305,7 +295,7 @@ class _Fetch:
                 if self.progress is not None:
                     self.progress(self.target.name, done, origin.size)
         if origin.size is not None and done != origin.size:
-            raise _Passing(f"{done:,} of {origin.size:,} bytes came")
+            raise self._passing(f"{done:,} of {origin.size:,} bytes came")
 
     def _finish(self, origin: Origin) -> bool:
         if fault := self._fault(self.part):
@@ -324,7 +314,7 @@ class _Fetch:
         if self.distrusted:
             raise PermanentFailure(f"{self.shown}: {fault}")
         self.distrusted = True
-        raise _Passing(fault)
+        raise self._passing(fault)
 
     def _fault(self, path: Path) -> str:
         """Return what is wrong with a file that came, empty if nothing is."""

@@ -21,16 +21,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class LineBlock:
-    """
-    Consecutive whole lines of a file.
-
-    Attributes
-    ----------
-    first_line
-        1-based number of the first line.
-    data
-        The lines, each ending in a newline.
-    """
+    """Consecutive whole lines of a file, each ending in a newline, and the 1-based number of the first."""
 
     first_line: int
     data: bytes
@@ -41,19 +32,9 @@ _JSON_ARRAY = re.compile(rb"\s*\[\s*(\{|\Z)")
 
 def require_lines(path: Path, block: LineBlock) -> None:
     """
-    Make sure that a file of JSON records has them one a line.
+    Raise InputError if a file, by its first block, is one JSON array of records instead of one record a line.
 
-    Parameters
-    ----------
-    path
-        The file.
-    block
-        One of its blocks; only the first is looked at.
-
-    Raises
-    ------
-    InputError
-        If the file begins an array of records. Read as lines, all but the last of them would be rejected.
+    Read as lines, all but the last of them would be rejected.
     """
     if block.first_line == 1 and _JSON_ARRAY.match(block.data):
         plain = path.name.removesuffix(".gz")
@@ -126,14 +107,7 @@ def _gunzipped(raw: BinaryIO, size: int) -> Iterator[bytes]:
 
 
 def verify_gzip(path: Path) -> None:
-    """
-    Read a gzip file through; do nothing for any other.
-
-    Raises
-    ------
-    InputError
-        If it is truncated, or a checksum does not hold.
-    """
+    """Read a gzip file through, and raise InputError if it is truncated or damaged; do nothing for any other."""
     if is_gzip(path):
         for _ in read_chunks(path):
             pass
@@ -147,11 +121,6 @@ def read_blocks(
 
     A line above `longest_line` bytes is rejected without being held and stands in its block as an empty line, so that
     line numbers stay true.
-
-    Raises
-    ------
-    InputError
-        As `read_chunks`.
     """
     line = 1
     pending: list[bytes] = []
@@ -179,8 +148,7 @@ def read_blocks(
             rejects.add(line, _too_long(longest_line), b"".join(pending)[:SHOWN_BYTES])
             pending, pending_bytes, dropping = [], 0, True
     if pending:
-        data = b"".join((*pending, b"\n"))
-        yield LineBlock(line, data)
+        yield LineBlock(line, b"".join((*pending, b"\n")))
 
 
 def _without_long_lines(data: bytes, first_line: int, rejects: RejectLog, longest_line: int) -> bytes:

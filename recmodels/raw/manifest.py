@@ -37,10 +37,7 @@ class RawFile(BaseModel):
         """
         Return a file verified and hashed; as it is known, if it has the same size and time of change.
 
-        Raises
-        ------
-        InputError
-            If it is empty, a damaged gzip file, or replaced meanwhile.
+        Raises InputError if it is empty, a damaged gzip file, or replaced meanwhile.
         """
         size, mtime_ns = _changes(path)
         if size == 0:
@@ -85,14 +82,7 @@ class RawManifest(BaseModel):
 
     @classmethod
     def load(cls, path: Path) -> "RawManifest":
-        """
-        Read a manifest.
-
-        Raises
-        ------
-        MissingObject
-            If it is gone or damaged.
-        """
+        """Read a manifest; raises MissingObject if it is gone or damaged."""
         try:
             return cls.parse(path.read_bytes(), str(path))
         except OSError as error:
@@ -100,14 +90,7 @@ class RawManifest(BaseModel):
 
     @classmethod
     def parse(cls, text: str | bytes, where: str = "manifest of raw_dumps") -> "RawManifest":
-        """
-        Read the text of a manifest.
-
-        Raises
-        ------
-        MissingObject
-            If it is no whole manifest; `where` says which it is.
-        """
+        """Read the text of a manifest; raises MissingObject if it is no whole one, and `where` says which it is."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
@@ -126,14 +109,9 @@ def fingerprint_of(source_format: str, files: Mapping[Role, tuple[Path, int, int
 @contextlib.contextmanager
 def as_hashed(file: RawFile) -> Generator[Path]:
     """
-    Yield the path of a raw file for reading, and make sure that it is the file that was hashed, before and after.
+    Yield the path of a raw file for reading; raises InputError if it is not what was hashed, before or after.
 
     A file of another date is hashed again, so that neither a copy nor a `touch` matters.
-
-    Raises
-    ------
-    InputError
-        If it is gone, holds anything else, or is replaced while the block reads it.
     """
     seen = _require_same(file, (file.size, file.mtime_ns), "after it was hashed")
     yield file.path

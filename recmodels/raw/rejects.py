@@ -9,14 +9,7 @@ SHOWN_BYTES = 4 * SHOWN_CHARACTERS
 
 
 class RejectLog:
-    """
-    Collector of rejected lines of one raw file.
-
-    Parameters
-    ----------
-    file
-        Name of the file, as the table shows it.
-    """
+    """Collector of rejected lines of one raw file, by the name that the table shows."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -32,13 +25,5 @@ class RejectLog:
 
     def frame(self) -> pl.DataFrame:
         """Return the rejects in the order of the file (schema `REJECTS`)."""
-        rows = sorted(self._rows)
-        return pl.DataFrame(
-            {
-                "file": [self.file] * len(rows),
-                "line": [row[0] for row in rows],
-                "reason": [row[1] for row in rows],
-                "text": [row[2] for row in rows],
-            },
-            schema=REJECTS,
-        )
+        rows = [(self.file, *row) for row in sorted(self._rows)]
+        return pl.DataFrame(rows, schema=REJECTS, orient="row")

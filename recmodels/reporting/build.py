@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any
 
 import polars as pl
 
@@ -19,15 +20,8 @@ from recmodels.reporting.models import (
     not_above_popularity,
     training_rows,
 )
-from recmodels.reporting.report import (
-    FunnelRow,
-    LeaderboardRow,
-    LineageRow,
-    ProfileExample,
-    ReportData,
-    render_report,
-)
-from recmodels.reporting.tables import HEADLINE, figure_name, leaderboard_summary, mean_and_spread
+from recmodels.reporting.report import LineageRow, render_report
+from recmodels.reporting.tables import HEADLINE, figure_name, funnel_table, leaderboard_figures, leaderboard_summary
 from recmodels.reporting.users import user_example
 from recmodels.schemas.data import SPLITS
 
@@ -42,10 +36,6 @@ class ReportInputs:
 
     Attributes
     ----------
-    dataset, title
-        Key and name of the data set.
-    split_digest, split_rule
-        Which split was used.
     newest_input
         When the newest of the inputs was recorded, in seconds since the epoch; None if that is not known.
     notes
@@ -57,10 +47,6 @@ class ReportInputs:
         passed over.
     user_metrics
         Per model the same user by user, one lazy table a seed; models without results are absent.
-    trainings
-        How each model was trained with each seed.
-    interactions, items, users, item_profiles, user_profiles
-        Tables of `recmodels.schemas.tables`.
     histories
         Per model the training histories of its seeds, with columns epoch and valid_recall.
     recommendations
@@ -69,8 +55,6 @@ class ReportInputs:
         What the example profiles were made from.
     funnel
         The steps from the raw lines to the rows, each with the rows that were left; empty if they were not recorded.
-    lineage
-        The records of all assets.
     """
 
     dataset: str
@@ -103,60 +87,46 @@ def build_report(inputs: ReportInputs) -> str:
     rows = board_rows(inputs.leaderboard, metrics)
     ordered = list(dict.fromkeys([row.model for row in rows] + list(inputs.recommendations)))
     recommendations = {model: found for model in ordered if (found := inputs.recommendations.get(model)) is not None}
+    weak = not_above_popularity(inputs.leaderboard)
+    headline = leaderboard_summary(inputs.leaderboard, emphasis="")
+    newest = inputs.newest_input
     curves = {
         model: [(run["epoch"].to_numpy(), run["valid_recall"].to_numpy()) for run in runs]
         for model in dict.fromkeys([*ordered, *inputs.histories])
         if (runs := inputs.histories.get(model))
     }
+    interactions, reviewers = inputs.interactions, inputs.users["reviewer_id"]
     return render_report(
-        ReportData(
-            dataset=inputs.dataset,
-            title=inputs.title,
-            split_digest=inputs.split_digest,
-            split_rule=inputs.split_rule,
-            newest_input="" if inputs.newest_input is None else _time(inputs.newest_input),
-            version=version("recmodels"),
-            headline=_headline(inputs.leaderboard),
-            notes=inputs.notes,
-            metric_columns=[figure_name(metric, k) for metric, k in HEADLINE],
-            leaderboard=_leaderboard_rows(inputs.leaderboard),
-            comparisons=comparisons(rows, inputs.user_metrics, inputs.split_digest),
-            groups=group_tables(rows, metrics),
-            trainings=training_rows(rows, inputs.trainings),
-            funnel=[FunnelRow(step, n, n / max(1, inputs.funnel[0][1])) for step, n in inputs.funnel],
-            statistics=_statistics(inputs),
-            profiles=_profile_examples(inputs, titles),
-            users=[
-                user_example(
-                    user_id, str(inputs.users["reviewer_id"][user_id]), inputs.interactions, recommendations, titles
-                )
-                for user_id in example_users(inputs.interactions)
+        {
+            "dataset": inputs.dataset,
+            "title": inputs.title,
+            "split_digest": inputs.split_digest,
+            "split_rule": inputs.split_rule,
+            "newest_input": "" if newest is None else f"{datetime.fromtimestamp(newest, UTC):%Y-%m-%d %H:%M} UTC",
+            "version": version("recmodels"),
+            "headline": headline + (f" Not above popularity: {', '.join(weak)}." if weak else ""),
+            "notes": inputs.notes,
+            "metric_columns": [figure_name(metric, k) for metric, k in HEADLINE],
+            "leaderboard": [
+                {"model": model, "cells": figures[:-1], "n_seeds": figures[-1]}
+                for model, *figures in leaderboard_figures(inputs.leaderboard).iter_rows()
             ],
-            lineage=inputs.lineage,
-            leaderboard_chart=leaderboard_bars(inputs.leaderboard),
-            curves_chart=training_curves(curves) if curves else b"",
-            activity_chart=rows_of_users_and_items(
-                inputs.interactions.filter(pl.col("split") == "train"), "training rows"
-            ),
-        )
+            "comparisons": comparisons(rows, inputs.user_metrics, inputs.split_digest),
+            "groups": group_tables(rows, metrics),
+            "trainings": training_rows(rows, inputs.trainings),
+            "funnel": funnel_table(dict(inputs.funnel)).to_dicts() if inputs.funnel else [],
+            "statistics": _statistics(inputs),
+            "profiles": _profile_examples(inputs, titles),
+            "users": [
+                user_example(user_id, str(reviewers[user_id]), interactions, recommendations, titles)
+                for user_id in example_users(interactions)
+            ],
+            "lineage": inputs.lineage,
+            "leaderboard_chart": leaderboard_bars(inputs.leaderboard),
+            "curves_chart": training_curves(curves) if curves else b"",
+            "activity_chart": rows_of_users_and_items(interactions.filter(pl.col("split") == "train"), "training rows"),
+        }
     )
-
-
-def _headline(board: pl.DataFrame) -> str:
-    weak = not_above_popularity(board)
-    return leaderboard_summary(board, emphasis="") + (f" Not above popularity: {', '.join(weak)}." if weak else "")
-
-
-def _time(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _leaderboard_rows(board: pl.DataFrame) -> list[LeaderboardRow]:
-    rows: list[LeaderboardRow] = []
-    for (model,), group in board.group_by("model", maintain_order=True):
-        shown = {(row["metric"], row["k"]): mean_and_spread(row["mean"], row["std"]) for row in group.to_dicts()}
-        rows.append(LeaderboardRow(str(model), group["n_seeds"][0], [shown.get(metric, "") for metric in HEADLINE]))
-    return rows
 
 
 def _statistics(inputs: ReportInputs) -> list[tuple[str, str]]:
@@ -177,14 +147,16 @@ def _statistics(inputs: ReportInputs) -> list[tuple[str, str]]:
     ]
 
 
-def _profile_examples(inputs: ReportInputs, titles: Sequence[str]) -> list[ProfileExample]:
-    examples: list[ProfileExample] = []
-    for explanation in inputs.item_evidence:
-        row = inputs.item_profiles.row(explanation.id, named=True)
-        heading = f"Item: {titles[explanation.id]}"
-        examples.append(ProfileExample(heading, row["source"], row["profile"], evidence(explanation.inputs)))
-    for explanation in inputs.user_evidence:
-        row = inputs.user_profiles.row(explanation.id, named=True)
-        heading = f"User {inputs.users['reviewer_id'][explanation.id]}"
-        examples.append(ProfileExample(heading, row["source"], row["profile"], evidence(explanation.inputs)))
-    return examples
+def _profile_examples(inputs: ReportInputs, titles: Sequence[str]) -> list[dict[str, Any]]:
+    reviewers = inputs.users["reviewer_id"]
+    shown = [(f"Item: {titles[each.id]}", each, inputs.item_profiles) for each in inputs.item_evidence]
+    shown += [(f"User {reviewers[each.id]}", each, inputs.user_profiles) for each in inputs.user_evidence]
+    return [
+        {
+            "title": title,
+            "source": profiles["source"][explanation.id],
+            "text": profiles["profile"][explanation.id],
+            "evidence": evidence(explanation.inputs),
+        }
+        for title, explanation, profiles in shown
+    ]

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
@@ -30,11 +29,12 @@ def png_bytes(figure: Figure) -> bytes:
     return image.getvalue()
 
 
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+def _panels(n: int, width: float, height: float, **options: Any) -> tuple[Figure, Any]:
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    panels = figure.subplots(1, n, squeeze=False, **options)[0]
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, panels
 
 
 def training_curves(histories: Mapping[str, Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]]) -> bytes:
@@ -47,7 +47,7 @@ def training_curves(histories: Mapping[str, Sequence[tuple[npt.NDArray[np.int64]
         Per model the runs (one a seed), each as epochs and values of equal length, at least one.
     """
     many = len(histories) > LEGEND_INSIDE
-    figure, axes = _axes(8.4 if many else 7.0, 3.4)
+    figure, (axes,) = _panels(1, 8.4 if many else 7.0, 3.4)
     for index, (model, runs) in enumerate(histories.items()):
         colour, style = f"C{index % 10}", ("-", "--", ":", "-.")[index // 10 % 4]
         for run, (epochs, values) in enumerate(runs):
@@ -69,7 +69,7 @@ def training_curves(histories: Mapping[str, Sequence[tuple[npt.NDArray[np.int64]
 def leaderboard_bars(board: pl.DataFrame) -> bytes:
     """Draw test Recall@20 of each model of a leaderboard in its order from the top, with its spread if it has any."""
     recall = board.filter((pl.col("metric") == "recall") & (pl.col("k") == 20))
-    figure, axes = _axes(5.6, 0.7 + 0.3 * recall.height)
+    figure, (axes,) = _panels(1, 5.6, 0.7 + 0.3 * recall.height)
     positions = np.arange(recall.height)[::-1]
     means = recall["mean"].to_numpy()
     axes.barh(positions, means, height=0.65, color="C0")
@@ -103,33 +103,17 @@ def recall_by_group(metrics: pl.DataFrame) -> bytes:
     """
     recall = metrics.filter((pl.col("metric") == "recall") & (pl.col("k") == 20))
     labels = {"user_activity": "training rows of the user", "item_popularity": "popularity of the test item"}
-    figure = Figure(figsize=(7.0, 2.6), layout="constrained")
-    panels = figure.subplots(1, len(labels), sharey=True)
+    figure, panels = _panels(len(labels), 7.0, 2.6, sharey=True)
     for axes, (grouping, label) in zip(panels, labels.items(), strict=True):
         rows = recall.filter(pl.col("grouping") == grouping)
         axes.bar(rows["group"].to_list(), rows["value"].to_list(), width=0.65, color="C0")
         axes.set_xlabel(label)
-        axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("test Recall@20")
     return png_bytes(figure)
 
 
 def knn_histograms(knn: pl.DataFrame, n: int) -> bytes:
-    """
-    Draw how often nodes are chosen as neighbours and how similar neighbours are.
-
-    Parameters
-    ----------
-    knn
-        Table of schema `recmodels.schemas.tables.KNN`; edges from a node to itself are left out.
-    n
-        Number of nodes.
-
-    Returns
-    -------
-    bytes
-        A PNG image of two histograms with logarithmic counts.
-    """
+    """Draw how often n nodes are chosen as neighbours (schema `KNN`) by others, and how similar neighbours are."""
     others = knn.filter(pl.col("src") != pl.col("dst"))
     in_degrees = np.bincount(others["dst"].to_numpy(), minlength=n)
     return side_by_side_histograms(
@@ -141,23 +125,7 @@ def knn_histograms(knn: pl.DataFrame, n: int) -> bytes:
 
 
 def activity_histograms(interactions: pl.DataFrame, added: pl.DataFrame, n_users: int, n_items: int) -> bytes:
-    """
-    Draw the activity of users and the popularity of items before and after the augmentation.
-
-    Parameters
-    ----------
-    interactions
-        Training pairs, columns user_id and item_id.
-    added
-        Added pairs, the same columns.
-    n_users, n_items
-        Numbers of users and items.
-
-    Returns
-    -------
-    bytes
-        A PNG image of two panels, users and items, with logarithmic counts.
-    """
+    """Draw the activity of users and the popularity of items by training pairs, before and after some were added."""
     panels: dict[str, dict[str, np.ndarray]] = {}
     for label, column, n in (("items of a user", "user_id", n_users), ("users of an item", "item_id", n_items)):
         before = np.bincount(interactions[column].to_numpy(), minlength=n)
@@ -168,22 +136,16 @@ def activity_histograms(interactions: pl.DataFrame, added: pl.DataFrame, n_users
 
 def side_by_side_histograms(panels: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
     """
-    Draw one histogram a panel.
+    Draw one histogram a panel, with logarithmic counts.
 
     Parameters
     ----------
     panels
         Label of the horizontal axis to the series drawn over it: name to values. A panel with a single series names
         its vertical axis after it; with several, a legend does.
-
-    Returns
-    -------
-    bytes
-        A PNG image; counts are on a logarithmic axis.
     """
-    figure = Figure(figsize=(4.2 * len(panels), 2.8), layout="constrained")
-    all_axes: Any = figure.subplots(1, len(panels), squeeze=False)
-    for axes, (label, series) in zip(all_axes[0], panels.items(), strict=True):
+    figure, all_axes = _panels(len(panels), 4.2 * len(panels), 2.8)
+    for axes, (label, series) in zip(all_axes, panels.items(), strict=True):
         values = np.concatenate(list(series.values()))
         bins = histogram_bins(values)
         for name, data in series.items():
@@ -197,7 +159,6 @@ def side_by_side_histograms(panels: Mapping[str, Mapping[str, np.ndarray]]) -> b
         if np.all(values == np.rint(values)):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel(label)
-        axes.spines[["top", "right"]].set_visible(False)
         if len(series) > 1:
             axes.set_ylabel("count")
             axes.legend(frameon=False)

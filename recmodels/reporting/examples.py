@@ -45,16 +45,7 @@ def evidence(inputs: ItemInputs | UserInputs) -> list[str]:
 
 
 def profiles_and_evidence(profiles: pl.DataFrame, explanations: Sequence[Explanation]) -> pl.DataFrame:
-    """
-    Return profiles beside what they were made from.
-
-    Parameters
-    ----------
-    profiles
-        Profiles of items or users: the id first, profile and source, in id order.
-    explanations
-        What some of them were made from.
-    """
+    """Return some profiles, of a table in id order whose first column is the id, beside what they were made from."""
     id_column = profiles.columns[0]
     rows = [
         {

@@ -1,6 +1,5 @@
 """What the report says of the rows of a leaderboard: how they were trained, how they do by group, how they differ."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import polars as pl
 
 from recmodels.evaluation.leaderboard import PROVENANCE_DIGITS, PairedTest, paired_test
 from recmodels.models.registry import NON_PERSONALISED
+from recmodels.validation import shown
 
 SIGNIFICANT = 0.05
 """Largest corrected p-value at which two models are called different."""
@@ -20,18 +20,9 @@ GROUPINGS = {"user_activity": "By training rows of the user", "item_popularity":
 @dataclass(frozen=True)
 class Training:
     """
-    The record of one training.
+    The record of one training, with the settings that are not the defaults, by dotted name.
 
-    Attributes
-    ----------
-    model, seed
-        What was trained.
-    settings
-        Those that are not the defaults, by dotted name.
-    epochs, kept_epoch
-        Of a model that is trained in epochs: how many there were, and which one's parameters were kept.
-    seconds
-        What it took, if that was recorded.
+    Of a model that is trained in epochs it says how many there were, and which one's parameters were kept.
     """
 
     model: str
@@ -66,16 +57,9 @@ class TrainingRow:
 @dataclass(frozen=True)
 class GroupTable:
     """
-    Test Recall@20 by group.
+    Test Recall@20 by group; the title says what groups are made by, and each has its number of users.
 
-    Attributes
-    ----------
-    title
-        What the groups are made by.
-    groups
-        Each with its number of users.
-    rows
-        Name of each row of the leaderboard with its mean over the seeds in each group; None where it has none.
+    A row is one of the leaderboard, with its mean over the seeds in each group; None where it has none.
     """
 
     title: str
@@ -92,16 +76,9 @@ class GroupTable:
 @dataclass(frozen=True)
 class Comparison:
     """
-    A row of the leaderboard against the one below it.
+    A row of the leaderboard against the one below it, by test Recall@20: each user's mean over the seeds.
 
-    Attributes
-    ----------
-    first, second
-        Their names.
-    test
-        Of test Recall@20 user by user, each user's mean over the seeds.
-    corrected
-        The p-value of the paired t-test after Holm's correction for the number of comparisons.
+    `corrected` is the p-value of the paired t-test after Holm's correction for the number of comparisons.
     """
 
     first: str
@@ -116,16 +93,7 @@ class Comparison:
 
 
 def board_rows(board: pl.DataFrame, metrics: pl.DataFrame) -> list[BoardRow]:
-    """
-    Return the rows of a leaderboard, best first.
-
-    Parameters
-    ----------
-    board
-        Schema `recmodels.schemas.tables.LEADERBOARD`.
-    metrics
-        Columns model, provenance and seed of the evaluations that it was made from.
-    """
+    """Return the rows of a leaderboard, best first, with the seeds of the evaluations (`metrics`) it was made from."""
     runs = metrics.select("model", "provenance", "seed").unique().sort("seed")
     rows: list[BoardRow] = []
     for name, provenance in board.select("model", "provenance").unique(maintain_order=True).iter_rows():
@@ -159,7 +127,7 @@ def training_rows(rows: Sequence[BoardRow], trainings: Sequence[Training]) -> li
             continue
         seconds = [run.seconds for run in runs if run.seconds is not None]
         kept = [f"{run.kept_epoch} of {run.epochs}" for run in runs if run.kept_epoch is not None]
-        settings = {f"{name} = {_shown(value)}": None for run in runs for name, value in sorted(run.settings.items())}
+        settings = {f"{name} = {shown(value)}": None for run in runs for name, value in sorted(run.settings.items())}
         told.append(
             TrainingRow(
                 model=row.name,
@@ -173,16 +141,7 @@ def training_rows(rows: Sequence[BoardRow], trainings: Sequence[Training]) -> li
 
 
 def group_tables(rows: Sequence[BoardRow], metrics: pl.DataFrame) -> list[GroupTable]:
-    """
-    Return test Recall@20 by activity of the user and by popularity of the held-out item.
-
-    Parameters
-    ----------
-    rows
-        Of the leaderboard.
-    metrics
-        Schema of the stored metrics, those of all models and seeds, of one split.
-    """
+    """Return test Recall@20, by the metrics of one split, for groups of users (activity) and items (popularity)."""
     recall = metrics.filter((pl.col("metric") == "recall") & (pl.col("k") == 20))
     tables: list[GroupTable] = []
     for grouping, title in GROUPINGS.items():
@@ -210,15 +169,11 @@ def comparisons(
 
     Parameters
     ----------
-    rows
-        Of the leaderboard, best first.
     user_metrics
         Per model the metrics user by user of its seeds, schema `recmodels.schemas.results.UserMetrics`. Rows of a
         model that is not here are passed over.
     split
         Digest of the split; what was measured on another one does not count.
-    column
-        Which metric to compare.
     """
     tests: list[tuple[str, str, PairedTest]] = []
     above: tuple[str, pl.DataFrame] | None = None
@@ -263,7 +218,3 @@ def _users(row: BoardRow, frames: Sequence[pl.LazyFrame], split: str, column: st
         for frame in frames
     )
     return of_row.group_by("user_id").agg(pl.col(column).mean()).sort("user_id").collect()
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) and value else json.dumps(value)

@@ -3,36 +3,15 @@
 import base64
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from recmodels.reporting.models import Comparison, GroupTable, TrainingRow
-from recmodels.reporting.users import UserExample
-
 _BIDI_CONTROLS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _MEASURED = re.compile(r'(?s)<span class="measured">.*?</span>')
-
-
-@dataclass(frozen=True)
-class LeaderboardRow:
-    """One model: each metric over its seeds, as it is shown."""
-
-    model: str
-    n_seeds: int
-    cells: Sequence[str]
-
-
-@dataclass(frozen=True)
-class ProfileExample:
-    """A profile beside the lines it was made from."""
-
-    title: str
-    source: str
-    text: str
-    evidence: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -46,44 +25,15 @@ class LineageRow:
     rows: str
 
 
-@dataclass(frozen=True)
-class FunnelRow:
-    """A step from the raw lines to the rows that are used: what was left after it, and the share of the first step."""
+def render_report(shown: Mapping[str, Any]) -> str:
+    """
+    Return the report as one HTML document without scripts or outside references.
 
-    step: str
-    rows: int
-    share: float
-
-
-@dataclass(frozen=True)
-class ReportData:
-    """Everything the report shows. Charts are PNG bytes; an empty chart, and a section without rows, is left out."""
-
-    dataset: str
-    title: str
-    split_digest: str
-    split_rule: str
-    newest_input: str
-    version: str
-    headline: str
-    notes: Sequence[str]
-    metric_columns: Sequence[str]
-    leaderboard: Sequence[LeaderboardRow]
-    comparisons: Sequence[Comparison]
-    groups: Sequence[GroupTable]
-    trainings: Sequence[TrainingRow]
-    funnel: Sequence[FunnelRow]
-    statistics: Sequence[tuple[str, str]]
-    profiles: Sequence[ProfileExample]
-    users: Sequence[UserExample]
-    lineage: Sequence[LineageRow]
-    leaderboard_chart: bytes
-    curves_chart: bytes
-    activity_chart: bytes
-
-
-def render_report(data: ReportData) -> str:
-    """Return the report as one HTML document without scripts or outside references."""
+    Parameters
+    ----------
+    shown
+        What the template names. Charts are PNG bytes; an empty chart, and a section without rows, is left out.
+    """
     environment = Environment(
         loader=PackageLoader("recmodels.reporting", "."),
         autoescape=True,
@@ -92,7 +42,7 @@ def render_report(data: ReportData) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"isolated": _isolated, "one_way": without_bidi_controls, "p_value": shown_p_value}
-    return environment.get_template("report.html.j2").render(data=data, image=_image)
+    return environment.get_template("report.html.j2").render(data=shown, image=_image)
 
 
 def without_measured(html: str) -> str:

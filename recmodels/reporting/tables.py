@@ -79,14 +79,7 @@ def split_sizes(interactions: pl.DataFrame) -> pl.DataFrame:
 
 
 def funnel_table(steps: Mapping[str, int]) -> pl.DataFrame:
-    """
-    Return what became of the rows of a data set, one row a step, with its share of what was read.
-
-    Parameters
-    ----------
-    steps
-        Rows by the name of the step, what was read first (`recmodels.data.funnel.Funnel.steps`).
-    """
+    """Return what became of the rows of a data set (`Funnel.steps`), each step with its share of what was read."""
     read = max(1, next(iter(steps.values())))
     return pl.DataFrame(
         [{"step": step, "rows": f"{rows:,}", "share": f"{rows / read:.1%}"} for step, rows in steps.items()]
@@ -94,16 +87,7 @@ def funnel_table(steps: Mapping[str, int]) -> pl.DataFrame:
 
 
 def training_progress(history: pl.DataFrame, best_epoch: int) -> pl.DataFrame:
-    """
-    Return some epochs of a training, evenly spread, and the one that was chosen.
-
-    Parameters
-    ----------
-    history
-        As in `recmodels.training.trainer.FitResult`.
-    best_epoch
-        The epoch whose parameters were kept.
-    """
+    """Return some epochs of a training (the history of a `FitResult`), evenly spread, and the one that was chosen."""
     if "loss" in history.columns:
         shown = [pl.col("loss").map_elements("{:.4f}".format, pl.String)]
     else:
@@ -120,14 +104,7 @@ def training_progress(history: pl.DataFrame, best_epoch: int) -> pl.DataFrame:
 
 
 def metrics_by_group(metrics: pl.DataFrame) -> pl.DataFrame:
-    """
-    Return the headline metrics of one run: over all users, by their activity, and by popularity of what they bought.
-
-    Parameters
-    ----------
-    metrics
-        Columns grouping, group, n_users, metric, k and value, one row a figure.
-    """
+    """Return the headline metrics of one run: over all users, by activity, and by popularity of what they bought."""
     named = metrics.with_columns(
         part=pl.col("grouping").replace({"all": "all users"}).str.replace("_", " ")
         + pl.when(pl.col("group") == "all").then(pl.lit("")).otherwise(": " + pl.col("group")),
@@ -140,14 +117,7 @@ def metrics_by_group(metrics: pl.DataFrame) -> pl.DataFrame:
 
 
 def leaderboard_figures(board: pl.DataFrame) -> pl.DataFrame:
-    """
-    Return a leaderboard with one row a model, in its order: `mean_and_spread` of the headline metrics.
-
-    Parameters
-    ----------
-    board
-        Schema `recmodels.schemas.tables.LEADERBOARD`.
-    """
+    """Return a leaderboard with one row a model, in its order: `mean_and_spread` of the headline metrics."""
     named = board.with_columns(
         figure=pl.format("{}@{}", "metric", "k"),
         shown=pl.Series([mean_and_spread(*row) for row in board.select("mean", "std").iter_rows()], dtype=pl.String),
@@ -167,57 +137,36 @@ def leaderboard_summary(board: pl.DataFrame, emphasis: str = "**") -> str:
     return f"Best by test Recall@20: {', then '.join(told)}; {n_models} models, up to {n_seeds} seeds."
 
 
-def recommended_and_had(
-    recommended: pl.DataFrame, had: pl.DataFrame, users: Sequence[int], titles: Sequence[str]
+def new_and_had(
+    new: pl.DataFrame, label: str, had: pl.DataFrame, users: Sequence[int], titles: Sequence[str]
 ) -> pl.DataFrame:
     """
-    Return what a model recommends to users beside what they had before, by title.
+    Return what users get that is new beside what they had before, by title.
 
     Parameters
     ----------
-    recommended
-        Columns user_id, rank and item_id.
+    new
+        Columns user_id and item_id, in the order in which they are to stand.
+    label
+        What to call the new.
     had
-        Columns user_id and item_id of the pairs that the model knows.
+        Columns user_id and item_id of the pairs that are known.
     users
         The users to show.
     titles
         Title of each item, by id.
     """
-    return _side_by_side(recommended.sort("rank"), "recommended", had, users, titles)
-
-
-def added_and_had(
-    added: pl.DataFrame, train: pl.DataFrame, users: Sequence[int], titles: Sequence[str]
-) -> pl.DataFrame:
-    """
-    Return what the augmentation adds to users beside what they had, by title, the largest mass first.
-
-    Parameters
-    ----------
-    added
-        Schema `recmodels.schemas.tables.AUGMENTED`.
-    train
-        Columns user_id and item_id of the training pairs.
-    users
-        The users to show.
-    titles
-        Title of each item, by id.
-    """
-    return _side_by_side(added.sort("mass", descending=True), "added", train, users, titles)
+    rows: list[tuple[int, str, str]] = []
+    for user in users:
+        first, second = (
+            _named(table.filter(pl.col("user_id") == user)["item_id"].head(ITEMS_SHOWN), titles) for table in (new, had)
+        )
+        rows += [(user, one, other) for one, other in itertools.zip_longest(first, second, fillvalue="")]
+    return pl.DataFrame(rows, schema={"user": pl.Int64, label: pl.String, "had before": pl.String}, orient="row")
 
 
 def neighbour_examples(knn: pl.DataFrame, titles: Sequence[str]) -> pl.DataFrame:
-    """
-    Return the nearest others of a few items from all over the catalogue, by title.
-
-    Parameters
-    ----------
-    knn
-        Schema `recmodels.schemas.tables.KNN`.
-    titles
-        Title of each item, by id.
-    """
+    """Return the nearest others (schema `KNN`) of a few items from all over the catalogue, by their titles by id."""
     n = len(titles)
     others = knn.filter(pl.col("src").is_in([0, n // 2, n - 1]) & (pl.col("src") != pl.col("dst")))
     nearest = others.sort("src", "rank").group_by("src", maintain_order=True).head(NEIGHBOURS_SHOWN)
@@ -228,18 +177,6 @@ def neighbour_examples(knn: pl.DataFrame, titles: Sequence[str]) -> pl.DataFrame
             "similarity": nearest["similarity"].round(4),
         }
     )
-
-
-def _side_by_side(
-    new: pl.DataFrame, label: str, had: pl.DataFrame, users: Sequence[int], titles: Sequence[str]
-) -> pl.DataFrame:
-    rows: list[tuple[int, str, str]] = []
-    for user in users:
-        first, second = (
-            _named(table.filter(pl.col("user_id") == user)["item_id"].head(ITEMS_SHOWN), titles) for table in (new, had)
-        )
-        rows += [(user, one, other) for one, other in itertools.zip_longest(first, second, fillvalue="")]
-    return pl.DataFrame(rows, schema={"user": pl.Int64, label: pl.String, "had before": pl.String}, orient="row")
 
 
 def _named(items: pl.Series, titles: Sequence[str]) -> list[str]:

@@ -31,22 +31,10 @@ class Recommended:
 @dataclass(frozen=True)
 class UserExample:
     """
-    A user's rows and lists.
+    A user's rows and lists, under the reviewer id.
 
-    Attributes
-    ----------
-    name
-        The reviewer id.
-    n_train, n_held_out
-        Training rows and test rows; only the first of each are shown.
-    history
-        Titles of the training items, the latest first.
-    held_out
-        The test items.
-    models
-        Names of the models, in the order of the leaderboard.
-    ranks
-        Rank by rank the items of all models; None where a list has ended.
+    `n_train` and `n_held_out` count training and test rows, of which only the first are shown: `history`, the latest
+    first, and `held_out`. `ranks` has, rank by rank, the items of all models; None where a list has ended.
     """
 
     name: str

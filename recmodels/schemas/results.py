@@ -110,6 +110,26 @@ class Leaderboard(dy.Schema):
         return (pl.col("metric") == "novelty") | (pl.col("mean") <= _LARGEST_SHARE)
 
 
+class StudyFigures(dy.Schema):
+    """
+    One row a row of a study and figure, in the study's order: mean and deviation over the seeds, and what is published.
+
+    `std` is null with one seed, `published` and its `difference` where the paper reports nothing, `seconds` (of a
+    training, the mean) where nothing was trained or it was not recorded.
+    """
+
+    variant = dy.String(primary_key=True, min_length=1)
+    title = dy.String(min_length=1)
+    figure = dy.String(primary_key=True, min_length=1)
+    source = one_of("graph", "device", "older")
+    n_seeds = dy.Int32(min=1)
+    mean = dy.Float64(min=0, max=_LARGEST_SHARE)
+    std = dy.Float64(nullable=True, min=0)
+    published = dy.Float64(nullable=True, min=0, max=1)
+    difference = dy.Float64(nullable=True)
+    seconds = dy.Float64(nullable=True, min=0)
+
+
 class PipelineStatus(dy.Schema):
     """One row a partition of an asset, in the order data flows; `seed` is null where there is none."""
 

@@ -15,13 +15,14 @@ from recmodels.errors import InputError
 from recmodels.schemas.data import Interactions, ItemIds, Items, Rejects, Reviews, Users
 from recmodels.schemas.graphs import AddedPairs, Neighbours, UserNeighbours
 from recmodels.schemas.profiles import ItemEmbeddings, ItemProfiles, UserEmbeddings, UserProfiles
-from recmodels.schemas.references import EveryId, EveryUserWithItemsLeft, KnownIds, NoKnownPair
+from recmodels.schemas.references import Reference, every_id, every_user_with_items_left, known_ids, no_known_pair
 from recmodels.schemas.results import (
     Leaderboard,
     Metrics,
     OfRun,
     PipelineStatus,
     Recommendations,
+    StudyFigures,
     UserMetrics,
 )
 from recmodels.validation import shortened
@@ -39,7 +40,7 @@ class Table:
     """
 
     schema: type[dy.Schema]
-    references: tuple[KnownIds | EveryId | EveryUserWithItemsLeft | NoKnownPair, ...] = ()
+    references: tuple[Reference, ...] = ()
     may_be_empty: bool = False
 
     @property
@@ -48,17 +49,18 @@ class Table:
         return list(dict.fromkeys(reference.table for reference in self.references))
 
 
-_OF_USERS = EveryId("user_id", "users", "user_id")
-_OF_ITEMS = EveryId("item_id", "item_ids", "item_id")
-_KNOWN_PAIR = (KnownIds("user_id", "users"), KnownIds("item_id", "item_ids"))
+_OF_USERS = every_id("user_id", "users", "user_id")
+_OF_ITEMS = every_id("item_id", "item_ids", "item_id")
+_KNOWN_PAIR = (known_ids("user_id", "users"), known_ids("item_id", "item_ids"))
 _ITEM_EMBEDDINGS = Table(ItemEmbeddings, (_OF_ITEMS,), may_be_empty=True)
+_ADDED_PAIRS = Table(AddedPairs, (*_KNOWN_PAIR, no_known_pair("train")), may_be_empty=True)
 _ITEM_NEIGHBOURS = Table(
-    Neighbours, (EveryId("src", "item_ids", "item_id"), KnownIds("dst", "item_ids")), may_be_empty=True
+    Neighbours, (every_id("src", "item_ids", "item_id"), known_ids("dst", "item_ids")), may_be_empty=True
 )
 
 TABLES: dict[str, Table] = {
     "items": Table(Items),
-    "item_ids": Table(ItemIds, (EveryId("item_id", "items", "item_id"),)),
+    "item_ids": Table(ItemIds, (every_id("item_id", "items", "item_id"),)),
     "users": Table(Users),
     "reviews": Table(Reviews, _KNOWN_PAIR, may_be_empty=True),
     "interactions": Table(Interactions, _KNOWN_PAIR),
@@ -68,21 +70,25 @@ TABLES: dict[str, Table] = {
     "item_text_embeddings": _ITEM_EMBEDDINGS,
     "item_image_embeddings": _ITEM_EMBEDDINGS,
     "user_text_embeddings": Table(UserEmbeddings, (_OF_USERS,)),
+    "item_profile_embeddings": _ITEM_EMBEDDINGS,
     "item_text_knn": _ITEM_NEIGHBOURS,
+    "item_profile_knn": _ITEM_NEIGHBOURS,
     "item_image_knn": _ITEM_NEIGHBOURS,
-    "user_knn": Table(UserNeighbours, (EveryId("src", "users", "user_id"), KnownIds("dst", "users"))),
-    "augmented_interactions": Table(AddedPairs, (*_KNOWN_PAIR, NoKnownPair(("train",))), may_be_empty=True),
+    "user_knn": Table(UserNeighbours, (every_id("src", "users", "user_id"), known_ids("dst", "users"))),
+    "augmented_interactions": _ADDED_PAIRS,
+    "positives": _ADDED_PAIRS,
     "metrics": Table(Metrics),
-    "user_metrics": Table(UserMetrics, (EveryId("user_id", "interactions", "user_id", split="test"),)),
+    "user_metrics": Table(UserMetrics, (every_id("user_id", "interactions", "user_id", split="test"),)),
     "recommendations": Table(
         Recommendations,
         (
-            EveryUserWithItemsLeft(("train", "valid")),
-            KnownIds("item_id", "item_ids"),
-            NoKnownPair(("train", "valid")),
+            every_user_with_items_left("train", "valid"),
+            known_ids("item_id", "item_ids"),
+            no_known_pair("train", "valid"),
         ),
     ),
     "leaderboard": Table(Leaderboard),
+    "study": Table(StudyFigures),
     "pipeline_status": Table(PipelineStatus),
 }
 """What every stored table has to be, by the first part of its asset's key."""
@@ -103,6 +109,7 @@ KNN = _types(Neighbours)
 AUGMENTED = _types(AddedPairs)
 RECOMMENDATIONS = _types(Recommendations)
 LEADERBOARD = _types(Leaderboard)
+STUDY = _types(StudyFigures)
 PIPELINE_STATUS = _types(PipelineStatus)
 GROUPS = pl.Schema({name: dtype for name, dtype in _types(Metrics).items() if name not in OfRun.columns()})
 """The columns of `Metrics` that an evaluation fills, whatever model and seed it is of."""

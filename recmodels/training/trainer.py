@@ -12,12 +12,16 @@ import torch
 from torch import Tensor
 
 from recmodels.errors import InputError, PermanentFailure
-from recmodels.evaluation.evaluator import recall_at, validation_k
+from recmodels.evaluation.evaluator import ValidationRecall, recall_at, validation_k
 from recmodels.models.base import Batch, ClosedFormModel, Model
 from recmodels.models.inputs import TrainingData
 from recmodels.ranking.ranker import Ranker
 from recmodels.training import state as training_state
 from recmodels.training.pairs import TrainingPairs, training_pairs
+from recmodels.training.recorded import StepRecorder, records_steps
+
+STEPS_BETWEEN_CHECKS = 64
+"""Steps after which losses are read from the device and checked to be finite."""
 
 
 @dataclass(frozen=True)
@@ -191,9 +195,13 @@ def _train(
     """Train in gradient steps."""
     config = model.config.training
     pairs = training_pairs(model, data)
-    train_matrix, valid_matrix = data.train_matrix(), data.valid_matrix()
+    validation = ValidationRecall(data.train_matrix(), data.valid_matrix(), validation_k(data.n_items), model.device)
     optimiser = torch.optim.Adam(
-        model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        model.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=True,
+        capturable=model.device.type == "cuda",
     )
     generator = torch.Generator(model.device).manual_seed(_loop_seed(seed))
     loop = _Loop(model, optimiser, generator)
@@ -207,7 +215,7 @@ def _train(
         started = time.perf_counter()
         learning_rate, parts = loop.run_epoch(epoch, pairs)
         training_seconds = time.perf_counter() - started
-        valid_recall = recall_at(model.ranker(), train_matrix, valid_matrix, validation_k(data.n_items))
+        valid_recall = validation(model.ranker())
         stopping.observe(valid_recall, model)
         record = EpochRecord(
             epoch=epoch,
@@ -244,6 +252,8 @@ class _Loop:
         self.model, self.optimiser, self.generator = model, optimiser, generator
         self.config = model.config.training
         self.loss = torch.compile(model.loss) if self.config.compile else model.loss
+        self.names: list[str] = []
+        self.recorder = StepRecorder(self._step, model.device) if records_steps(model) else None
 
     def run_epoch(self, epoch: int, pairs: TrainingPairs) -> tuple[float, dict[str, float]]:
         """Train one epoch; return its step size and the mean over the batches of each part of the loss."""
@@ -259,32 +269,30 @@ class _Loop:
         users, positives = users[order], positives[order]
         negatives = negatives[order] if len(negatives) else negatives
 
-        totals: dict[str, float] = {}
         batch_size = self.model.batch_size
         n_batches = math.ceil(len(users) / batch_size)
+        totals: dict[str, float] = {}
+        values: list[Tensor] = []
+        step = self._step if self.recorder is None else self.recorder.new_epoch(self.generator)
         for batch in range(n_batches):
             part = slice(batch * batch_size, (batch + 1) * batch_size)
             try:
                 drawn: tuple[Tensor, Tensor | None] = negatives[part], None
                 if sampler is not None and shared:
                     drawn = sampler.sample_shared(users[part], config.n_shared_negatives, self.generator)
-                values = self._step(Batch(users[part], positives[part], *drawn))
+                values.append(step(Batch(users[part], positives[part], *drawn)))
             except torch.OutOfMemoryError as error:
                 raise PermanentFailure(
                     f"training, epoch {epoch}, batch {batch} of {n_batches}: the device ran out of memory. Lower "
                     f"training.batch_size (now {batch_size}) or embedding_size, or set training.device to cpu."
                 ) from error
-            if not all(math.isfinite(value) for value in values.values()):
-                raise PermanentFailure(
-                    f"training, epoch {epoch}, batch {batch} of {n_batches}: the loss is not finite ({values}). Lower "
-                    f"training.learning_rate (now {learning_rate:g})"
-                    + (", or train in float32." if config.precision != "float32" else ".")
-                )
-            for name, value in values.items():
-                totals[name] = totals.get(name, 0.0) + value
+            if len(values) == STEPS_BETWEEN_CHECKS or batch == n_batches - 1:
+                self._add(values, totals, f"epoch {epoch}", batch - len(values) + 1, n_batches)
+                values = []
         return learning_rate, {name: total / n_batches for name, total in totals.items()}
 
-    def _step(self, batch: Batch) -> dict[str, float]:
+    def _step(self, batch: Batch) -> Tensor:
+        """Take a step; return the parts of the loss, on the device, in the order of `names`."""
         self.optimiser.zero_grad(set_to_none=True)
         with torch.autocast(batch.users.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             parts = self.loss(batch)
@@ -296,7 +304,21 @@ class _Loop:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         self.optimiser.step()
-        return dict(zip(parts, torch.stack([part.detach() for part in parts.values()]).tolist(), strict=True))
+        self.names = list(parts)
+        return torch.stack([part.detach() for part in parts.values()])
+
+    def _add(self, values: list[Tensor], totals: dict[str, float], epoch: str, first: int, n_batches: int) -> None:
+        """Add the losses of several steps to the totals: the one place where a training waits for the device."""
+        for batch, row in enumerate(torch.stack(values).tolist(), first):
+            parts = dict(zip(self.names, row, strict=True))
+            if not all(math.isfinite(value) for value in row):
+                raise PermanentFailure(
+                    f"training, {epoch}, batch {batch} of {n_batches}: the loss is not finite ({parts}). Lower "
+                    f"training.learning_rate (now {self.optimiser.param_groups[0]['lr']:g})"
+                    + (", or train in float32." if self.config.precision != "float32" else ".")
+                )
+            for name, value in parts.items():
+                totals[name] = totals.get(name, 0.0) + value
 
 
 def _loop_seed(seed: int) -> int:

@@ -55,5 +55,21 @@ class TransportConfig(BaseModel):
     max_iterations: int = Field(default=1000, ge=1)
     """Iterations after which the solver stops with a warning."""
 
-    backend: Literal["structured", "pot"] = "structured"
-    """`structured`, or `pot` for the dense reference solver, which refuses problems that do not fit in memory."""
+    backend: Literal["structured", "cuda", "pot"] = "structured"
+    """
+    `structured` on the CPU; `cuda`, the same on a CUDA device where the scaling form serves, equal to rounding; or
+    `pot` for the dense reference solver, which refuses problems that do not fit in memory.
+    """
+
+
+class PositivesConfig(TransportConfig):
+    """How the positives that a training adds are chosen among the false negatives: by transport, or at random."""
+
+    strategy: Literal["transport", "random"] = "transport"
+    """`transport` takes the largest entries of the plan, `random` draws uniformly without replacement."""
+
+    items_per_user: int | None = Field(default=None, ge=1)
+    """Under `random`: draw for each user until the user has so many items; null draws `ratio` |D| pairs in all."""
+
+    seed: int = Field(default=0, ge=0)
+    """Of the draws under `random`."""

@@ -12,8 +12,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import sparse
 
+from recmodels.graphs.adjacency import Adjacency
 from recmodels.graphs.matrices import only_entries, row_blocks
 
 # In the scaling form a row sum is sum(g) plus negative terms; where they cancel, e^(max C / eps) digits are lost.
@@ -41,12 +43,20 @@ class Kernel:
     columns: Callable[[np.ndarray], np.ndarray]
 
 
-def scaling_kernel(cost: sparse.csr_array, epsilon: float) -> Kernel:
-    """Return products by multiplication, for a cost that `scaling_is_safe` finds small enough."""
+def scaling_kernel(cost: sparse.csr_array, epsilon: float, device: str = "cpu") -> Kernel:
+    """
+    Return products by multiplication, for a cost that `scaling_is_safe` finds small enough.
+
+    On another device than the CPU matrix and transpose are stored there and vectors go to and fro; sums run in another
+    order, so that results agree to rounding, not to the bit.
+    """
     weights = cost.data.astype(np.float64)
     weights *= -1 / epsilon
     np.expm1(weights, out=weights)
     s = sparse.csr_array((weights, cost.indices, cost.indptr), shape=cost.shape)
+    if device != "cpu":
+        stored = Adjacency.from_scipy(s, dtype=torch.float64).to(device)
+        return Kernel(*(partial(_scaling_product, _OnDevice(matrix)) for matrix in (stored.matrix, stored.transpose)))
     # The transpose is a view on the same arrays: the product with it runs over the rows and scatters.
     return Kernel(partial(_scaling_product, s), partial(_scaling_product, s.T))
 
@@ -61,6 +71,16 @@ def _scaling_product(s: Any, logs: np.ndarray) -> np.ndarray:
     shift = logs.max()
     scaled = np.exp(logs - shift)
     return np.log(scaled.sum() + s @ scaled) + shift
+
+
+class _OnDevice:
+    """Products of a sparse tensor with vectors of the CPU."""
+
+    def __init__(self, matrix: torch.Tensor) -> None:
+        self._matrix = matrix
+
+    def __matmul__(self, vector: np.ndarray) -> np.ndarray:
+        return (self._matrix @ torch.from_numpy(vector).to(self._matrix.device)).cpu().numpy()
 
 
 class _LogProduct:

@@ -11,17 +11,18 @@ instead of O(M N). The plan :math:`P_{ui} = f_u K_{ui} g_i` is never formed.
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy import sparse
 
 from recmodels.errors import InputError
 from recmodels.graphs.matrices import canonical_csr, shape_of
+from recmodels.io.devices import resolve_device
 from recmodels.transport.kernels import Kernel, log_kernel, scaling_is_safe, scaling_kernel
 from recmodels.transport.pot_solver import dense_potentials
 
-Solver = Literal["structured", "pot"]
+Solver = Literal["structured", "cuda", "pot"]
 Form = Literal["auto", "scaling", "log"]
 
 
@@ -101,7 +102,8 @@ def sinkhorn(
         ``scaling`` multiplies, ``log`` adds logarithms and is safe for small `epsilon`; ``auto`` takes the first
         where no digit is lost.
     solver
-        ``structured``, or ``pot``: the dense solver of POT for reference.
+        ``structured``; ``cuda``, which keeps the matrix of the scaling form on a CUDA device; or ``pot``: the dense
+        solver of POT for reference.
 
     Returns
     -------
@@ -148,8 +150,8 @@ def sinkhorn(
             found=f"{a.sum():g} and {b.sum():g}",
             action="Scale one of them, or set a relaxation.",
         )
-    if solver not in ("structured", "pot"):
-        raise InputError("solver", expected="'structured' or 'pot'", found=repr(solver))
+    if solver not in get_args(Solver):
+        raise InputError("solver", expected="'structured', 'cuda' or 'pot'", found=repr(solver))
     if form not in ("auto", "scaling", "log"):
         raise InputError("form", expected="'auto', 'scaling' or 'log'", found=repr(form))
     power = 1.0 if relaxation is None else relaxation / (relaxation + epsilon)
@@ -163,7 +165,8 @@ def sinkhorn(
     else:
         if form == "auto":
             form = "scaling" if scaling_is_safe(matrix, a, b, epsilon) else "log"
-        kernel = scaling_kernel(matrix, epsilon) if form == "scaling" else log_kernel(matrix, epsilon)
+        device = resolve_device(solver, setting="transport.backend").type if solver == "cuda" else "cpu"
+        kernel = scaling_kernel(matrix, epsilon, device) if form == "scaling" else log_kernel(matrix, epsilon)
         result = _iterate(kernel, form, log_a, log_b, power, tolerance, max_iterations)
     if not result.converged:
         warnings.warn(

@@ -43,6 +43,6 @@ def views(
 def integrated(views: Mapping[str, Tensor], content: Tensor, attention: nn.Module, prefer: nn.ModuleDict) -> Tensor:
     """Return the mean of what the views have in common and what each has alone, as behaviour (`content`) prefers it."""
     shares = torch.cat([attention(view) for view in views.values()], dim=1).softmax(dim=1)
-    common = torch.stack([view * shares[:, [n]] for n, view in enumerate(views.values())]).sum(dim=0)
+    common = torch.stack([view * shares[:, n, None] for n, view in enumerate(views.values())]).sum(dim=0)
     special = [torch.sigmoid(prefer[modality](content)) * (view - common) for modality, view in views.items()]
     return (torch.stack(special).sum(dim=0) + common) / (len(views) + 1)

@@ -33,7 +33,8 @@ def lookup_each(table: Tensor, *ids: Tensor) -> tuple[Tensor, ...]:
 
 def row_differences(table: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Return ``table[first] - table[second]`` in one pass, which for wide tables is three times faster."""
-    signs = torch.tensor([1.0, -1.0], dtype=table.dtype, device=table.device).repeat(len(first), 1)
+    signs = table.new_ones(len(first), 2)
+    signs[:, 1].neg_()
     pairs = torch.stack([first, second], dim=1)
     return functional.embedding_bag(pairs, table, mode="sum", per_sample_weights=signs)
 

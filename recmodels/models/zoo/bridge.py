@@ -53,6 +53,7 @@ class Model(base.Model):
 
     config: Config
     pairwise = False
+    steps_on_host = True
 
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, generator)
@@ -224,7 +225,7 @@ class _Side:
         self.bands = bands
         self.gates = fusion.gates(nodes)
         shares = torch.sigmoid(fusion.weights) * self.gates
-        self.fused = torch.stack([shares[:, [m]] * band for m, band in enumerate(bands)]).sum(dim=0)
+        self.fused = torch.stack([shares[:, m, None] * band for m, band in enumerate(bands)]).sum(dim=0)
 
 
 def _likeness(bands: list[Tensor]) -> Tensor:

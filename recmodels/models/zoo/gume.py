@@ -74,6 +74,7 @@ class Model(base.Model):
     """IDs over the user-item graph with edges between like items, plus what the modalities share and hold alone."""
 
     config: Config
+    steps_on_host = True
 
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, generator)

@@ -109,6 +109,7 @@ class Model(base.Model):
         )
         self.norm = nn.LayerNorm(width)
         self.plans: dict[str, Tensor] = {}
+        self.steps_on_host = config.plan_refresh == "batch"
 
     def on_epoch_start(self, epoch: int, generator: torch.Generator) -> None:
         """Forget the transport plans, so that the first batch solves for them anew."""

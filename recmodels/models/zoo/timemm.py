@@ -134,7 +134,7 @@ class Model(base.Model):
     def _embed(self, filtered: list[Tensor], route: Tensor) -> tuple[Tensor, Tensor]:
         by_channel = self.channels.by_channel
         gates = self._gates()
-        mixed = torch.stack([gates[:, :, [k]] * by_channel(nodes) for k, nodes in enumerate(filtered)]).sum(dim=0)
+        mixed = torch.stack([gates[:, :, k, None] * by_channel(nodes) for k, nodes in enumerate(filtered)]).sum(dim=0)
         users, items = self.split(mixed)
         items = items.flatten(1)
         return (route[:, :, None] * users).flatten(1) + self.channels.users, items + propagate(self.item_graph, items)

@@ -83,6 +83,9 @@ class Format:
     """
     How one form of raw files is read. Interactions are enough; items and features are read where a source has them.
 
+    Every reader raises InputError, with the place, where a file is empty, damaged or not of this form, or has no valid
+    row.
+
     Attributes
     ----------
     read_interactions
@@ -127,10 +130,7 @@ class Format:
         """
         Return the format as it reads files whose columns have these names, by what they hold; itself for none.
 
-        Raises
-        ------
-        InputError
-            If the columns of its files have fixed names, or cannot hold such a thing.
+        Raises InputError if the columns of its files have fixed names, or cannot hold such a thing.
         """
         if not columns:
             return self

@@ -1,7 +1,6 @@
 """Image features of the 2014 release: records of 10 ASCII bytes of asin and 4096 little-endian float32."""
 
 from collections.abc import Iterator, Sequence
-from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +34,6 @@ def read_image_features(path: Path, asins: Sequence[str]) -> pl.DataFrame:
         `embedding_schema("item_id", 4096)` in id order. An item without a record, or with numbers that are not finite,
         has the mean of the present ones and `present` False. Of several records of one item the greatest by its bytes
         is kept, wherever they stand.
-
-    Raises
-    ------
-    InputError
-        If the file is empty, is no whole number of records, does not start with an asin, or has none of the items.
     """
     size = path.stat().st_size
     expected = f"records of {RECORD_BYTES:,} bytes ({ASIN_BYTES} of asin, {WIDTH} float32)"
@@ -102,14 +96,6 @@ def embedding_frame(id_column: str, vectors: NDArray[np.float32], present: NDArr
 def _batches(path: Path) -> Iterator[NDArray[np.void]]:
     """Yield the records of a file in batches that fit a processor's cache; a batch is valid until the next."""
     memory = bytearray(_RECORDS_A_READ * RECORD_BYTES)
-    with path.open("rb", buffering=0) as handle:
-        while count := _fill(handle, memoryview(memory)) // RECORD_BYTES:
+    with path.open("rb") as handle:
+        while count := handle.readinto(memory) // RECORD_BYTES:
             yield np.frombuffer(memory, dtype=_RECORD, count=count)
-
-
-def _fill(handle: FileIO, view: memoryview) -> int:
-    """Read into the whole view unless the file ends; return the bytes read."""
-    filled = 0
-    while filled < len(view) and (count := handle.readinto(view[filled:])):
-        filled += count
-    return filled

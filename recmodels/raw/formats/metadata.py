@@ -51,11 +51,6 @@ def read_metadata(path: Path, release: AmazonRelease, wanted: Collection[str]) -
     The asin of a line is found before anything is parsed, so that the lines of other items cost next to nothing. Of
     several lines of one item the one with the most fields filled is kept, and of equals the greatest by its bytes,
     wherever they stand.
-
-    Raises
-    ------
-    InputError
-        If the file is empty or damaged, or is in the syntax of another release.
     """
     syntax = _SYNTAX[release]
     usual, any_spelling = syntax.usual, syntax.any_spelling
@@ -240,14 +235,13 @@ _FIELDS = {"amazon2014": _fields_2014, "amazon2018": _fields_2018, "amazon2023":
 
 def _table(fields: dict[str, tuple[Any, ...]]) -> pl.DataFrame:
     rows = [(asin, *fields[asin]) for asin in sorted(fields)]
-    table = pl.DataFrame(rows, schema=RAW_ITEMS, orient="row")
-    return table.with_columns(
-        clean_texts(table["title"], without_code=True),
-        clean_texts(table["description"], without_code=True),
-        clean_texts(table["brand"], without_code=True),
-        clean_categories(table["categories"]),
-        pl.col("image_url").str.strip_chars(),
-    )
+    return clean_items(pl.DataFrame(rows, schema=RAW_ITEMS, orient="row"))
+
+
+def clean_items(items: pl.DataFrame) -> pl.DataFrame:
+    """Return items (schema `RAW_ITEMS`) with clean texts and categories."""
+    texts = [clean_texts(items[name], without_code=True) for name in ("title", "description", "brand")]
+    return items.with_columns(*texts, clean_categories(items["categories"]), pl.col("image_url").str.strip_chars())
 
 
 def clean_categories(categories: pl.Series) -> pl.Series:

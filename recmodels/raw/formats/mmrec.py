@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from recmodels.errors import InputError
 from recmodels.raw.formats.base import RAW_ITEMS, RawTable
 from recmodels.raw.formats.image_features import embedding_frame
-from recmodels.raw.formats.metadata import clean_categories, parse_price
-from recmodels.raw.lines import LineBlock, read_blocks
+from recmodels.raw.formats.metadata import clean_items, parse_price
+from recmodels.raw.formats.table_rows import text_rows
 from recmodels.raw.rejects import RejectLog
-from recmodels.raw.text import clean_texts
 from recmodels.schemas.data import Split
 from recmodels.schemas.tables import INTERACTIONS, KNN
 
@@ -40,11 +39,6 @@ def read_interactions(path: Path) -> RawTable:
 
     The table has the schema `INTERACTIONS`, by user and item; ids are those of the file. Of several rows of a pair the
     one in the earliest split is kept (train before valid before test), then the earliest.
-
-    Raises
-    ------
-    InputError
-        If the file is empty or damaged, has no such header, or no valid row.
     """
     log = RejectLog(path.name)
     tables: list[pl.DataFrame] = []
@@ -93,11 +87,6 @@ def read_items(path: Path) -> RawTable:
     Read an item table: itemID and whatever texts it has, in fields that may be empty.
 
     The table has the schema `RAW_IMPORTED_ITEMS`. Of several rows of an item the greatest by its texts is kept.
-
-    Raises
-    ------
-    InputError
-        If the file is empty or damaged or has no such header.
     """
     log = RejectLog(path.name)
     tables: list[pl.DataFrame] = []
@@ -109,21 +98,13 @@ def read_items(path: Path) -> RawTable:
             name: next((accepted[source] for source in sources if source in accepted.columns), absent)
             for name, sources in _ITEM_COLUMNS.items()
         }
-        tables.append(
-            pl.DataFrame(
-                {
-                    "item_id": accepted["itemID"].cast(pl.Int32),
-                    "asin": texts["asin"].str.strip_chars(),
-                    "title": clean_texts(texts["title"], without_code=True),
-                    "description": clean_texts(texts["description"], without_code=True),
-                    "brand": clean_texts(texts["brand"], without_code=True),
-                    "categories": clean_categories(texts["categories"].str.split(_CATEGORY_SEPARATOR)),
-                    "price": pl.Series([parse_price(text) for text in texts["price"]], dtype=pl.Float32),
-                    "image_url": texts["image_url"].str.strip_chars(),
-                },
-                schema=RAW_IMPORTED_ITEMS,
-            )
-        )
+        converted: dict[str, pl.Series] = {
+            "item_id": accepted["itemID"].cast(pl.Int32),
+            "asin": texts["asin"].str.strip_chars(),
+            "categories": texts["categories"].str.split(_CATEGORY_SEPARATOR),
+            "price": pl.Series([parse_price(text) for text in texts["price"]], dtype=pl.Float32),
+        }
+        tables.append(clean_items(pl.DataFrame(texts | converted).select(RAW_IMPORTED_ITEMS.names())))
     rejects = log.frame()
     every = pl.concat(tables) if tables else pl.DataFrame(schema=RAW_IMPORTED_ITEMS)
     by_text = [pl.col(name) for name in ("title", "description", "brand", "asin", "image_url", "price")]
@@ -136,19 +117,9 @@ def read_items(path: Path) -> RawTable:
 
 def read_feature_array(path: Path, n_items: int) -> pl.DataFrame:
     """
-    Read a `.npy` matrix of item features into an embedding table.
+    Read a `.npy` float matrix of item features, shape (n_items, d), into an embedding table.
 
-    Parameters
-    ----------
-    path
-        Float matrix of shape (n_items, d). A row of zeros, or with numbers that are not finite, counts as absent.
-    n_items
-        Number of items.
-
-    Raises
-    ------
-    InputError
-        If it is no such matrix. Pickled arrays are never read.
+    A row of zeros, or with numbers that are not finite, counts as absent. Pickled arrays are never read.
     """
     vectors = np.array(feature_matrix(path, n_items), dtype=np.float32, order="C")
     present = usable(vectors)
@@ -167,10 +138,7 @@ def feature_matrix(path: Path, n_rows: int) -> NDArray[np.floating]:
     """
     Open a `.npy` matrix of floats, shape (n_rows, d), without reading it into memory.
 
-    Raises
-    ------
-    InputError
-        If it is no such matrix. Pickled arrays are never read.
+    Raises InputError if it is no such matrix. Pickled arrays are never read.
     """
     expected = f"a float matrix of {n_rows:,} rows, without pickled objects"
     try:
@@ -189,11 +157,6 @@ def read_neighbours(path: Path, n_items: int) -> pl.DataFrame:
     Read a ready neighbour table (src, dst and, where known, cosine) in the schema `KNN`.
 
     The rank is the place among the rows of the same src, as published; the cosine may be null.
-
-    Raises
-    ------
-    InputError
-        If it is no such Parquet table, names items that are not there, or has a pair twice.
     """
     expected = f"a Parquet table of src and dst from 0 to {n_items - 1:,}, each pair once"
     try:
@@ -217,44 +180,18 @@ def read_neighbours(path: Path, n_items: int) -> pl.DataFrame:
 
 
 def _tables(path: Path, needed: Sequence[str], log: RejectLog) -> Iterator[pl.DataFrame]:
-    """Yield the rows of each block as strings, with their line number in the column `line`."""
-    header: list[str] | None = None
-    for block in read_blocks(path, log):
-        lines, numbers = _decoded(block, log)
-        if header is None:
-            header = lines.pop(0).rstrip("\r").split("\t") if lines and numbers.pop(0) == 1 else []
-            header = [name.partition(":")[0] for name in header]
-            if missing := [name for name in needed if name not in header]:
-                raise InputError(
-                    str(path),
-                    expected=f"a tab-separated table with the columns {', '.join(needed)}",
-                    found=f"a first line without {', '.join(missing)}",
-                )
-        fields = pl.Series([line.rstrip("\r") for line in lines], dtype=pl.String).str.split("\t")
-        complete = fields.list.len() == len(header)
-        for row in (~complete).arg_true():
-            found = f"{len(fields[row])} fields instead of {len(header)}"
-            log.add(numbers[row], found, lines[row].encode())
-        fields = fields.filter(complete)
-        yield pl.DataFrame(
-            {
-                "line": pl.Series(numbers, dtype=pl.Int64).filter(complete),
-                **{name: fields.list.get(position) for position, name in enumerate(header)},
-            }
-        )
+    """Yield the rows of a file in parts as strings, with their line number in the column `line`."""
 
+    def every_column(header: list[str]) -> dict[str, str]:
+        if missing := [name for name in needed if name not in header]:
+            raise InputError(
+                str(path),
+                expected=f"a tab-separated table with the columns {', '.join(needed)}",
+                found=f"a first line without {', '.join(missing)}",
+            )
+        return {name: name for name in header}
 
-def _decoded(block: LineBlock, log: RejectLog) -> tuple[list[str], list[int]]:
-    lines: list[str] = []
-    numbers: list[int] = []
-    for number, line in enumerate(block.data.split(b"\n")[:-1], start=block.first_line):
-        if line.strip():
-            try:
-                lines.append(line.decode("utf-8"))
-                numbers.append(number)
-            except UnicodeDecodeError:
-                log.add(number, "not UTF-8", line)
-    return lines, numbers
+    return text_rows(path, every_column, log, quotes=False)
 
 
 def _accepted(rows: pl.DataFrame, reason: pl.Expr, log: RejectLog) -> pl.DataFrame:

@@ -50,11 +50,6 @@ def read_reviews(path: Path, release: AmazonRelease) -> RawTable:
 
     A line is rejected, and counted, if it is no JSON object in UTF-8, lacks the reviewer, the asin or the time, or has
     an asin that is not 10 letters or digits, a rating that is no number between 0 and 5, or a time outside 1995-2100.
-
-    Raises
-    ------
-    InputError
-        If the file is empty or damaged, or not one line of it is a review of this format.
     """
     keys = _KEYS[release]
     log = RejectLog(path.name)

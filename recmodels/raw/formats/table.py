@@ -11,7 +11,7 @@ import polars as pl
 from recmodels.errors import InputError
 from recmodels.raw.formats.base import RAW_INTERACTIONS, RAW_ITEMS, Format, RawTable, Role
 from recmodels.raw.formats.image_features import embedding_frame
-from recmodels.raw.formats.metadata import clean_categories, parse_price
+from recmodels.raw.formats.metadata import clean_items, parse_price
 from recmodels.raw.formats.mmrec import feature_matrix, usable
 from recmodels.raw.formats.reviews import LATEST
 from recmodels.raw.formats.table_columns import INTERACTION_COLUMNS, ITEM_COLUMNS, require_known
@@ -41,11 +41,7 @@ def table_format(columns: Mapping[str, str]) -> Format:
     ----------
     columns
         Names of columns by what they hold, where they are not among the usual ones (`table_columns.USUAL_NAMES`).
-
-    Raises
-    ------
-    InputError
-        If a table can hold no such thing.
+        InputError if a table can hold no such thing.
     """
     require_known(columns)
     return Format(
@@ -65,11 +61,6 @@ def read_interactions(path: Path, columns: Mapping[str, str]) -> RawTable:
     latter are UTC unless they say otherwise. A split is train, valid (validation, val, dev) or test, or 0, 1 or 2. A
     row without user or item, or with a value that is none, is rejected. Texts are read where the table has a rating
     and a time for each; there both have to be given.
-
-    Raises
-    ------
-    InputError
-        If the file is empty or damaged, lacks the column of the user or the item, or has no valid row.
     """
     log = RejectLog(path.name)
     tables: list[pl.DataFrame] = []
@@ -112,11 +103,6 @@ def read_items(path: Path, wanted: Collection[str], columns: Mapping[str, str]) 
 
     Categories are a list, or a text of names between ``|``, ``>`` or ``;``. Of several rows of an item the greatest by
     its texts is kept.
-
-    Raises
-    ------
-    InputError
-        If the file is empty or damaged, or lacks the column of the item.
     """
     log = RejectLog(path.name)
     asins = pl.Series(list(wanted), dtype=pl.String)
@@ -143,14 +129,7 @@ def read_items(path: Path, wanted: Collection[str], columns: Mapping[str, str]) 
 
 
 def read_order(path: Path, columns: Mapping[str, str]) -> pl.Series:
-    """
-    Return the item of each row of a table, in the order of the file (String); null where a line has none.
-
-    Raises
-    ------
-    InputError
-        If the file is empty or damaged, or lacks the column of the item.
-    """
+    """Return the item of each row of a table, in the order of the file (String); null where a line has none."""
     log = RejectLog(path.name)
     schema = {"line": pl.Int64, "item": pl.String}
     parts = [pl.DataFrame(schema=schema)]
@@ -169,11 +148,6 @@ def read_features(path: Path, items: pl.DataFrame) -> pl.DataFrame:
         Float matrix of shape (n, d). A row of zeros, or with numbers that are not finite, counts as absent.
     items
         `item_id` and `row`, the row of the item in the matrix, null where it has none; `n_rows`, in every row n.
-
-    Raises
-    ------
-    InputError
-        If it is no such matrix, or no item has a row with values.
     """
     stored = feature_matrix(path, int(items["n_rows"][0]))
     known = items["row"].is_not_null().to_numpy()
@@ -198,18 +172,12 @@ def _items(rows: pl.DataFrame) -> pl.DataFrame:
 
     categories = rows["categories"] if "categories" in rows.columns else absent
     prices = rows["price"].to_list() if "price" in rows.columns else [None] * rows.height
-    return pl.DataFrame(
-        {
-            "asin": rows["item"],
-            "title": clean_texts(texts("title"), without_code=True),
-            "description": clean_texts(texts("description"), without_code=True),
-            "brand": clean_texts(texts("brand"), without_code=True),
-            "categories": clean_categories(_category_lists(categories)),
-            "price": pl.Series([parse_price(price) for price in prices], dtype=pl.Float32),
-            "image_url": texts("image_url").str.strip_chars(),
-        },
-        schema=RAW_ITEMS,
-    )
+    columns: dict[str, pl.Series] = {name: texts(name) for name in ("title", "description", "brand", "image_url")} | {
+        "asin": rows["item"],
+        "categories": _category_lists(categories),
+        "price": pl.Series([parse_price(price) for price in prices], dtype=pl.Float32),
+    }
+    return clean_items(pl.DataFrame(columns).select(RAW_ITEMS.names()))
 
 
 def _category_lists(values: pl.Series) -> pl.Series:

@@ -63,14 +63,7 @@ def found_columns(header: Sequence[str], wanted: Sequence[str], named: Mapping[s
 
 
 def require_known(named: Mapping[str, str]) -> None:
-    """
-    Make sure that names of columns are given for what a table can hold.
-
-    Raises
-    ------
-    InputError
-        If one is not, with the nearest that is.
-    """
+    """Raise InputError, with the nearest that can be, if a name is given for what no table can hold."""
     for kind in named:
         if kind not in USUAL_NAMES:
             known, hint = ", ".join(USUAL_NAMES), did_you_mean(kind, USUAL_NAMES)

@@ -2,7 +2,7 @@
 
 import csv
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -38,18 +38,13 @@ def read_rows(
         As `found_columns`.
     log
         Told of lines with too many or too few fields, an open quote, or no UTF-8.
-
-    Raises
-    ------
-    InputError
-        If the file is empty or damaged, or a needed column is not there.
     """
     with path.open("rb") as handle:
         parquet = handle.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
     if parquet:
         yield from _parquet_rows(path, wanted, needed, named)
     else:
-        yield from _text_rows(path, wanted, needed, named, log)
+        yield from text_rows(path, lambda header: _chosen(path, header, wanted, needed, named), log)
 
 
 def header_of(line: str) -> tuple[str, list[str]]:
@@ -64,14 +59,7 @@ def header_of(line: str) -> tuple[str, list[str]]:
 
 
 def parquet_header(path: Path) -> list[str]:
-    """
-    Return the names of the columns of a Parquet file.
-
-    Raises
-    ------
-    InputError
-        If it is none.
-    """
+    """Return the names of the columns of a Parquet file; raises InputError if it is none."""
     try:
         return list(pl.read_parquet_schema(path))
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -119,17 +107,27 @@ def _parquet_rows(
         raise _no_parquet(path, error) from error
 
 
-def _text_rows(
-    path: Path, wanted: Sequence[str], needed: Sequence[str], named: Mapping[str, str], log: RejectLog
+def text_rows(
+    path: Path, choose: Callable[[list[str]], Mapping[str, str]], log: RejectLog, *, quotes: bool = True
 ) -> Iterator[pl.DataFrame]:
-    blocks = read_blocks(path, log)
-    lines = _Lines(blocks, log)
-    first = lines.first()
-    separator, header = header_of(first)
-    columns = _chosen(path, header, wanted, needed, named)
-    places = {kind: header.index(name) for kind, name in columns.items()}
+    """
+    Yield the rows of a CSV or TSV file in parts: `line` (Int64), and the chosen columns, which are texts.
+
+    Parameters
+    ----------
+    path, log
+        As for `read_rows`.
+    choose
+        Returns, of the names in the first line, those that are wanted by what to call them.
+    quotes
+        Whether a field may be in double quotes; if not, they are characters like any.
+    """
+    lines = _Lines(read_blocks(path, log), log)
+    separator, header = header_of(lines.first())
+    places = {kind: header.index(name) for kind, name in choose(header).items()}
     while lines.fill():
-        numbers, fields = _quoted(lines, separator, len(header), log) if lines.quoted else _plain(lines, separator)
+        quoted = quotes and lines.quoted
+        numbers, fields = _quoted(lines, separator, len(header), log) if quoted else _plain(lines, separator)
         width = fields.list.len() == len(header)
         for row in (~width).arg_true():
             found = f"{len(fields[row])} fields instead of {len(header)}"

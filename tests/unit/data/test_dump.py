@@ -127,7 +127,7 @@ def test_the_gift_cards_load_from_their_raw_dump(shared_data: Path) -> None:
     assert dump.rejects.is_empty()
     assert dump.reviews.height == dump.interactions.height
     split = split_interactions(dump.interactions, "random")
-    assert len(without_training(split, 458, 148).users) == 0
+    assert len(without_training(split, 458, 148)[0]) == 0
 
 
 def test_the_sample_of_2014_loads_without_metadata(shared_data: Path) -> None:

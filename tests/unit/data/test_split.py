@@ -127,6 +127,6 @@ def test_ids_without_training_rows_are_named() -> None:
     table = interactions([(0, 0), (0, 1), (2, 1)]).with_columns(
         split=pl.Series(["train", "test", "valid"], dtype=Split)
     )
-    absent = without_training(table, n_users=3, n_items=3)
-    assert absent.users.to_list() == [1, 2]
-    assert absent.items.to_list() == [1, 2]
+    users, items = without_training(table, n_users=3, n_items=3)
+    assert users.to_list() == [1, 2]
+    assert items.to_list() == [1, 2]

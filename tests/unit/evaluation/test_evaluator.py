@@ -18,7 +18,8 @@ from sklearn.metrics import (
 )
 
 from recmodels.errors import InputError
-from recmodels.evaluation.evaluator import evaluate, recall_at
+from recmodels.evaluation import evaluator
+from recmodels.evaluation.evaluator import ValidationRecall, evaluate, recall_at
 from recmodels.evaluation.non_personalised import popularity_embeddings, random_embeddings
 from recmodels.graphs.matrices import interaction_matrix
 from recmodels.ranking import ranker as ranking
@@ -170,6 +171,17 @@ def test_the_recall_that_training_watches_is_the_evaluators() -> None:
     matrices = (interaction_matrix(*pairs_of(mask), N_USERS, N_ITEMS) for mask in (train, held_out))
     expected = evaluate(EmbeddingScorer(users, items), pairs_of(train), pairs_of(held_out), ks=(4,)).value("recall", 4)
     assert recall_at(EmbeddingScorer(users, items), *matrices, 4) == pytest.approx(expected)
+
+
+def test_the_recall_counted_on_a_device_is_the_same_in_blocks_of_any_size(monkeypatch) -> None:
+    users, items, train, held_out = problem(5)
+    train_matrix, wanted = (interaction_matrix(*pairs_of(mask), N_USERS, N_ITEMS) for mask in (train, held_out))
+    ranker = EmbeddingScorer(users, items)
+    # The block of a device is not that of a CPU, but the arithmetic is: here it runs on the CPU.
+    for n_rows in (1, 3, N_USERS):
+        monkeypatch.setattr(evaluator, "DEVICE_BLOCK_BYTES", 4 * N_ITEMS * n_rows)
+        found = ValidationRecall(train_matrix, wanted, 4, torch.device("cpu")).on_device(ranker)
+        assert found == pytest.approx(recall_at(ranker, train_matrix, wanted, 4), rel=1e-12)
 
 
 def test_popularity_ranks_by_training_counts_and_random_finds_what_chance_finds() -> None:

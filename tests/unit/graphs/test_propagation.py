@@ -99,7 +99,7 @@ def test_cuda_gives_what_the_cpu_gives() -> None:
     results: list[tuple[torch.Tensor, torch.Tensor]] = []
     for device in ("cpu", "cuda"):
         graph = BipartiteGraph(*pairs, device=device)
-        y = x.to(device).requires_grad_()
+        y = x.detach().clone().to(device).requires_grad_()
         generator = torch.Generator().manual_seed(1)
         product = light_gcn(graph.edge_drop(0.5, generator), y, 3)
         product.square().sum().backward()

@@ -10,7 +10,7 @@ from recmodels.reporting.tables import (
     leaderboard_figures,
     leaderboard_summary,
     neighbour_examples,
-    recommended_and_had,
+    new_and_had,
     split_sizes,
     training_progress,
 )
@@ -59,9 +59,9 @@ def test_a_model_with_one_seed_and_one_without_chance_have_no_spread() -> None:
 
 
 def test_lists_of_unequal_length_stand_side_by_side_and_long_titles_are_cut() -> None:
-    recommended = pl.DataFrame({"user_id": [7, 7, 8], "rank": [2, 1, 1], "item_id": [1, 2, 0]})
+    recommended = pl.DataFrame({"user_id": [7, 7, 8], "item_id": [2, 1, 0]})
     seen = pl.DataFrame({"user_id": [7, 8], "item_id": [0, 1]})
-    shown = recommended_and_had(recommended, seen, [7], ["short", "x" * 100, "other"])
+    shown = new_and_had(recommended, "recommended", seen, [7], ["short", "x" * 100, "other"])
     assert shown.rows() == [(7, "other", "short"), (7, "x" * (TITLE_CHARACTERS - 1) + "…", "")]
 
 

@@ -36,7 +36,7 @@ def build(data: TrainingData, name: str = "bpr", seed: int = 0, **training: obje
 
 def with_valid_recalls(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
     sequence = iter(values)
-    monkeypatch.setattr(trainer, "recall_at", lambda *arguments: next(sequence))
+    monkeypatch.setattr(trainer.ValidationRecall, "__call__", lambda *arguments: next(sequence))
 
 
 @pytest.mark.parametrize("patience", [0, 2])
