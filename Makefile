@@ -15,7 +15,7 @@ SEEDS ?=
 PROFILES ?=
 ARGS ?=
 
-.PHONY: help run check test doctests dev bench up doctor lint format types contracts services setup constraints clean
+.PHONY: help run explore check test doctests dev bench up doctor lint format types contracts services setup constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ run: setup ## every asset of one data set: make run [DATASET=demo] [RAW_DIR=...]
 
 dev: setup ## the Dagster UI and daemon on http://127.0.0.1:3000
 	@$(BIN)/recmodels dev $(ARGS)
+
+explore: setup ## what the models recommend, and why, on http://127.0.0.1:3100: make explore [DATASET=demo]
+	@$(BIN)/recmodels explore --dataset '$(DATASET)' $(ARGS)
 
 doctor: setup ## what this machine has for a run and what it lacks: make doctor [DATASET=demo] [PROFILES=...]
 	@$(BIN)/recmodels doctor --dataset '$(DATASET)' $(if $(PROFILES),--profiles '$(PROFILES)') $(ARGS)
@@ -95,7 +98,7 @@ format: setup ## rewrite the code in the house style
 
 bench: setup ## all benchmarks in full; JSON goes to benchmarks/results
 	@mkdir -p benchmarks/results
-	@for name in ingest profiles embeddings graphs transport training orchestration; do \
+	@for name in ingest profiles embeddings graphs transport training orchestration explorer; do \
 		echo "== $$name"; \
 		$(BIN)/python benchmarks/$$name.py --json benchmarks/results/$$name.json || exit 1; \
 	done

@@ -7,7 +7,8 @@ import polars as pl
 
 from assets.evaluation import TITLES
 from assets.support.lineage import inline_table, materialized
-from assets.support.partitions import DATASET_SEEDS
+from assets.support.links import explorer_link
+from assets.support.partitions import DATASET_SEEDS, dataset_of, seed_of
 from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
 from assets.support.titles import item_titles
@@ -53,6 +54,9 @@ def recommendations_asset(model: str) -> dg.AssetsDefinition:
             table,
             metadata={
                 "examples": inline_table(new_and_had(best, "recommended", checkpointed.seen, shown, titles)),
+                "explorer": explorer_link(
+                    dataset=dataset_of(context.partition_key), model=model, seed=seed_of(context.partition_key)
+                ),
                 "users_answered_by_popularity": table.filter(pl.col("source") == "popularity")["user_id"].n_unique(),
             },
         )

@@ -12,6 +12,7 @@ from assets.recommendations import recommendations_key
 from assets.support.checks import Verdict, stored_check, table_check
 from assets.support.io_managers import LAZY, recorded_path
 from assets.support.lineage import events_read, latest_materialization, materialized, settings_held
+from assets.support.links import explorer_link
 from assets.support.partitions import ALL_SEEDS, entry_of, seed_of
 from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
@@ -141,6 +142,8 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
         split=split,
         metadata={
             "summary": dg.MetadataValue.md("\n\n".join([leaderboard_summary(tables["leaderboard"]), *notes])),
+            "open": explorer_link(f"report/{dataset}"),
+            "explorer": explorer_link(dataset=dataset),
             "size_bytes": len(html.encode()),
         },
     )

@@ -15,6 +15,7 @@ from assets.evaluation import TITLES
 from assets.support.io_managers import read_table, recorded_path
 from assets.support.partitions import DATASETS
 from assets.support.resources import DataRoot
+from assets.support.staleness import survey
 from assets.training import checkpoint_key
 from recmodels.errors import InputError, MissingObject
 from recmodels.models.registry import NON_PERSONALISED
@@ -23,6 +24,7 @@ from recmodels.validation import did_you_mean
 if TYPE_CHECKING:
     import polars as pl
 
+    from assets.support.dagster_internals import AssetGraph
     from recmodels.serving.recommender import Recommender
 
 
@@ -63,7 +65,24 @@ def open_recommender(
     if instance is None:
         with _current_instance(root.root) as opened:
             return open_recommender(dataset, model, seed, instance=opened, data_root=root)
-    _require_known("data set", dataset, DATASETS.get_partition_keys())
+    path = current_checkpoint(instance, root, dataset, model, seed)
+    try:
+        items = read_table(instance, root, "items", dataset)
+    except MissingObject:
+        items = None
+    return Recommender.load(path, items=items)
+
+
+def current_checkpoint(instance: dg.DagsterInstance, data_root: DataRoot, dataset: str, model: str, seed: int) -> Path:
+    """
+    Return the folder of the current checkpoint of a model.
+
+    Raises
+    ------
+    InputError, MissingObject
+        As `open_recommender`.
+    """
+    require_data_set(dataset)
     _require_known("model", model, list(TITLES))
     seeds = trained_seeds(instance, dataset, model)
     if seed not in seeds:
@@ -74,12 +93,32 @@ def open_recommender(
             found=f"seeds {', '.join(map(str, seeds))}" if seeds else "none",
             action=f"Trained are {', '.join(others)}." if others else f"Run `recmodels run --dataset {dataset}` first.",
         )
-    path = recorded_path(instance, root, checkpoint_key(model), seed_partition(dataset, seed))
-    try:
-        items = read_table(instance, root, "items", dataset)
-    except MissingObject:
-        items = None
-    return Recommender.load(path, items=items)
+    return recorded_path(instance, data_root, checkpoint_key(model), seed_partition(dataset, seed))
+
+
+def require_data_set(dataset: str) -> None:
+    """
+    Refuse what is no key of the catalogue.
+
+    Raises
+    ------
+    InputError
+        If it is none; the nearest one is told.
+    """
+    _require_known("data set", dataset, DATASETS.get_partition_keys())
+
+
+def stale_checkpoints(
+    instance: dg.DagsterInstance, graph: "AssetGraph", dataset: str, models: Sequence[str]
+) -> dict[tuple[str, int], list[str]]:
+    """Return the checkpoints, by model and seed, that a run would make anew or cannot vouch for, and why."""
+    found = survey(instance, graph, [checkpoint_key(model) for model in models])
+    return {
+        (model, status.partition.seed): [*status.changes, *status.waits]
+        for model in models
+        for status in found.statuses[checkpoint_key(model)].values()
+        if status.partition.dataset == dataset and status.partition.seed is not None and status.is_stale
+    }
 
 
 def trained_seeds(instance: dg.DagsterInstance, dataset: str, model: str) -> list[int]:

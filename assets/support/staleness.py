@@ -8,7 +8,7 @@ how it reads as a text (`recmodels.reporting.status`), which settings an asset h
 log says (`assets.support.records`), private parts of Dagster (`assets.support.dagster_internals`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -101,9 +101,12 @@ def is_followed(node: AssetNode) -> bool:
     return node.is_materializable and node.partitions_def is not None
 
 
-def survey(instance: dg.DagsterInstance, graph: AssetGraph) -> Survey:
-    """Return how everything stands; raises InputError if the catalogue cannot be read."""
-    keys = [key for key in graph.toposorted_asset_keys if is_followed(graph.get(key))]
+def survey(instance: dg.DagsterInstance, graph: AssetGraph, of: Collection[dg.AssetKey] | None = None) -> Survey:
+    """Return how everything stands, or some assets and what they come from; InputError for a bad catalogue."""
+    wanted = None if of is None else frozenset(of).union(*(graph.get_ancestor_asset_keys(key) for key in of))
+    keys = [
+        key for key in graph.toposorted_asset_keys if is_followed(graph.get(key)) and (wanted is None or key in wanted)
+    ]
     # Of what no run was ever to make there is nothing to read: most assets of most instances are such.
     touched = keys_with_events(instance)
     # What runs is read before what exists: a run that ends in between then counts as running, not as never asked for.

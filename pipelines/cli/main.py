@@ -17,6 +17,7 @@ from pipelines.cli.datasets import datasets
 from pipelines.cli.dev import dev
 from pipelines.cli.doctor import doctor
 from pipelines.cli.estimate import estimate
+from pipelines.cli.explore import explore
 from pipelines.cli.leaderboard import leaderboard
 from pipelines.cli.models import models
 from pipelines.cli.new_dataset import new_dataset
@@ -37,6 +38,7 @@ Environment variables:
   RECMODELS_STUDIES    a file with variants and studies beside the packaged ones
   RECMODELS_SEEDS      the seeds there are, 0,1,2,3,4 by default
   RECMODELS_CACHE      where the caches are, <data root>/cache by default
+  RECMODELS_EXPLORER   where browsers find `recmodels explore`, for links in records
   RECMODELS_LOG        text, or json for one JSON object a line
 """
 
@@ -66,6 +68,7 @@ def recmodels(
 
 app.command()(run)
 app.command()(recommend)
+app.command()(explore)
 app.command()(similar)
 app.command()(leaderboard)
 app.command()(compare)

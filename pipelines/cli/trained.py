@@ -5,12 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import choices, data_set, model_names
+from pipelines.cli.rows import printable
 from recmodels.errors import InputError
 
 if TYPE_CHECKING:
     import dagster as dg
 
     from recmodels.serving.recommender import Recommender
+
+_REASON_CHARACTERS = 200
 
 
 def _models(incomplete: str) -> list[str]:
@@ -44,7 +47,24 @@ def opened(dataset: str, model: str, seed: int) -> "tuple[str, Recommender]":
     entry = data_set(dataset)
     with open_instance() as instance:
         name = one_model("--model", model) if model else _best(instance, entry.key)
-        return name, open_recommender(entry.key, name, seed, instance=instance)
+        recommender = open_recommender(entry.key, name, seed, instance=instance)
+        _warn_if_stale(instance, entry.key, name, seed)
+        return name, recommender
+
+
+def _warn_if_stale(instance: "dg.DagsterInstance", dataset: str, model: str, seed: int) -> None:
+    """Say on standard error that a run would make another checkpoint now, and why."""
+    from assets.serving import stale_checkpoints
+    from pipelines.definitions import defs
+
+    reasons = stale_checkpoints(instance, defs.resolve_asset_graph(), dataset, [model]).get((model, seed))
+    if reasons:
+        typer.echo(
+            f"note: {model} of {dataset}, seed {seed}, is not what a run would make now "
+            f"({printable('; '.join(reasons), _REASON_CHARACTERS)}); "
+            f"`recmodels run --dataset {dataset}` brings it up to date",
+            err=True,
+        )
 
 
 def _best(instance: "dg.DagsterInstance", dataset: str) -> str:

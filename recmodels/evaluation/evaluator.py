@@ -21,6 +21,10 @@ from recmodels.schemas.tables import GROUPS, SUMMARY
 
 ACTIVITY_BORDERS = (5, 10, 20)
 """Users are grouped by their training pairs: below 5, 5 to 9, 10 to 19, 20 and more."""
+ACTIVITY_GROUPS = tuple(
+    [f"{low}-{high - 1}" for low, high in itertools.pairwise((0, *ACTIVITY_BORDERS))] + [f"{ACTIVITY_BORDERS[-1]}+"]
+)
+"""What these groups are called."""
 POPULARITY_SHARES = {"head": 0.2, "middle": 0.3, "tail": 0.5}
 """Items are grouped by popularity in training: the most popular fifth, the next three tenths, the rest."""
 VALIDATION_K = 20
@@ -234,12 +238,10 @@ _GroupRow = tuple[str, str, int, str, int, float]
 
 
 def _by_activity(columns: dict[str, NDArray[np.float64]], n_train: Ids) -> list[_GroupRow]:
-    borders = (0, *ACTIVITY_BORDERS)
-    names = [f"{low}-{high - 1}" for low, high in itertools.pairwise(borders)] + [f"{borders[-1]}+"]
     group = np.digitize(n_train, ACTIVITY_BORDERS)
     return [
-        ("user_activity", names[index], int(members.sum()), *_split_name(name), float(values[members].mean()))
-        for index in range(len(names))
+        ("user_activity", group_name, int(members.sum()), *_split_name(name), float(values[members].mean()))
+        for index, group_name in enumerate(ACTIVITY_GROUPS)
         if (members := group == index).any()
         for name, values in columns.items()
     ]

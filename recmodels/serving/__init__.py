@@ -1,1 +1,5 @@
-"""Recommendations and similar items from a checkpoint. Training and evaluation are not needed for it."""
+"""
+Recommendations and similar items from a checkpoint, and what is shown beside them: histories, profiles, reasons.
+
+Nothing is trained or measured here, and nothing is known of Dagster or of a server.
+"""

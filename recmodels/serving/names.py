@@ -1,6 +1,7 @@
 """Items and users by the names of the raw data, checked where they come in."""
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -79,9 +80,12 @@ class ItemNames:
         mask[[item for item in self._found(names("without", without)) if item is not None]] = True
         return mask if mask.any() else None
 
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return dict(self.table.select("asin", "item_id").iter_rows())
+
     def _found(self, asked: Sequence[str]) -> list[int | None]:
-        frame = pl.DataFrame({"asin": asked}, schema={"asin": pl.String})
-        return frame.join(self.table, on="asin", how="left", maintain_order="left")["item_id"].to_list()
+        return [self._ids.get(name) for name in asked]
 
 
 def names(where: str, values: Iterable[object]) -> list[str]:

@@ -112,9 +112,8 @@ class Recommender:
 
     def user_ids(self, reviewer_ids: Iterable[str]) -> NDArray[np.int64]:
         """Return the ids of users named as in the raw data; `UNKNOWN_USER` for names the checkpoint does not hold."""
-        asked = pl.DataFrame({"reviewer_id": names("reviewer_ids", reviewer_ids)}, schema={"reviewer_id": pl.String})
-        found = asked.join(self.checkpoint.users, on="reviewer_id", how="left", maintain_order="left")
-        return found["user_id"].fill_null(UNKNOWN_USER).cast(pl.Int64).to_numpy()
+        asked = names("reviewer_ids", reviewer_ids)
+        return np.array([self._user_ids.get(name, UNKNOWN_USER) for name in asked], dtype=np.int64)
 
     def recommend(self, user_ids: ArrayLike, n: int = 20, *, exclude_seen: bool = True) -> pl.DataFrame:
         """
@@ -287,12 +286,10 @@ class Recommender:
         InputError
             If an asin is unknown, or n is below 1.
         """
-        ids = self._names.ids("asins", asins)
-        found = self.similar_items(ids, n)
-        similar = self.items.select(similar_item_id="item_id", similar_asin="asin", title="title")
-        named = found.join(similar, on="similar_item_id", how="left", maintain_order="left")
-        named = named.join(self.items.select("item_id", "asin"), on="item_id", how="left", maintain_order="left")
-        return named.select(NAMED_SIMILAR.names())
+        found = self.similar_items(self._names.ids("asins", asins), n)
+        similar = self.items[found["similar_item_id"]].select(similar_asin="asin", title="title")
+        asked = self.items[found["item_id"]].select("asin")
+        return pl.concat([found, asked, similar], how="horizontal").select(NAMED_SIMILAR.names())
 
     def _known(self, users: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which users the model has training rows of."""
@@ -314,7 +311,8 @@ class Recommender:
             (~warm & (known >= 0), self._popular, exclude_seen),
             (known < 0, self._popular, False),
         ):
-            rows = np.flatnonzero(chosen)
+            if not (rows := np.flatnonzero(chosen)).size:
+                continue
             asked = torch.from_numpy(np.maximum(known[rows], 0))
             items[rows], scores[rows] = top_items(ranker, asked, n, self._seen if excluded else None, barred)
         return items[asked_at], scores[asked_at]
@@ -322,19 +320,23 @@ class Recommender:
     def _named(
         self, users: list[str], sources: list[str], items: NDArray[np.int64], scores: NDArray[np.float32]
     ) -> pl.DataFrame:
-        n = items.shape[1]
-        frame = pl.DataFrame(
+        n, rows = items.shape[1], np.flatnonzero(np.isfinite(scores.ravel()))
+        ids = items.ravel()[rows]
+        return pl.DataFrame(
             {
-                "reviewer_id": [user for user in users for _ in range(n)],
-                "rank": np.tile(np.arange(1, n + 1), len(users)),
-                "item_id": items.ravel(),
-                "score": scores.ravel(),
-                "source": [source for source in sources for _ in range(n)],
+                "reviewer_id": [users[row] for row in (rows // n).tolist()],
+                "rank": rows % n + 1,
+                "asin": self.items["asin"].gather(ids),
+                "title": self.items["title"].gather(ids),
+                "score": scores.ravel()[rows],
+                "source": [sources[row] for row in (rows // n).tolist()],
             },
-            schema_overrides={**NAMED, "item_id": pl.Int32},
+            schema_overrides=NAMED,
         )
-        found = frame.filter(pl.col("score").is_finite())
-        return found.join(self.items, on="item_id", how="left", maintain_order="left").select(NAMED.names())
+
+    @cached_property
+    def _user_ids(self) -> dict[str, int]:
+        return dict(self.checkpoint.users.select("reviewer_id", "user_id").iter_rows())
 
     @cached_property
     def _directions(self) -> Ranker:

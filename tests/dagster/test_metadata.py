@@ -248,3 +248,12 @@ def test_pictures_and_events_are_small(shown: Shown) -> None:
     assert {name: len(png) for name, png in pictures.items() if len(png) > LARGEST_PICTURE} == {}
     sizes = {name: len(serialize_value(event)) for name, event in shown.events.items()}
     assert {name: size for name, size in sizes.items() if size > LARGEST_EVENT} == {}
+
+
+def test_recommendations_and_report_link_to_the_explorer(shown: Shown) -> None:
+    explorer = "http://127.0.0.1:3100"
+    assert shown.entry("recommendations/bpr", "explorer", "demo|1") == f"{explorer}/?dataset=demo&model=bpr&seed=1"
+    assert shown.entry("report", "open") == f"{explorer}/report/demo"
+    assert shown.entry("report", "explorer") == f"{explorer}/?dataset=demo"
+    for asset, entry, partition in (("recommendations/bpr", "explorer", "demo|0"), ("report", "open", "demo")):
+        assert isinstance(shown.events[asset, partition].metadata[entry], dg.UrlMetadataValue)

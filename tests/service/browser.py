@@ -21,6 +21,8 @@ ARGUMENTS = (
 SIZE = (1400, 900)
 SECONDS = 60
 """How long anything on a page may take to appear; the end of a run takes longer, and says so."""
+READABLE = 4.5
+"""Contrast of texts at level AA of WCAG 2."""
 
 
 def chromium_binary() -> str:
@@ -105,3 +107,25 @@ def open_markdown(page: Page, entry: str) -> Locator:
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text(entry)
     return dialog
+
+
+_COLOUR = """(element, property) => {
+  for (let at = element; at; at = at.parentElement) {
+    const colour = getComputedStyle(at)[property];
+    if (colour !== "rgba(0, 0, 0, 0)") return colour;
+  }
+}"""
+
+
+def luminance(element: Locator, property_name: str) -> float:
+    """Return the relative luminance, as WCAG 2 defines it, of an element's ``color`` or ``backgroundColor``."""
+    colour = element.evaluate(_COLOUR, property_name)
+    shares = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(element: Locator) -> float:
+    """Return the contrast of an element's text with what is behind it."""
+    darker, lighter = sorted(luminance(element, name) for name in ("color", "backgroundColor"))
+    return (lighter + 0.05) / (darker + 0.05)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import polars as pl
 import pytest
-from browser import running_browser
+from browser import READABLE, contrast, luminance, running_browser
 from playwright.sync_api import Browser, Page
 from report_example import example_report
 
@@ -75,13 +75,8 @@ def test_by_night_texts_are_light_on_dark_with_enough_contrast_in_both(browser: 
     for scheme in ("light", "dark"):
         page = _opened(browser, report, 390, scheme)
         for selector in ("body", ".muted", "a", "td.hit", ".note"):
-            text, background = (
-                _luminance(page.locator(selector).first.evaluate(_COLOUR, name))
-                for name in ("color", "backgroundColor")
-            )
-            contrast = (max(text, background) + 0.05) / (min(text, background) + 0.05)
-            assert contrast >= 4.5, (scheme, selector)  # level AA of WCAG 2
-        backgrounds.append(_luminance(page.locator("body").evaluate(_COLOUR, "backgroundColor")))
+            assert contrast(page.locator(selector).first) >= READABLE, (scheme, selector)
+        backgrounds.append(luminance(page.locator("body"), "backgroundColor"))
         page.close()
     assert backgrounds[0] > 0.9
     assert backgrounds[1] < 0.02
@@ -110,12 +105,6 @@ def test_contents_lead_to_their_sections_and_nothing_else_is_fetched(browser: Br
     page.close()
 
 
-_COLOUR = """(element, property) => {
-  for (let at = element; at; at = at.parentElement) {
-    const colour = getComputedStyle(at)[property];
-    if (colour !== "rgba(0, 0, 0, 0)") return colour;
-  }
-}"""
 _LEFT_TO_RIGHT = """item => {
   const text = item.querySelector("span.muted").firstChild, range = document.createRange(), lefts = [];
   for (let index = 0; index < 6; index++) {
@@ -125,10 +114,3 @@ _LEFT_TO_RIGHT = """item => {
   }
   return lefts.every((left, index) => index === 0 || left > lefts[index - 1]);
 }"""
-
-
-def _luminance(colour: str) -> float:
-    """Return the relative luminance of ``rgb(...)`` as WCAG 2 defines it."""
-    shares = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
-    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
-    return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
