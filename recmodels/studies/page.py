@@ -12,6 +12,8 @@ from recmodels.studies.entries import Study
 from recmodels.studies.results import Results
 from recmodels.studies.tables import StudyTable, study_table
 
+SMALLEST_P = 1e-50
+"""p-values below this are not told apart: tables have rounded them to 0."""
 _SHORT = {"recall": "R", "ndcg": "N", "mrr": "MRR", "hit": "HR", "precision": "P", "map": "MAP"}
 
 
@@ -167,6 +169,8 @@ def _claim(claimed: float | str) -> str:
 
 
 def _p_value(value: float) -> str:
+    if value < SMALLEST_P:
+        return f"< {SMALLEST_P:.0e}"
     return f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
 
 
