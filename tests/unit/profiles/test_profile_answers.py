@@ -104,7 +104,9 @@ def test_an_answer_that_repeats_itself_is_told_apart(text: str, wrap: str) -> No
 
 def test_prose_does_not_repeat_itself() -> None:
     pages = [page.read_text() for page in (Path(__file__).parents[3] / "docs").rglob("*.md")]
-    paragraphs = [" ".join(part.split()) for page in pages for part in page.split("\n\n") if part[:1].isalpha()]
+    # What results.md has not measured is a list of rows that differ in a setting, no prose.
+    parts = [part for page in pages for part in page.split("\n\n") if not part.startswith("Not measured yet")]
+    paragraphs = [" ".join(part.split()) for part in parts if part[:1].isalpha()]
     assert sum(len(paragraph) > 160 for paragraph in paragraphs) > 50
     assert [paragraph for paragraph in paragraphs if repeats_itself(paragraph)] == []
 

@@ -29,6 +29,7 @@ from recmodels.schemas.tables import (
     REVIEWS,
     STUDY,
     TABLES,
+    TRIES,
     USER_PROFILES,
     USERS,
     column_descriptions,
@@ -113,6 +114,12 @@ SOUND: dict[str, pl.DataFrame] = {
         STUDY,
         ("bpr", "BPR", "recall@20", "graph", 1, 0.5, None, 0.4, 0.1, 9.5),
         ("bpr", "BPR", "ndcg@20", "graph", 2, 0.5, 0.1, None, None, None),
+    ),
+    "tuning": rows(
+        TRIES,
+        (0, "current", "complete", "{}", 0, 0.25, 3, 10, 1.5, True, ""),
+        (1, "sampled", "pruned", '{"n_layers": 2}', 0, 0.3, 1, 4, 0.5, False, ""),
+        (2, "sampled", "failed", '{"n_layers": 9}', 0, None, None, 0, 0.1, False, "out of memory"),
     ),
     "pipeline_status": rows(
         PIPELINE_STATUS,
@@ -211,6 +218,11 @@ BROKEN: list[tuple[str, Change, str]] = [
     ("study", changed(1, std=-0.1), "std|min"),
     ("study", doubled, "primary_key"),
     ("leaderboard", changed(1, std=-1.0), "std|min"),
+    ("tuning", changed(1, number=2), "numbered_from_0"),
+    ("tuning", changed(1, origin="guess"), "origin|check__one of current, published, sampled"),
+    ("tuning", changed(1, state="gone"), "state|check__one of complete, pruned, failed, unfinished"),
+    ("tuning", changed(1, chosen=True), "one_chosen"),
+    ("tuning", changed(0, chosen=False), "one_chosen"),
     ("pipeline_status", doubled, "partitions_once"),
 ]  # fmt: skip
 
