@@ -72,14 +72,14 @@ check: setup lint types contracts doctests ## before a commit, in minutes: lint,
 
 test: setup lint types contracts doctests ## what CI runs: lint, types, import contracts, examples, all tests
 	$(PYTEST) $(PARALLEL) --ignore tests/service $(ARGS)
-	@required=0; if .ci/services; then required=1; fi; \
+	@export RECMODELS_SKIP_LLAMA=$${RECMODELS_SKIP_LLAMA:-1}; required=0; if .ci/services; then required=1; fi; \
 	RECMODELS_REQUIRE_SERVICES=$$required $(PYTEST) tests/service
 
 # Exit status 5 says that nothing has examples.
 doctests: setup ## the examples in docstrings and guides
 	$(PYTEST) --doctest-modules --doctest-glob='*.md' recmodels $(wildcard docs/guides) || test $$? -eq 5
 
-services: ## install what tests of whole deployments need: PostgreSQL and Chromium (root or sudo), llama.cpp's server
+services: ## install what tests of whole deployments need: PostgreSQL and Chromium (root or sudo); build llama.cpp's server
 	@.ci/services
 
 lint: setup
