@@ -105,28 +105,36 @@ def table_of(instance: dg.DagsterInstance, data_root: DataRoot, study: Study, da
     from recmodels.studies.results import Results, compared, users_beside
     from recmodels.studies.tables import study_table
 
-    results = Results().with_rows(result_rows(instance, data_root, dataset, study.rows, study.seeds))
+    of_valid = study.rows_of == "valid"
+    rows = result_rows(instance, data_root, dataset, study.rows, study.seeds, of_valid=of_valid)
+    results = Results().with_rows(rows)
     users = users_beside(data_root.root)
     tests = compared(results.rows, users, dataset, study.comparisons, study.metrics, study.seeds)
     return study_table(study, dataset, results.with_comparisons(tests))
 
 
 def result_rows(
-    instance: dg.DagsterInstance, data_root: DataRoot, dataset: str, rows: Iterable[str], seeds: Iterable[int]
+    instance: dg.DagsterInstance,
+    data_root: DataRoot,
+    dataset: str,
+    rows: Iterable[str],
+    seeds: Iterable[int],
+    *,
+    of_valid: bool = False,
 ) -> "Iterator[ResultRow]":
-    """Yield what an instance has of rows on a data set: what was measured of their current checkpoints."""
+    """Yield what an instance has of rows on a data set: measured of their current checkpoints, or in their training."""
     seeds, there = list(seeds), keys_with_events(instance)
     for name in rows:
         if not there & {checkpoint_key(name), metrics_key(name)}:
             continue
         for seed in seeds:
-            row = _result_row(instance, data_root, dataset, name, seed)
+            row = _result_row(instance, data_root, dataset, name, seed, of_valid=of_valid)
             if row is not None:
                 yield row
 
 
 def _result_row(
-    instance: dg.DagsterInstance, data_root: DataRoot, dataset: str, name: str, seed: int
+    instance: dg.DagsterInstance, data_root: DataRoot, dataset: str, name: str, seed: int, *, of_valid: bool
 ) -> "ResultRow | None":
     from recmodels.studies.results import ResultRow
 
@@ -136,7 +144,7 @@ def _result_row(
     if trained is not None:
         facts |= _of_training(trained)
     spec = TRAINED.get(name.removeprefix(CALIBRATED))
-    if spec is not None and spec.validation_only:
+    if of_valid or (spec is not None and spec.validation_only):
         return ResultRow.model_validate(facts) if trained is not None else None
     record = latest_materialization(instance, metrics_key(name), partition)
     if record is None or (name not in NON_PERSONALISED and trained is None):

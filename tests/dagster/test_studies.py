@@ -22,7 +22,7 @@ from dagster._core.workspace.load_target import ModuleTarget
 from dagster._daemon.backfill import execute_backfill_iteration
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
-from assets.studies import STUDIES, row_keys, study_key
+from assets.studies import STUDIES, row_keys, study_key, table_of
 from assets.support.io_managers import read_table
 from assets.support.resources import DataRoot
 from assets.support.stage import JOB
@@ -111,7 +111,13 @@ def test_the_command_and_a_backfill_give_the_same_table_and_make_nothing_twice(
     with dg.DagsterInstance.get() as instance:
         assert set(made(instance).values()) == {1}
         by_command = table(instance)
+        honest = STUDIES["figure3"].model_copy(update={"name": STUDY, "rows": ROWS, "panels": []})
+        of_valid = table_of(instance, DataRoot(), honest, "demo")
     assert missing == []
+    # A study on validation rows has what the trainings recorded, and nothing of the test rows.
+    of_training = {row["variant"]: row["valid"]["recall@20"] for row in told["rows"]}
+    assert dict(of_valid.figures.select("variant", "mean").iter_rows()) == of_training
+    assert all(not run.test for runs in of_valid.runs.values() for run in runs.values())
     assert [row["variant"] for row in told["figures"]] == [row for row in ROWS for _ in range(2)]
     assert {test["first"] for test in told["tests"]} == set(ROWS[1:])
     assert all(row["split_digest"] and row["data_versions"] and row["commit"] != "None" for row in told["rows"])
