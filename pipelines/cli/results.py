@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.output import CONSOLE
-from recmodels.io.files import atomic_file, data_root
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -43,6 +42,7 @@ def results(
     README one folder above gets its table, where it has the two lines that mark the place.
     """
     from pipelines.instance import open_instance, root_home
+    from recmodels.io.files import atomic_file, data_root
     from recmodels.studies.entries import load_studies
     from recmodels.studies.page import overview, results_page
     from recmodels.studies.results import (
@@ -95,6 +95,8 @@ def with_table(text: str, table: str) -> str:
 
 
 def _into_readme(path: Path, table: str) -> None:
+    from recmodels.io.files import atomic_file
+
     text = path.read_text("utf-8") if path.exists() else ""
     if (changed := with_table(text, table)) != text:
         with atomic_file(path) as temporary:

@@ -14,7 +14,7 @@ from assets.support.lineage import settings_metadata
 from assets.support.partitions import entry_of
 from assets.support.stage import declaration
 from pipelines.definitions import build_definitions
-from pipelines.jobs import evaluate, prepare, train
+from pipelines.jobs import evaluate, prepare, study, train, tune
 from recmodels.settings import Settings
 
 REAL = build_definitions()
@@ -22,6 +22,8 @@ GRAPH = REAL.resolve_asset_graph()
 BLOCKING = sorted(key for key in GRAPH.asset_check_keys if GRAPH.get(key).blocking)
 END_PRODUCTS = {
     "pipeline_status": "read by whoever looks after the pipeline",
+    "study": "read by people",
+    "tuning": "read by variants with the settings that a search chose, of which the package has none",
 }
 """What no asset reads, so that its schema can only turn its own run red."""
 
@@ -33,7 +35,14 @@ for _key in BLOCKING:
 
 DATASET = "demo"
 SEEDED = dg.MultiPartitionKey({"dataset": DATASET, "seed": "0"})
-STAGES = ((prepare.name, DATASET), (train.name, SEEDED), (evaluate.name, DATASET))
+STAGES = (
+    (prepare.name, DATASET),
+    (study.name, DATASET),  # what variants read
+    (tune.name, DATASET),
+    (train.name, SEEDED),
+    (evaluate.name, DATASET),
+    (study.name, DATASET),  # the tables of what was trained
+)
 """The jobs of a full run, in order, with the partition they are run for."""
 
 
@@ -68,7 +77,7 @@ def _definitions(of_asset: Callable[[dg.AssetKey], str], fails: Callable[[dg.Ass
     return dg.Definitions(
         assets=[stand_in(asset) for asset in REAL.assets or () if isinstance(asset, dg.AssetsDefinition)],
         asset_checks=[stand_in_check(spec) for checks in REAL.asset_checks or () for spec in checks.check_specs],
-        jobs=[prepare, train, evaluate],
+        jobs=[prepare, study, tune, train, evaluate],
         resources=dict.fromkeys(("parquet_io", "directory_io", "document_io"), dg.mem_io_manager),
     )
 

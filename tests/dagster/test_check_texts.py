@@ -283,7 +283,7 @@ def test_a_damaged_checkpoint_is_told(instance: dg.DagsterInstance, evaluate: Ev
 def test_every_check_that_is_written_by_hand_is_shown_here_or_in_the_pipeline() -> None:
     shown = {name for _, name, _, _ in RECORDED} | {
         "few_fallbacks", "comparable_models", "self_contained", "nothing_failed", "raw_files_unchanged", "intact",
-        "few_rejects", "titles_tell_items_apart", "enough_steps", "beats_popularity",
+        "few_rejects", "titles_tell_items_apart", "enough_steps", "beats_popularity", "complete",
     }  # fmt: skip
     graph = build_definitions().resolve_asset_graph()
     assert {key.name for key in graph.asset_check_keys} == shown | {"schema"}

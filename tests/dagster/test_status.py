@@ -12,7 +12,7 @@ from recmodels.raw.demo import write_demo_dump
 READ = [dg.AssetKey(name) for name in ("raw_dumps", "items", "item_ids", "users", "reviews", "rejects", "interactions")]
 
 
-LATER = ("training", "evaluation", "serving", "report")
+LATER = ("training", "evaluation", "serving", "report", "variants", "tuning", "studies")
 
 
 def status(data_root: DataRoot, instance: dg.DagsterInstance) -> tuple[pl.DataFrame, str]:

@@ -84,7 +84,7 @@ def test_a_catalogue_with_a_wrong_space_is_refused_before_anything_runs(space: d
 
 
 def test_a_search_is_out_of_date_when_budget_space_or_training_of_its_own_model_change() -> None:
-    entry = load_catalogue()["demo"]
+    entry = load_catalogue()["demo"].model_copy(update={"models": {}})
     record = tuning_settings(entry, "freedom").values
 
     def changes(**update: object) -> list[str]:
