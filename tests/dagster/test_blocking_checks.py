@@ -118,10 +118,14 @@ def world() -> Iterator[World]:
 
 
 def _job_of(assets: set[dg.AssetKey]) -> tuple[str, str, set[dg.AssetKey]]:
-    """Return the job that makes some assets, its partition, and everything that it makes."""
+    """
+    Return the job that makes some assets, its partition, and everything that it makes in one run.
+
+    Tables of studies are made in a run of their own: between what variants read and them, the variants are trained.
+    """
     made = {stage: REAL.resolve_job_def(stage[0]).asset_layer.executable_asset_keys for stage in STAGES}
     ((job, partition),) = [stage for stage, keys in made.items() if assets <= keys]
-    return job, partition, set(made[job, partition])
+    return job, partition, {key for key in made[job, partition] if GRAPH.get(key).group_name != "studies"}
 
 
 def _downstream(key: dg.AssetKey) -> set[dg.AssetKey]:
