@@ -19,6 +19,12 @@ TOLD = "interrupted; run the same command again to go on"
 TRAINING = "[demo.models.lightgcn.training]\nepochs = {epochs}\npatience = 100000\n"
 
 
+def _heard() -> None:
+    """Undo what is inherited in the background: there SIGINT is ignored, and Dagster has SIGTERM handled likewise."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Command:
     """`recmodels run` as a process group of its own, as a terminal starts it."""
 
@@ -37,8 +43,7 @@ class Command:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,
-                # In the background, as under `nohup`, interrupts are ignored, and that is inherited.
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                preexec_fn=_heard,
             )
 
     def output(self) -> str:
