@@ -20,6 +20,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 
 from benchmarks import textbook_training as textbook
@@ -38,7 +39,7 @@ from recmodels.transport.augment import augment
 from recmodels.transport.config import TransportConfig
 
 STEPWISE = [name for name, spec in MODELS.items() if not spec.closed_form]
-AS_PUBLISHED = {"training": {"restricted_negatives": False, "augmentation": False}}
+AS_THE_TEXTBOOK = {"restricted_negatives": False, "augmentation": False}
 TESTS = [f"tests/unit/{path}" for path in ("training", "graphs/test_propagation.py", "transport/test_on_device.py")]
 
 
@@ -91,7 +92,7 @@ def run_tests(report: Report) -> None:
 
 
 def settings_of(name: str, device: str, **training: Any) -> dict[str, Any]:
-    own = {key: value for key, value in AS_PUBLISHED["training"].items() if name == "blast"}
+    own = AS_THE_TEXTBOOK if name == "blast" else {}
     return {"training": {"device": device, **own, **training}}
 
 
@@ -130,10 +131,9 @@ def measure_kernels(report: Report, data: TrainingData, name: str, device: str, 
     graph = BipartiteGraph(*data.train_pairs, data.n_users, data.n_items, device=device).adjacency()
     x = torch.randn(data.n_users + data.n_items, 64, device=device)
     exact = propagate(graph.to(torch.float64), x.double())
-    crow, columns, values = graph.matrix.crow_indices(), graph.matrix.col_indices(), graph.matrix.values()
     for kernel, multiply in KERNELS.items():
         for dtype in (torch.float32, torch.bfloat16):
-            operands = crow, columns, values.to(dtype), x.to(dtype)
+            operands = graph.matrix.to(dtype), x.to(dtype), None
             try:
                 distance = float((multiply(*operands).double() - exact).norm() / exact.norm())
                 seconds = seconds_of(
@@ -214,14 +214,12 @@ def measure_width(report: Report, device: str) -> None:
 
 def measure_transport(report: Report, size: str, data: TrainingData, device: str) -> None:
     """Sinkhorn with the matrix on the device against the CPU, and exact neighbours of 384-wide vectors."""
-    train = {"user_id": data.train_users, "item_id": data.train_items}
+    train = pl.DataFrame({"user_id": data.train_users, "item_id": data.train_items})
     graphs = {"text": random_neighbours(data.n_items, 0)}
     added: dict[str, set[tuple[int, int]]] = {}
     for backend in ("structured", "cuda") if device == "cuda" else ("structured",):
         started = time.perf_counter()
-        found = augment(
-            textbook_frame(train), graphs, TransportConfig(backend=backend), n_users=data.n_users, n_items=data.n_items
-        )
+        found = augment(train, graphs, TransportConfig(backend=backend), n_users=data.n_users, n_items=data.n_items)
         report.add(f"transport_{size}_{backend}", time.perf_counter() - started, unit="s")
         added[backend] = set(found.added.select("user_id", "item_id").rows())
     if len(added) == 2:
@@ -234,12 +232,6 @@ def measure_transport(report: Report, size: str, data: TrainingData, device: str
         unit="s",
         baseline=f"exact, {data.n_users:,} x 384",
     )
-
-
-def textbook_frame(columns: dict[str, np.ndarray]):
-    import polars as pl
-
-    return pl.DataFrame(columns)
 
 
 def main() -> None:

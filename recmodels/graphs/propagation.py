@@ -111,32 +111,35 @@ def sparse_product(graph: Adjacency, x: torch.Tensor, values: torch.Tensor | Non
     torch.Tensor
         Shape (n_rows, d).
     """
-    matrix = graph.matrix
-    weights = matrix.values() if values is None else values
-    return KERNELS[_kernel(x.device)](matrix.crow_indices(), matrix.col_indices(), weights, x)
+    return KERNELS[_kernel(x.device)](graph.matrix, x, values)
 
 
-def _by_bags(crow: torch.Tensor, columns: torch.Tensor, weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def _by_bags(matrix: torch.Tensor, x: torch.Tensor, values: torch.Tensor | None) -> torch.Tensor:
     """Sum the weighted rows by the kernel of embedding bags, which on a CPU fetches rows ahead of their use."""
-    return embedding_bag(columns, x, crow, mode="sum", per_sample_weights=weights, include_last_offset=True)
+    weights, starts = matrix.values() if values is None else values, matrix.crow_indices()
+    columns = matrix.col_indices()
+    return embedding_bag(columns, x, starts, mode="sum", per_sample_weights=weights, include_last_offset=True)
 
 
-def _by_csr(crow: torch.Tensor, columns: torch.Tensor, weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def _by_csr(matrix: torch.Tensor, x: torch.Tensor, values: torch.Tensor | None) -> torch.Tensor:
     """Multiply by the sparse matrix; on a CPU it waits for each row, two to three times as long as bags."""
-    return csr_tensor(crow, columns, weights, (len(crow) - 1, len(x))) @ x
+    if values is not None:
+        matrix = csr_tensor(matrix.crow_indices(), matrix.col_indices(), values, (matrix.shape[0], matrix.shape[1]))
+    return matrix @ x
 
 
-def _by_segments(crow: torch.Tensor, columns: torch.Tensor, weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def _by_segments(matrix: torch.Tensor, x: torch.Tensor, values: torch.Tensor | None) -> torch.Tensor:
     """Gather the weighted rows and add them up: one pass more over memory than there are edges times width."""
-    return torch.segment_reduce(x[columns] * weights[:, None], "sum", offsets=crow.long(), axis=0, unsafe=True)
+    weights, starts = matrix.values() if values is None else values, matrix.crow_indices().long()
+    return torch.segment_reduce(x[matrix.col_indices()] * weights[:, None], "sum", offsets=starts, axis=0, unsafe=True)
 
 
-KERNELS: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]] = {
+KERNELS: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]] = {
     "bags": _by_bags,
     "csr": _by_csr,
     "segments": _by_segments,
 }
-"""Ways to the same product, of row starts, columns, values and X; `benchmarks/gpu.py` compares them."""
+"""Ways to the same product, of a CSR tensor, X and values in place of its own; `benchmarks/gpu.py` compares them."""
 
 
 def _kernel(device: torch.device) -> str:
