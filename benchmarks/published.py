@@ -51,7 +51,7 @@ def prepare(folder: Path) -> None:
         }
         for what, table in tables.items():
             table.write_parquet(folder / f"{name}-{what}.parquet", compression_level=_SMALLEST)
-        cache.unlink()
+        cache.unlink(missing_ok=True)
 
 
 class Published:
