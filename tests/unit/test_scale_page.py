@@ -1,7 +1,9 @@
 """That costs are measured as they are, and that docs/scale.md says what was measured and what follows."""
 
 import json
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,7 +94,8 @@ def test_bytes_and_core_seconds_are_those_of_the_work() -> None:
 
 
 @pytest.mark.parametrize("name", list(STAGES))
-def test_every_stage_runs_small(name: str) -> None:
+def test_every_stage_runs_small(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     size = {"embed": 4, "neighbours": 50, "rank": 200}.get(name, 2_000)
     done = STAGES[name].work(STAGES[name].prepare(size))
     expected = {
