@@ -20,13 +20,12 @@ from recmodels.graphs.matrices import interaction_matrix
 from recmodels.schemas.tables import AUGMENTED
 from recmodels.transport.config import TransportConfig
 from recmodels.transport.false_negatives import item_evidence
-from recmodels.transport.parts import SharedByUsers, UserPart, user_parts
+from recmodels.transport.parts import MOST_ENTRIES, SharedByUsers, UserPart, user_parts
 from recmodels.transport.sinkhorn import power_of, sinkhorn, sinkhorn_in_parts
 from recmodels.transport.top_q import top_q, top_q_in_parts
 
 ENTRIES_PER_PART = 1 << 27
 """Stored costs of a part, about, and at most: 4 GB while it is made."""
-_MOST_ENTRIES = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,8 +112,8 @@ def augment(
     [(0, 1), (1, 0)]
     """
     config = config or TransportConfig()
-    if not 1 <= entries_per_part <= _MOST_ENTRIES:
-        raise InputError("entries_per_part", expected=f"1 to {_MOST_ENTRIES}", found=str(entries_per_part))
+    if not 1 <= entries_per_part <= MOST_ENTRIES:
+        raise InputError("entries_per_part", expected=f"1 to {MOST_ENTRIES}", found=str(entries_per_part))
     for column in ("user_id", "item_id"):
         if column not in interactions.columns:
             raise InputError("interactions", expected="columns user_id and item_id", found=str(interactions.columns))
@@ -156,7 +155,7 @@ def augment(
         keep_false_negatives=keep_false_negatives,
     )
     # The dense reference takes the problem as a whole.
-    size = _MOST_ENTRIES if config.backend == "pot" else entries_per_part
+    size = MOST_ENTRIES if config.backend == "pot" else entries_per_part
     group = compute.group(UserPart, user_parts(positives, a, evidence, size), shared=shared)
     # What only made the parts makes room.
     del shared, evidence

@@ -22,6 +22,9 @@ from recmodels.transport.candidates import Candidates, ItemSide
 from recmodels.transport.false_negatives import ItemEvidence, false_negatives_of_rows
 from recmodels.transport.kernels import Kernel, log_kernel, scaling_kernel
 
+MOST_ENTRIES = int(np.iinfo(np.int32).max)
+"""Costs that a part can store; all parts together can store more."""
+
 
 @dataclass(frozen=True, eq=False)
 class Potentials:
@@ -182,10 +185,10 @@ class UserPart(PlanRows):
 
     def __init__(self, shared: SharedByUsers, rows: UserRows) -> None:
         found = false_negatives_of_rows(shared.items, rows.positives)
-        if found.nnz + rows.positives.nnz > np.iinfo(np.int32).max:
+        if found.nnz + rows.positives.nnz > MOST_ENTRIES:
             raise InputError(
                 f"users {rows.first} to {rows.first + rows.a.size - 1}",
-                expected=f"at most {np.iinfo(np.int32).max:,} stored costs in a part",
+                expected=f"at most {MOST_ENTRIES:,} stored costs in a part",
                 found=f"{found.nnz + rows.positives.nnz:,}",
                 action="Set entries_per_part lower.",
             )
@@ -225,9 +228,10 @@ def user_parts(
     """
     Cut users, in order, into parts of about so many stored costs; a user with more stands alone.
 
-    The bound on the costs of a user is the work of finding them: where edges meet in an item, a part holds fewer.
+    What a user counts for is known before the false negatives are: 1, the training pairs, and the products of finding
+    them, more than there are costs where edges meet in an item.
     """
-    work = items.products(positives) + positives.indptr
+    work = items.products(positives) + positives.indptr + np.arange(a.size + 1)
     for first, last in row_blocks(work, entries_per_part):
         whole = last - first == a.size
         yield UserRows(first, positives if whole else positives[first:last], a[first:last])
