@@ -171,10 +171,9 @@ def _segment_log_sum(terms: np.ndarray, indptr: np.ndarray) -> np.ndarray:
     return result
 
 
-def scaling_is_safe(cost: sparse.csr_array, a: np.ndarray, b: np.ndarray, epsilon: float) -> bool:
-    """Tell whether multiplying loses no digit and leaves no range, whatever the iteration."""
-    highest = max(float(cost.data.max(initial=0.0)), 0.0)
-    lowest = min(float(cost.data.min(initial=0.0)), 0.0)
+def scaling_is_safe(lowest: float, highest: float, a: np.ndarray, b: np.ndarray, epsilon: float) -> bool:
+    """Tell whether multiplying loses no digit and leaves no range, whatever the iteration, for costs in that range."""
+    highest, lowest = max(highest, 0.0), min(lowest, 0.0)
     spread = sum(float(np.log(m.max() / m[m > 0].min())) for m in (a, b))
     return (
         highest / epsilon <= _LARGEST_SCALING_COST
