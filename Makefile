@@ -13,7 +13,12 @@ RAW_DIR ?=
 MODELS ?=
 SEEDS ?=
 PROFILES ?=
+COMPUTE ?=
 ARGS ?=
+
+ifneq ($(COMPUTE),)
+export RECMODELS_COMPUTE := $(COMPUTE)
+endif
 
 .PHONY: help run explore check test doctests dev bench up doctor lint format types contracts services setup constraints clean
 
@@ -47,7 +52,7 @@ else \
 fi
 endef
 
-run: setup ## every asset of one data set: make run [DATASET=demo] [RAW_DIR=...] [MODELS=a,b|all] [SEEDS=0,1,2] [PROFILES=...]
+run: setup ## every asset of one data set: make run [DATASET=demo] [RAW_DIR=...] [MODELS=a,b|all] [SEEDS=0,1,2] [PROFILES=...] [COMPUTE=ray]
 	@$(BIN)/recmodels run --dataset '$(DATASET)' $(if $(RAW_DIR),--raw-dir '$(RAW_DIR)') $(if $(MODELS),--models '$(MODELS)') \
 		$(if $(SEEDS),--seeds '$(SEEDS)') $(if $(PROFILES),--profiles '$(PROFILES)') $(ARGS)
 
@@ -57,7 +62,7 @@ dev: setup ## the Dagster UI and daemon on http://127.0.0.1:3000
 explore: setup ## what the models recommend, and why, on http://127.0.0.1:3100: make explore [DATASET=demo]
 	@$(BIN)/recmodels explore --dataset '$(DATASET)' $(ARGS)
 
-doctor: setup ## what this machine has for a run and what it lacks: make doctor [DATASET=demo] [PROFILES=...]
+doctor: setup ## what this machine has for a run and what it lacks: make doctor [DATASET=demo] [PROFILES=...] [COMPUTE=ray]
 	@$(BIN)/recmodels doctor --dataset '$(DATASET)' $(if $(PROFILES),--profiles '$(PROFILES)') $(ARGS)
 
 up: ## build and start the deployment of docker/compose.yaml on http://127.0.0.1:3000; docs/deploying.md

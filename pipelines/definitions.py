@@ -9,7 +9,7 @@ import dagster as dg
 import assets
 from assets.status import pipeline_status_asset
 from assets.support.io_managers import DirectoryIOManager, DocumentIOManager, ParquetIOManager
-from assets.support.resources import DataRoot
+from assets.support.resources import ComputeResource, DataRoot
 from assets.support.schema_checks import schema_checks
 from pipelines.automation import follow_inputs
 from pipelines.jobs import ALL_JOBS
@@ -33,6 +33,7 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> dg.Definiti
     data_root = (overrides or {}).get("data_root", DataRoot())
     resources: dict[str, Any] = {
         "data_root": data_root,
+        "compute": ComputeResource(),
         "parquet_io": ParquetIOManager(data_root=data_root),
         "directory_io": DirectoryIOManager(data_root=data_root),
         "document_io": DocumentIOManager(data_root=data_root),

@@ -1,8 +1,15 @@
 """The errors a caller can act upon. Anything else that escapes is a bug."""
 
+import copyreg
+from typing import Any
+
 
 class RecmodelsError(Exception):
     """Base of every error this library raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Be copied by what it holds, not by its constructor: it crosses processes whatever arguments that takes."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class PermanentFailure(RecmodelsError):

@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from assets.support.dagster_internals import is_migrated
 from recmodels.catalogue.entries import DatasetEntry
+from recmodels.compute.engines import ADDRESS_VARIABLE, compute_from
 from recmodels.errors import InputError, RecmodelsError
 from recmodels.io.hub import require_safetensors
 from recmodels.llm.factory import make_backend
@@ -62,6 +63,7 @@ def examine(
     yield writable_root(root)
     yield disk_space(root)
     yield gpu()
+    yield compute()
     yield llm_server(profiles)
     for name in dict.fromkeys([entry.encoder, *(other.encoder for other in others)]):
         yield encoder_weights(name, required=name == entry.encoder)
@@ -144,6 +146,19 @@ def gpu() -> Finding:
         action = "Install PyTorch with CUDA: unset PIP_EXTRA_INDEX_URL, then `make clean setup`."
         return Finding("GPU", "note", found, action)
     return Finding("GPU", "ok", f"none; training runs on {torch.get_num_threads()} CPU threads")
+
+
+def compute() -> Finding:
+    """Look for the engine of large stages; a cluster is not asked before a run needs it."""
+    try:
+        engine = compute_from().engine
+    except InputError as error:
+        found = f"{error.where}: expected {error.expected}, found {error.found}"
+        return Finding("compute", "broken", found, error.action)
+    if engine == "local":
+        return Finding("compute", "ok", "local: the process of the run")
+    at = os.environ.get(ADDRESS_VARIABLE) or "started in this machine"
+    return Finding("compute", "ok", f"{engine} {importlib.metadata.version(engine)}, {at}")
 
 
 def llm_server(profiles: ProfileConfig) -> Finding:

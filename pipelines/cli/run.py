@@ -53,7 +53,7 @@ def run(
     from assets.raw import RawDumpsConfig
     from assets.support.io_managers import read_table, recorded_path
     from assets.support.partitions import seed_keys
-    from assets.support.resources import DataRoot
+    from assets.support.resources import ComputeResource, DataRoot
     from pipelines.cli.examples import print_examples
     from pipelines.definitions import defs
     from pipelines.instance import open_instance, prepare_home
@@ -73,9 +73,12 @@ def run(
         anew=force,
     )
     profile_config(entry, *run_settings(request.profiles))
+    engine = ComputeResource().open().engine
     started = time.monotonic()
     prepare_home()
     CONSOLE.print(f"[bold]recmodels[/]: data set [bold]{entry.key}[/], everything under {data_root()}", soft_wrap=True)
+    if engine != "local":
+        CONSOLE.print(f"large stages are computed by [bold]{engine}[/]")
     with ending_orderly(), open_instance() as instance:
         for lost in end_lost_runs(instance):
             CONSOLE.print(f"run {lost[:8]} was killed earlier; this one goes on where it stopped")

@@ -53,7 +53,7 @@ class Compute(ABC):
 
     @abstractmethod
     def map(
-        self, function: Callable[[Any, Block], Result], blocks: Iterable[Block], *, shared: Any = None
+        self, function: Callable[[Any, Block], Result], blocks: Iterable[Block], *, shared: Any = None, gpus: float = 0
     ) -> Iterator[Result]:
         """
         Yield ``function(shared, block)`` of every block in order, while later ones are computed.
@@ -66,6 +66,8 @@ class Compute(ABC):
             What each call is given; taken as they are needed.
         shared
             What all calls are given; sent to each machine once.
+        gpus
+            Of a cluster's GPUs, how many a call needs to itself. In this process a call finds those that are there.
 
         Raises
         ------
@@ -82,5 +84,5 @@ class Compute(ABC):
         """
 
     def record(self) -> dict[str, int | str]:
-        """Return what the materialisation says of it: the engine and, on a cluster, nodes and repeated blocks."""
+        """Return what the materialisation says of it: the engine and, on a cluster, its nodes and what was done."""
         return {"engine": self.engine}

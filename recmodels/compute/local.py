@@ -29,7 +29,7 @@ class Local(Compute):
     engine = "local"
 
     def map(
-        self, function: Callable[[Any, Block], Result], blocks: Iterable[Block], *, shared: Any = None
+        self, function: Callable[[Any, Block], Result], blocks: Iterable[Block], *, shared: Any = None, gpus: float = 0
     ) -> Iterator[Result]:
         """Yield the result of every block in order."""
         for block in blocks:
