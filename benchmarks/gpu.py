@@ -33,7 +33,7 @@ from recmodels.graphs.propagation import KERNELS, propagate
 from recmodels.models.base import Batch, Model
 from recmodels.models.inputs import TrainingData
 from recmodels.models.registry import MODELS, build_model, resolve_config
-from recmodels.training import trainer
+from recmodels.training import loop
 from recmodels.training.trainer import fit
 from recmodels.transport.augment import augment
 from recmodels.transport.config import TransportConfig
@@ -193,12 +193,12 @@ def measure_epochs(report: Report, size: str, names: list[str], device: str, *, 
                 goal=">= 5x",
             )
             if device == "cuda":
-                records = trainer.records_steps
-                trainer.records_steps = lambda model: False
+                records = loop.records_steps
+                loop.records_steps = lambda model: False
                 try:
                     eager = timed_fit(name, data, device, 5)["epoch"]
                 finally:
-                    trainer.records_steps = records
+                    loop.records_steps = records
                 report.add(f"eager_{size}_{name}", eager, unit="s", baseline="steps launched kernel by kernel")
 
 

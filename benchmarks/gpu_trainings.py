@@ -22,7 +22,7 @@ from recmodels.models.registry import build_model
 from recmodels.ranking.ranker import EmbeddingScorer, Ranker
 from recmodels.studies.resolve import resolve
 from recmodels.studies.results import ResultRow
-from recmodels.training import trainer
+from recmodels.training import loop
 from recmodels.training.trainer import fit
 
 FIGURES = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
@@ -108,7 +108,7 @@ def _chosen(task: str, of_valid: dict[tuple[str, str], float]) -> list[str]:
 def _start(n_workers: int, recorded: bool) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // n_workers))
     if not recorded:
-        trainer.records_steps = lambda model: False
+        loop.records_steps = lambda model: False
 
 
 def _embed(folder: Path, name: str, device: str) -> float:

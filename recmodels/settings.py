@@ -83,10 +83,11 @@ class Settings:
         found: list[str] = []
         for name in sorted({*self.values, *recorded} - self.operational):
             before = recorded[name] if name in recorded else self.defaults.get(name)
-            if name not in self.values:
+            now = self.values[name] if name in self.values else self.defaults.get(name)
+            if name not in self.values and name not in self.defaults:
                 found.append(f"{name} {shown(before)} -> no such setting")
-            elif before != self.values[name]:
-                found.append(f"{name} {shown(before)} -> {shown(self.values[name])}")
+            elif before != now:
+                found.append(f"{name} {shown(before)} -> {shown(now)}")
         return found
 
     def beside_defaults(self, held: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,7 +278,8 @@ def _flat(part: BaseModel, prefix: str) -> dict[str, Any]:
         if isinstance(value, BaseModel):
             values |= _flat(value, f"{prefix}{name}.")
         else:
-            values[prefix + name] = part.model_dump(mode="json", include={name})[name]
+            # Empty where a setting is not recorded while it has its default.
+            values |= {prefix + key: dumped for key, dumped in part.model_dump(mode="json", include={name}).items()}
     return values
 
 
@@ -287,7 +289,10 @@ def _defaults(kind: type[BaseModel], prefix: str) -> dict[str, Any]:
         if info.is_required():
             continue
         default = info.get_default(call_default_factory=True)  # pyright: ignore[reportCallIssue] no factory reads the others
-        values |= _flat(default, f"{prefix}{name}.") if isinstance(default, BaseModel) else {prefix + name: default}
+        if isinstance(default, BaseModel):
+            values |= _defaults(type(default), f"{prefix}{name}.") | _flat(default, f"{prefix}{name}.")
+        else:
+            values[prefix + name] = default
     return values
 
 

@@ -146,7 +146,8 @@ def resolve_config(name: str, *overrides: Mapping[str, Any], dataset: str | None
     Raises
     ------
     InputError
-        If the model or a key is unknown, or a value has the wrong type or range.
+        If the model or a key is unknown, a value has the wrong type or range, or the model cannot be trained in so
+        many shards.
 
     Examples
     --------
@@ -155,11 +156,15 @@ def resolve_config(name: str, *overrides: Mapping[str, Any], dataset: str | None
     (0.01, 5, 2048)
     """
     config_class = _class(name, "Config")
-    merged = config_class().model_dump()
+    merged = dict(config_class())
+    merged["training"] = dict(merged["training"])
     layers = (config_class.published.get(dataset or "", {}), *overrides)
     for layer in layers:
         _merge(merged, layer, f"configuration of {name}")
     config: AnyConfig = validated(config_class, merged, f"configuration of {name}")
+    if config.training.shards > 1:
+        # Only this asks for the class of the model.
+        _class(name, "Model").check_shards(config)
     if any("batch_size" in layer.get("training", {}) for layer in layers):
         return config
     training = config.training
