@@ -36,22 +36,14 @@ BATCH_IS_NAMED = "training.batch_size_is_named"
 
 @dataclass(frozen=True)
 class Settings:
-    """
-    Resolved settings by dotted name, such as ``training.batch_size``, as JSON values.
-
-    Attributes
-    ----------
-    values
-        All of them.
-    defaults
-        What a name has where nobody sets it; a name without a default is not in here.
-    operational
-        Names that change how a computation runs, not what comes of it.
-    """
+    """Resolved settings by dotted name, such as ``training.batch_size``, as JSON values."""
 
     values: Mapping[str, Any]
+    """All of them."""
     defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What a name has where nobody sets it; a name without a default is not in here."""
     operational: frozenset[str] = frozenset()
+    """Names that change how a computation runs, not what comes of it."""
 
     @classmethod
     def of(cls, *parts: BaseModel | Mapping[str, Any]) -> "Settings":

@@ -23,22 +23,14 @@ _SWEEPS = 2
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """
-    A calibrated ranking and how it was chosen.
-
-    Attributes
-    ----------
-    ranker
-        The base ranking with the chosen evidence and shortlist.
-    search
-        Every try in order: shortlist, ``strength_<evidence>`` columns, valid_recall, and whether it was chosen.
-    chosen
-        The row of `search` that was chosen, by column.
-    """
+    """A calibrated ranking and how it was chosen."""
 
     ranker: CalibratedRanker
+    """The base ranking with the chosen evidence and shortlist."""
     search: pl.DataFrame
+    """Every try in order: shortlist, ``strength_<evidence>`` columns, valid_recall, and whether it was chosen."""
     chosen: dict[str, Any]
+    """The row of `search` that was chosen, by column."""
 
 
 def calibrate(base: Ranker, data: TrainingData, config: CalibrationConfig) -> Calibration:

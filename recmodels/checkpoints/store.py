@@ -40,44 +40,29 @@ _AGAIN = "Restore it, or train the model again."
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """
-    A trained model as it is stored.
-
-    Attributes
-    ----------
-    model
-        Its name in the registry.
-    config
-        Its resolved configuration.
-    seed
-        Of initialisation and training.
-    parameters
-        The trained parameters by name; of a model in closed form, the chosen settings.
-    ranker
-        Its final ranking.
-    history
-        One row an epoch, see `recmodels.training.trainer.FitResult`.
-    provenance
-        What the caller recorded about the inputs.
-    users, items
-        The id maps: user_id, reviewer_id; item_id, asin.
-    seen
-        user_id, item_id, split of the training and validation pairs.
-    calibration
-        Every try of the search for a calibration of the ranking (`recmodels.calibration`), None without one.
-    """
+    """A trained model as it is stored."""
 
     model: str
+    """Its name in the registry."""
     config: AnyConfig
+    """Its resolved configuration."""
     seed: int
+    """Of initialisation and training."""
     parameters: dict[str, Tensor]
+    """The trained parameters by name; of a model in closed form, the chosen settings."""
     ranker: Ranker
+    """Its final ranking."""
     history: pl.DataFrame
+    """One row an epoch, see `recmodels.training.trainer.FitResult`."""
     provenance: dict[str, Any]
+    """What the caller recorded about the inputs."""
     users: pl.DataFrame
     items: pl.DataFrame
+    """The id maps: user_id, reviewer_id; item_id, asin."""
     seen: pl.DataFrame
+    """user_id, item_id, split of the training and validation pairs."""
     calibration: pl.DataFrame | None = None
+    """Every try of the search for a calibration of the ranking (`recmodels.calibration`), None without one."""
 
 
 def write_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:

@@ -11,23 +11,15 @@ from recmodels.evaluation.leaderboard import PairedTest, paired_test
 
 @dataclass(frozen=True)
 class Comparison:
-    """
-    How one model does against another.
-
-    Attributes
-    ----------
-    test
-        Paired over users, each of whose values is the mean over the seeds.
-    first_mean, second_mean
-        Means over users and seeds.
-    seeds
-        Seeds that both models have; only these count.
-    """
+    """How one model does against another."""
 
     test: PairedTest
+    """Paired over users, each of whose values is the mean over the seeds."""
     first_mean: float
     second_mean: float
+    """Both means are over users and seeds."""
     seeds: tuple[int, ...]
+    """Seeds that both models have; only these count."""
 
     @property
     def relative(self) -> float | None:

@@ -64,25 +64,16 @@ def leaderboard(metrics: pl.DataFrame, *, sort_by: tuple[str, int] = ("recall", 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """
-    A comparison of two models user by user.
-
-    Attributes
-    ----------
-    difference
-        Mean of the first model's values minus the second's.
-    t_p_value
-        Of the paired t-test, two-sided.
-    wilcoxon_p_value
-        Of the signed-rank test, two-sided; 1 where the two agree for every user.
-    n_users
-        Users compared.
-    """
+    """A comparison of two models user by user."""
 
     difference: float
+    """Mean of the first model's values minus the second's."""
     t_p_value: float
+    """Of the paired t-test, two-sided."""
     wilcoxon_p_value: float
+    """Of the signed-rank test, two-sided; 1 where the two agree for every user."""
     n_users: int
+    """Users compared."""
 
 
 def paired_test(first: pl.DataFrame, second: pl.DataFrame, column: str) -> PairedTest:

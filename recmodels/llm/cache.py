@@ -49,26 +49,17 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class Usage:
-    """
-    What the answered calls of a run took.
-
-    Parameters
-    ----------
-    calls
-        Answered calls.
-    seconds
-        Wall time of the run.
-    estimated_tokens
-        Prompt tokens by our estimate.
-    prompt_tokens, answer_tokens
-        As the model counted them; our estimate where it does not count.
-    """
+    """What the answered calls of a run took."""
 
     calls: int = 0
+    """Answered calls."""
     seconds: float = 0.0
+    """Wall time of the run."""
     estimated_tokens: int = 0
+    """Prompt tokens by our estimate."""
     prompt_tokens: int = 0
     answer_tokens: int = 0
+    """Both as the model counted them; our estimate where it does not count."""
 
 
 @dataclass

@@ -38,28 +38,18 @@ ProgressCallback = Callable[[Progress], None]
 
 @dataclass
 class Outcome:
-    """
-    What became of every row that had a prompt.
-
-    Parameters
-    ----------
-    answers
-        What was wanted, by row, for rows whose answer is valid.
-    from_cache
-        Rows that needed no call of this run at its start.
-    invalid
-        Why the answer could not be used, for rows whose repair was invalid too.
-    dead
-        Why no answer came, for rows whose calls failed for good.
-    tally
-        Counts of calls.
-    """
+    """What became of every row that had a prompt."""
 
     answers: dict[int, str] = field(default_factory=dict[int, str])
+    """What was wanted, by row, for rows whose answer is valid."""
     from_cache: int = 0
+    """Rows that needed no call of this run at its start."""
     invalid: dict[int, str] = field(default_factory=dict[int, str])
+    """Why the answer could not be used, for rows whose repair was invalid too."""
     dead: dict[int, str] = field(default_factory=dict[int, str])
+    """Why no answer came, for rows whose calls failed for good."""
     tally: Tally = field(default_factory=Tally)
+    """Counts of calls."""
 
 
 @dataclass(frozen=True)

@@ -17,20 +17,14 @@ COLUMNS = 2
 
 @dataclass(frozen=True)
 class SweepPanel:
-    """
-    A plot of one figure over settings.
-
-    Attributes
-    ----------
-    title, figure
-        What is written above it and at its side.
-    points
-        The values of the settings by dotted name, the first of which runs along the axis, and the figure there.
-    """
+    """A plot of one figure over settings."""
 
     title: str
+    """What is written above it."""
     figure: str
+    """What is written at its side."""
     points: Sequence[tuple[Mapping[str, Any], float]]
+    """The values of the settings by dotted name, the first of which runs along the axis, and the figure there."""
 
 
 def study_bars(figures: pl.DataFrame, figure: str) -> bytes:

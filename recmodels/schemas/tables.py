@@ -31,18 +31,12 @@ from recmodels.validation import shortened
 
 @dataclass(frozen=True)
 class Table:
-    """
-    What holds of a stored table: within itself, and beside the tables of the same data set that it refers to.
-
-    Attributes
-    ----------
-    may_be_empty
-        Whether no rows are sound, too: what the table is about is absent.
-    """
+    """What holds of a stored table: within itself, and beside the tables of the same data set that it refers to."""
 
     schema: type[dy.Schema]
     references: tuple[Reference, ...] = ()
     may_be_empty: bool = False
+    """Whether no rows are sound, too: what the table is about is absent."""
 
     @property
     def refers_to(self) -> list[str]:

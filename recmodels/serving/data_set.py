@@ -30,34 +30,18 @@ EDGES = pl.Schema({"asin": pl.String, "graph": pl.String, "because_asin": pl.Str
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """
-    A table of profiles, and the settings it was written with.
-
-    Attributes
-    ----------
-    table
-        Schema `recmodels.schemas.tables.ITEM_PROFILES` or `USER_PROFILES`.
-    config
-        Decides what of the reviews was read.
-    """
+    """A table of profiles, and the settings it was written with."""
 
     table: pl.DataFrame
+    """Schema `recmodels.schemas.tables.ITEM_PROFILES` or `USER_PROFILES`."""
     config: ProfileConfig
+    """Decides what of the reviews was read."""
 
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
     """
     The tables of a data set, asked by name.
-
-    Attributes
-    ----------
-    interactions, users, items, reviews
-        The tables of these names (`recmodels.schemas.tables`).
-    item_profiles, user_profiles
-        The profiles, None where there are none yet.
-    graphs
-        Neighbour tables of the items by name, as in ``text``; they may be without rows.
 
     Examples
     --------
@@ -76,9 +60,12 @@ class DataSet:
     users: pl.DataFrame
     items: pl.DataFrame
     reviews: pl.DataFrame
+    """The tables of these names (`recmodels.schemas.tables`)."""
     item_profiles: Written | None = None
     user_profiles: Written | None = None
+    """The profiles, None where there are none yet."""
     graphs: Mapping[str, pl.DataFrame] = field(default_factory=dict[str, pl.DataFrame])
+    """Neighbour tables of the items by name, as in ``text``; they may be without rows."""
 
     def groups(self) -> dict[str, int]:
         """Return how many users each activity group has; those of `recmodels.evaluation.evaluator`."""

@@ -36,29 +36,20 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 @dataclass(frozen=True)
 class Outcome:
-    """
-    What came of a try.
-
-    Attributes
-    ----------
-    state
-        ``complete``, ``pruned``, ``failed`` or ``unfinished``.
-    valid_recall, best_epoch
-        Best validation Recall@20 and where it was; None before the first epoch.
-    epochs
-        How many there were; of a model in closed form, choices.
-    seconds
-        Wall time.
-    reason
-        Why it failed.
-    """
+    """What came of a try."""
 
     state: str
+    """``complete``, ``pruned``, ``failed`` or ``unfinished``."""
     valid_recall: float | None
+    """Best validation Recall@20; None before the first epoch."""
     best_epoch: int | None
+    """Where it was."""
     epochs: int
+    """How many there were; of a model in closed form, choices."""
     seconds: float
+    """Wall time."""
     reason: str = ""
+    """Why it failed."""
 
 
 @dataclass(frozen=True)
