@@ -19,7 +19,7 @@ from assets.support.staleness import survey
 from assets.training import checkpoint_key
 from recmodels.errors import InputError, MissingObject
 from recmodels.models.registry import NON_PERSONALISED
-from recmodels.validation import did_you_mean
+from recmodels.validation import require_known
 
 if TYPE_CHECKING:
     import polars as pl
@@ -83,7 +83,7 @@ def current_checkpoint(instance: dg.DagsterInstance, data_root: DataRoot, datase
         As `open_recommender`.
     """
     require_data_set(dataset)
-    _require_known("model", model, list(TITLES))
+    require_known("model", model, TITLES)
     seeds = trained_seeds(instance, dataset, model)
     if seed not in seeds:
         others = [other for other in TITLES if trained_seeds(instance, dataset, other)]
@@ -105,7 +105,7 @@ def require_data_set(dataset: str) -> None:
     InputError
         If it is none; the nearest one is told.
     """
-    _require_known("data set", dataset, DATASETS.get_partition_keys())
+    require_known("data set", dataset, DATASETS.get_partition_keys())
 
 
 def stale_checkpoints(
@@ -142,12 +142,6 @@ def best_model(board: "pl.DataFrame") -> str | None:
     # Where there are several of a name, the digits of its provenance stand behind it.
     names = (name.partition(" ")[0] for name in board["model"].unique(maintain_order=True))
     return next((name for name in names if name not in NON_PERSONALISED), None)
-
-
-def _require_known(where: str, name: str, known: Sequence[str]) -> None:
-    if name not in known:
-        hint = did_you_mean(name, known)
-        raise InputError(where, expected=f"one of {', '.join(known)}", found=repr(name), action=hint)
 
 
 def _current_instance(root: Path) -> dg.DagsterInstance:

@@ -193,10 +193,7 @@ def calibration_settings(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> 
 
 def tuning_config(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> TuningConfig:
     """Return how the settings of models are searched on a data set."""
-    merged: dict[str, Any] = {}
-    for layer in (entry.tuning, *overrides):
-        merged |= layer
-    return validated(TuningConfig, merged, f"tuning settings of {entry.key}")
+    return validated(TuningConfig, merged(entry.tuning, *overrides), f"tuning settings of {entry.key}")
 
 
 def tuning_settings(entry: DatasetEntry, model: str, *overrides: Mapping[str, Any]) -> Settings:

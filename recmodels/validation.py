@@ -55,6 +55,14 @@ def did_you_mean(found: str, known: Iterable[str]) -> str:
     return f"Did you mean {close[0]}?" if close else ""
 
 
+def require_known(where: str, found: str, known: Iterable[str], action: str = "") -> None:
+    """Raise InputError if a name is not among those known: what to do is to take the closest, or what is given."""
+    names = list(known)
+    if found not in names:
+        hint = action or did_you_mean(found, names)
+        raise InputError(where, expected=f"one of {', '.join(names)}", found=repr(found), action=hint)
+
+
 def problems(error: ValidationError) -> str:
     """Return what pydantic found wrong, in one line."""
     return "; ".join(

@@ -26,10 +26,10 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipelines.explorer.answers import validated_question
 from pipelines.explorer.endpoints import ENDPOINTS, Endpoint, openapi
 from pipelines.explorer.results import Results
 from recmodels.errors import MissingObject, RecmodelsError
+from recmodels.validation import validated
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
@@ -130,7 +130,7 @@ def _served(text: str, kind: str) -> _Respond:
 
 def _answering(endpoint: Endpoint, results: Results, limiter: CapacityLimiter) -> _Respond:
     def answer(given: dict[str, Any]) -> Response:
-        return JSONResponse(endpoint.respond(results, validated_question(endpoint.question, given)))
+        return JSONResponse(endpoint.respond(results, validated(endpoint.question, given, "parameters")))
 
     async def respond(request: Request) -> Response:
         given = dict(request.query_params)

@@ -22,7 +22,7 @@ from recmodels.errors import InputError
 from recmodels.models.registry import MODELS, model_spec
 from recmodels.models.spec import ModelSpec
 from recmodels.transport.config import PositivesConfig
-from recmodels.validation import did_you_mean, validated
+from recmodels.validation import did_you_mean, require_known, validated
 
 STUDIES_VARIABLE = "RECMODELS_STUDIES"
 """Environment variable with the path of the user's own file of variants and studies."""
@@ -121,12 +121,9 @@ def trainable(name: str) -> ModelSpec:
     """
     if name in MODELS:
         return MODELS[name]
-    variants = load_variants()
-    if name not in variants:
-        known = [*MODELS, *variants]
-        hint = did_you_mean(name, known)
-        raise InputError("model", expected=f"one of {', '.join(known)}", found=repr(name), action=hint)
-    return variants[name]
+    known = {**MODELS, **load_variants()}
+    require_known("model", name, known)
+    return known[name]
 
 
 def _specs(tables: Mapping[str, Any], where: str) -> dict[str, ModelSpec]:

@@ -186,16 +186,10 @@ class DataSet:
         named = self.items["asin"]
         found = [EDGES.to_frame()]
         for graph, table in self.graphs.items():
-            src, dst, columns = pl.col("src"), pl.col("dst"), ("item", "because", "similarity")
-            there = table.filter(src.is_in(asked) & dst.is_in(own)).select("src", "dst", "similarity")
-            back = table.filter(src.is_in(own) & dst.is_in(asked)).select("dst", "src", "similarity")
-            both = pl.concat(
-                [
-                    there.rename(dict(zip(there.columns, columns, strict=True))),
-                    back.rename(dict(zip(back.columns, columns, strict=True))),
-                ]
+            directions = (table.select("similarity", item=a, because=b) for a, b in (("src", "dst"), ("dst", "src")))
+            both = pl.concat(directions).filter(
+                pl.col("item").is_in(asked) & pl.col("because").is_in(own) & (pl.col("item") != pl.col("because"))
             )
-            both = both.filter(pl.col("item") != pl.col("because"))
             best = both.group_by("item", "because", maintain_order=True).agg(pl.col("similarity").max())
             found.append(
                 pl.DataFrame(
