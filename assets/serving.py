@@ -74,14 +74,7 @@ def open_recommender(
 
 
 def current_checkpoint(instance: dg.DagsterInstance, data_root: DataRoot, dataset: str, model: str, seed: int) -> Path:
-    """
-    Return the folder of the current checkpoint of a model.
-
-    Raises
-    ------
-    InputError, MissingObject
-        As `open_recommender`.
-    """
+    """Return the folder of the current checkpoint of a model; raises as `open_recommender`."""
     require_data_set(dataset)
     require_known("model", model, TITLES)
     seeds = trained_seeds(instance, dataset, model)
@@ -97,14 +90,7 @@ def current_checkpoint(instance: dg.DagsterInstance, data_root: DataRoot, datase
 
 
 def require_data_set(dataset: str) -> None:
-    """
-    Refuse what is no key of the catalogue.
-
-    Raises
-    ------
-    InputError
-        If it is none; the nearest one is told.
-    """
+    """Raise InputError, which tells the nearest one, for what is no key of the catalogue."""
     require_known("data set", dataset, DATASETS.get_partition_keys())
 
 

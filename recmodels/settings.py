@@ -22,7 +22,7 @@ from recmodels.models.config import AnyConfig, TrainingConfig
 from recmodels.models.registry import resolve_config
 from recmodels.models.spec import ModelSpec
 from recmodels.models.variants import trainable
-from recmodels.profiles.config import ProfileConfig, resolve_profile_config
+from recmodels.profiles.config import ProfileConfig
 from recmodels.transport.config import PositivesConfig, TransportConfig
 from recmodels.tuning.config import TuningConfig
 from recmodels.tuning.spaces import search_space
@@ -123,7 +123,7 @@ def table_settings(entry: DatasetEntry) -> Settings:
 
 def profile_config(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> ProfileConfig:
     """Return how the profiles of a data set are written."""
-    return resolve_profile_config(entry.profiles, *overrides)
+    return validated(ProfileConfig, merged(entry.profiles, *overrides), "profile settings")
 
 
 def profile_settings(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> Settings:

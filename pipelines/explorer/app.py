@@ -53,16 +53,7 @@ _Respond = Callable[[Request], Awaitable[Response]]
 
 
 def explorer_app(results: Results, hosts: list[str] | None = None) -> Starlette:
-    """
-    Return the application over the results of an instance.
-
-    Parameters
-    ----------
-    results
-        What is current.
-    hosts
-        The names under which it may be asked for; those of loopback by default.
-    """
+    """Return the application over results; `hosts` are the names it may be asked for under, by default loopback's."""
     static = files("pipelines.explorer") / "static"
     page = (static / "explorer.html").read_text()
     docs = Environment(autoescape=True).from_string((static / "docs.html.j2").read_text()).render(api=openapi())

@@ -134,14 +134,7 @@ def load_checkpoint(directory: Path) -> Checkpoint:
 
 
 def load_history(directory: Path) -> pl.DataFrame:
-    """
-    Read the history of a checkpoint alone, verified.
-
-    Raises
-    ------
-    MissingObject
-        As `load_checkpoint`.
-    """
+    """Read the history of a checkpoint alone, verified; raises as `load_checkpoint`."""
     with _readable(directory):
         _require_intact(directory, _manifest(directory), ["history.parquet"])
         return pl.read_parquet(directory / "history.parquet")

@@ -31,12 +31,7 @@ def compare(first: Mapping[int, pl.DataFrame], second: Mapping[int, pl.DataFrame
     """
     Compare two models over the users and seeds that both were measured with.
 
-    Parameters
-    ----------
-    first, second
-        Table `user_metrics` of each seed of a model.
-    column
-        Such as ``recall@20``.
+    `first` and `second` have the table `user_metrics` of each seed; the column is such as ``recall@20``.
 
     Raises
     ------

@@ -78,19 +78,10 @@ class PairedTest:
 
 def paired_test(first: pl.DataFrame, second: pl.DataFrame, column: str) -> PairedTest:
     """
-    Test whether two models differ in a metric over the same users.
+    Test whether two models differ in a metric, a column such as ``recall@20``, over the same users.
 
-    Parameters
-    ----------
-    first, second
-        Per-user frames of two evaluations; those of several seeds may be averaged per user before.
-    column
-        Such as ``recall@20``.
-
-    Raises
-    ------
-    InputError
-        If the frames are not about the same users.
+    `first` and `second` are per-user frames of two evaluations; those of several seeds may be averaged per user before.
+    Raises InputError if they are not about the same users.
     """
     joined = first.select("user_id", first=column).join(second.select("user_id", second=column), on="user_id")
     if not joined.height == first.height == second.height:

@@ -127,16 +127,7 @@ class RunStopped(TransientFailure):
 
 
 class Busy(TransientFailure):
-    """
-    The server asks to be left alone for a while (HTTP 429): no fault of the prompt.
-
-    Parameters
-    ----------
-    message
-        What it said.
-    retry_after
-        Seconds it asks for, if it says.
-    """
+    """The server asks to be left alone (HTTP 429), for `retry_after` seconds if it says: no fault of the prompt."""
 
     def __init__(self, message: str, retry_after: float | None) -> None:
         super().__init__(message)

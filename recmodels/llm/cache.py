@@ -93,19 +93,7 @@ def key_function(identity: ModelIdentity, version: str, parameters: Mapping[str,
 
 
 class CallCache(SqliteFile):
-    """
-    An open cache file.
-
-    Parameters
-    ----------
-    path
-        The file, made if missing.
-
-    Raises
-    ------
-    InputError
-        If the file is not a cache or cannot be opened.
-    """
+    """An open cache file, made if missing; raises InputError if it is no cache or cannot be opened."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "cache of answers", _TABLES)

@@ -42,18 +42,7 @@ class Tally:
 
 
 class Caller:
-    """
-    Calls a started back-end within the bounds of a configuration.
-
-    Parameters
-    ----------
-    backend
-        The back-end.
-    config
-        Attempts, pauses, patience and budget.
-    tally
-        Where the calls are counted.
-    """
+    """Calls a started back-end within a configuration's attempts, pauses, patience and budget, and counts the calls."""
 
     def __init__(self, backend: Backend, config: LLMConfig, tally: Tally) -> None:
         self._backend = backend

@@ -64,24 +64,11 @@ class _Question:
 
 class Run:
     """
-    One run over the rows of a table.
+    One run over the rows of a table, with a started `backend`.
 
-    Parameters
-    ----------
-    backend
-        A started back-end.
-    cache
-        The open cache, inside `CallCache.run` if calls are to be made.
-    config
-        Bounds.
-    answers
-        How answers are read and repaired.
-    prompt
-        Returns the prompt of a row, or None for a row without input.
-    key
-        Returns the cache key of a prompt.
-    progress
-        Called at the start, then every second to every minute, and at the end.
+    The `cache` is open, inside `CallCache.run` if calls are to be made. `prompt` returns the prompt of a row, or None
+    for a row without input, `key` the cache key of a prompt; `answers` says how answers are read and repaired.
+    `progress` is called at the start, then every second to every minute, and at the end.
     """
 
     def __init__(

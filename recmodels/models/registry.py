@@ -95,14 +95,7 @@ _register_announced()
 
 
 def model_spec(name: str) -> ModelSpec:
-    """
-    Return the entry of a model.
-
-    Raises
-    ------
-    InputError
-        If there is no such model; the known ones are listed.
-    """
+    """Return the entry of a model; raises InputError, which lists those known, if there is none of that name."""
     require_known("model", name, MODELS)
     return MODELS[name]
 

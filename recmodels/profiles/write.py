@@ -83,7 +83,7 @@ def item_task(
     items, reviews, interactions
         ITEMS, REVIEWS and INTERACTIONS tables with all splits; held-out rows are dropped before any prompt is built.
     domain
-        The data set's words for what it sells, as in "gift cards".
+        As in `ProfileTask`.
     """
     source = ItemSource(items, reviews, interactions, config)
     return ProfileTask(
@@ -110,8 +110,6 @@ def user_task(
         ITEMS, ITEM_PROFILES, REVIEWS and INTERACTIONS tables with all splits; held-out rows are dropped before any
         prompt is built. Without reviews (no rows) the history is titles and profiles. While there are no item profiles
         yet (None), as for an estimate, extractive ones stand in for them.
-    domain
-        As for `item_task`.
     """
     if item_profiles is None:
         stand_in = item_task(items, reviews, interactions, domain=domain, config=config)

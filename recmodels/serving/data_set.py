@@ -76,10 +76,7 @@ class DataSet:
         """
         Return users whose id has a text in it, whatever the case; those whose id begins with it first.
 
-        Raises
-        ------
-        InputError
-            If there is no such group.
+        Raises InputError if there is no such group.
         """
         wanted = text.strip().lower()
         members = self._members(group)
@@ -89,26 +86,12 @@ class DataSet:
         return [self._told(int(user)) for user in order[:limit]]
 
     def any_user(self, rng: np.random.Generator, *, group: str | None = None) -> User | None:
-        """
-        Return a user at random; None if a group has nobody.
-
-        Raises
-        ------
-        InputError
-            If there is no such group.
-        """
+        """Return a user at random; None if a group has nobody. Raises InputError if there is no such group."""
         members = self._members(group)
         return self._told(int(rng.choice(members))) if members.size else None
 
     def user(self, name: str) -> UserDetails:
-        """
-        Return what is known of a user.
-
-        Raises
-        ------
-        InputError
-            If nobody is called so; the nearest name is told.
-        """
+        """Return what is known of a user; raises InputError, which tells the nearest name, if nobody is called so."""
         user = self._user_id(name)
         own = self._rows(user)
         seen = own.filter(pl.col("split") != "test")
@@ -130,14 +113,7 @@ class DataSet:
         }
 
     def item(self, asin: str) -> ItemDetails:
-        """
-        Return what is known of an item.
-
-        Raises
-        ------
-        InputError
-            If there is none of this asin; the nearest one is told.
-        """
+        """Return what is known of an item; raises InputError, which tells the nearest asin, if there is none."""
         (asked,) = names("item", asin)
         if (item := self._item_ids.get(asked)) is None:
             raise InputError(

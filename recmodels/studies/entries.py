@@ -120,10 +120,7 @@ def study_named(name: str) -> Study:
     """
     Return a study.
 
-    Raises
-    ------
-    InputError
-        If there is none of that name.
+    Raises InputError if there is none of that name.
     """
     studies = load_studies()
     require_known("study", name, studies)

@@ -36,16 +36,7 @@ class Resolved:
 
 def resolve(row: str, entry: DatasetEntry, *overrides: Mapping[str, Any]) -> Resolved:
     """
-    Return what a row is on a data set.
-
-    Parameters
-    ----------
-    row
-        A model, a variant, or ``calibrated/<either>``.
-    entry
-        Of the catalogue.
-    overrides
-        Settings by name over all others.
+    Return what a row (a model, a variant, or ``calibrated/<either>``) is on a data set; overrides go over all else.
 
     Raises
     ------
