@@ -24,6 +24,7 @@ from recmodels.studies.resolve import resolve
 from recmodels.studies.results import ResultRow
 from recmodels.training import loop
 from recmodels.training.trainer import fit
+from recmodels.validation import nested
 
 FIGURES = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 
@@ -128,14 +129,8 @@ def trained(task: str, folder: Path, device: str, commit: str) -> list[tuple[dic
     published = _published(folder, name, device)
     row, _, chosen = row.partition("@")
     with_calibrated, row = row.endswith("+"), row.removesuffix("+")
-    overrides: dict[str, Any] = {"training": {"device": device}}
-    for setting in settings:
-        key, value = setting.split("=")
-        target = overrides
-        *path, last = key.split(".")
-        for part in path:
-            target = target.setdefault(part, {})
-        target[last] = json.loads(value)
+    named = (setting.split("=") for setting in settings)
+    overrides = nested({"training.device": device} | {key: json.loads(value) for key, value in named})
     common = {
         "dataset": name,
         "seed": int(seed_text),
