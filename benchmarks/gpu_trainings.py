@@ -87,9 +87,9 @@ def train_rows(arguments: argparse.Namespace, deadline: float, *, recorded: bool
                     )
                     if values is not None:
                         one = users.get(row["dataset"], values.select("user_id"))
-                        users[row["dataset"]] = one.with_columns(values.drop("user_id").get_columns())
-        for name, table in users.items():
-            table.write_parquet(arguments.results / f"users-{name}.parquet", compression_level=19)
+                        table = one.with_columns(values.drop("user_id").get_columns())
+                        users[row["dataset"]] = table
+                        table.write_parquet(arguments.results / f"users-{row['dataset']}.parquet", compression_level=19)
         print("not run:", *running.values(), *reversed(waiting), flush=True)
         for process in list((pool._processes or {}).values()):
             process.kill()
