@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import LocalCluster
 from tiny_bert import write_tiny_bert
 
 from recmodels.compute.base import Compute
@@ -49,7 +49,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Calla
 
 @pytest.mark.parametrize("stage", ["neighbours", "embeddings"])
 def test_a_stage_has_the_same_bytes_calm_and_with_a_node_that_dies(
-    stage: str, stages: dict[str, Callable[[Compute], bytes]], cluster: LocalCluster, kill_one_node_after: Kill
+    stage: str, stages: dict[str, Callable[[Compute], bytes]], cluster: Any, kill_one_node_after: Kill
 ) -> None:
     local = stages[stage](LOCAL)
     calm = cluster.compute()
@@ -79,9 +79,7 @@ def _iterated(compute: Compute, rounds: int) -> np.ndarray:
     return vector
 
 
-def test_a_group_of_more_parts_than_processors_outlives_a_node(
-    cluster: LocalCluster, kill_one_node_after: Kill
-) -> None:
+def test_a_group_of_more_parts_than_processors_outlives_a_node(cluster: Any, kill_one_node_after: Kill) -> None:
     compute = cluster.compute()
     kill_one_node_after()
     np.testing.assert_array_equal(_iterated(compute, 20), _iterated(LOCAL, 20))
@@ -92,7 +90,7 @@ def _wrong(shared: None, block: int) -> None:
     raise InputError(f"block {block}", expected="nothing", found="something", action="Mend it.")
 
 
-def test_an_error_in_a_task_comes_as_itself(cluster: LocalCluster) -> None:
+def test_an_error_in_a_task_comes_as_itself(cluster: Any) -> None:
     with pytest.raises(InputError) as caught:
         next(cluster.compute().map(_wrong, [7]))
     assert type(caught.value) is InputError

@@ -1,10 +1,10 @@
 """The whole graph on a cluster has the data versions of the whole graph in one process."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
-from conftest import LocalCluster
 from graph_runs import data_versions, failure_texts, runner
 
 from assets.support.resources import DataRoot
@@ -37,7 +37,7 @@ def _made(folder: Path, raw: Path, models: list[str]) -> tuple[dict[str, str], s
 
 
 def test_the_demo_has_the_same_data_versions_on_a_cluster(
-    cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_demo_dump(tmp_path / "raw", n_users=60, n_items=40)
     (tmp_path / "catalogue.toml").write_text("demo.sources.amazon2014.k_core = 2\ndemo.training.epochs = 2\n")
