@@ -53,19 +53,26 @@ class OnRay(Compute):
             )
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_call)
         given = ray.put(shared)
-        todo = enumerate(blocks)
+        todo = iter(blocks)
         running: dict[Any, tuple[int, Block, int]] = {}
         done: dict[int, tuple[Result | None, BaseException | None]] = {}
-        following = 0
+        taken = following = 0
         more = True
         try:
             while True:
                 most = _BLOCKS_A_CPU * max(1, _living("CPU", self._counts))
                 while more and len(running) + len(done) < most:
-                    if (taken := next(todo, None)) is None:
+                    try:
+                        block = next(todo)
+                    except StopIteration:
                         more = False
-                    else:
-                        running[task.remote(function, given, taken[1])] = (*taken, 1)
+                        continue
+                    except Exception as error:  # raised when the blocks before it are done, as in one process
+                        done[taken] = None, error
+                        more = False
+                        continue
+                    running[task.remote(function, given, block)] = taken, block, 1
+                    taken += 1
                 if following in done:
                     result, error = done.pop(following)
                     if error is not None:
