@@ -228,10 +228,10 @@ def user_parts(
     """
     Cut users, in order, into parts of about so many stored costs; a user with more stands alone.
 
-    What a user counts for is known before the false negatives are: 1, the training pairs, and the products of finding
-    them, more than there are costs where edges meet in an item.
+    What a user counts for is known before the false negatives are: 1, the training pairs, and the edges that leave
+    their items, more than there are costs where edges meet in an item.
     """
-    work = items.products(positives) + positives.indptr + np.arange(a.size + 1)
+    work = items.edges(positives) + positives.indptr + np.arange(a.size + 1)
     for first, last in row_blocks(work, entries_per_part):
         whole = last - first == a.size
         yield UserRows(first, positives if whole else positives[first:last], a[first:last])
