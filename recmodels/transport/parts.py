@@ -137,11 +137,12 @@ class PlanRows:
 
     def _kernel_of(self, form: str) -> Kernel:
         if self._kernel is None or self._kernel[0] != form:
-            if form == "scaling":
-                on = resolve_device("cuda", setting="transport.backend").type if self._on_cuda else "cpu"
-                self._kernel = (form, scaling_kernel(self._cost, self._epsilon, on))
-            else:
-                self._kernel = (form, log_kernel(self._cost, self._epsilon))
+            on = resolve_device("cuda", setting="transport.backend").type if self._on_cuda else "cpu"
+            scaling = form == "scaling"
+            self._kernel = (
+                form,
+                scaling_kernel(self._cost, self._epsilon, on) if scaling else log_kernel(self._cost, self._epsilon),
+            )
         return self._kernel[1]
 
     def _rows(self, form: str, log_g: np.ndarray) -> np.ndarray:
