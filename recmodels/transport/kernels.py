@@ -28,19 +28,12 @@ _BLOCK_ENTRIES = 1 << 22
 
 @dataclass(frozen=True)
 class Kernel:
-    """
-    The products that a Sinkhorn iteration needs.
-
-    Attributes
-    ----------
-    rows
-        log(K g) of log g.
-    columns
-        log(K^T f) of log f.
-    """
+    """The products that a Sinkhorn iteration needs."""
 
     rows: Callable[[np.ndarray], np.ndarray]
+    """log(K g) of log g."""
     columns: Callable[[np.ndarray], np.ndarray]
+    """log(K^T f) of log f."""
 
 
 def scaling_kernel(cost: sparse.csr_array, epsilon: float, device: str = "cpu") -> Kernel:
