@@ -10,7 +10,7 @@ from torch import Tensor
 from recmodels.compute.base import Compute
 from recmodels.compute.local import LOCAL
 from recmodels.graphs.matrices import interaction_matrix
-from recmodels.ranking.blocks import user_blocks
+from recmodels.ranking.lists import best_lists
 from recmodels.ranking.ranker import Ranker
 from recmodels.schemas.tables import RECOMMENDATIONS
 
@@ -50,9 +50,7 @@ def top_items(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the best items and their scores, (m, n), of distinct users, neither seen nor barred (n_items,)."""
     if barred is None:
-        blocks = user_blocks(users.numpy(), ranker.n_items)
-        items, scores = zip(*compute.map(_best, blocks, shared=(ranker, n, seen)), strict=True)
-        return np.concatenate(items), np.concatenate(scores)
+        return best_lists(ranker, users.numpy(), n, seen, compute)
     found: list[tuple[Tensor, Tensor]] = []
     for some in users.split(max(1, _MASK_BYTES // barred.size)):
         mask = np.tile(barred, (len(some), 1))
@@ -103,11 +101,3 @@ def named(
         },
         schema_overrides=NAMED,
     )
-
-
-def _best(
-    asked: tuple[Ranker, int, sparse.csr_array | None], users: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    ranker, n, seen = asked
-    items, scores = ranker.top_items(torch.from_numpy(users), n, excluded=seen)
-    return items.cpu().numpy(), scores.cpu().numpy()
