@@ -52,12 +52,7 @@ class Results:
     """
     What is current in an instance; new results are seen within a second.
 
-    Parameters
-    ----------
-    instance, data_root
-        Where the records and the files are.
-    memory
-        Bytes that the tensors of open checkpoints may take together; `SHARE_OF_MEMORY` by default.
+    The tensors of open checkpoints may take `memory` bytes together, by default `SHARE_OF_MEMORY`.
     """
 
     def __init__(self, instance: dg.DagsterInstance, data_root: DataRoot, *, memory: float | None = None) -> None:
@@ -91,14 +86,7 @@ class Results:
         return self._fresh(self._data_sets, dataset, partial(self._read, dataset), SECONDS).get().data_set
 
     def recommender(self, dataset: str, model: str, seed: int) -> Recommender:
-        """
-        Return the current checkpoint of a model, ready to recommend.
-
-        Raises
-        ------
-        InputError, MissingObject
-            As `assets.serving.current_checkpoint`.
-        """
+        """Return the current checkpoint of a model, ready to recommend; raises as `open_recommender`."""
         key = (dataset, model, seed)
         with self._lock:
             if key not in self._recommenders:

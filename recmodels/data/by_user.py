@@ -7,6 +7,7 @@ the size of the file alone, and the tables that `dump` beside this makes of them
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from recmodels.compute.base import Compute
-from recmodels.io.files import disk_errors_told
+from recmodels.io.files import disk_errors_told, scratch_directory
 from recmodels.raw.formats.base import RAW_INTERACTIONS, Format, RawTable
 from recmodels.raw.rejects import RejectLog
 
@@ -133,15 +134,15 @@ class _Waiting:
     _held: list[list[pl.DataFrame]] = field(init=False)
     _bytes: int = 0
     _files: int = 0
-    _folder: "tempfile.TemporaryDirectory[str] | None" = None
+    _folder: Path | None = None
+    _stack: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> "_Waiting":
         self._held = [[] for _ in range(self.n_parts)]
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._folder is not None:
-            self._folder.cleanup()
+        self._stack.close()
 
     def put(self, dealt: Sequence[pl.DataFrame]) -> None:
         for part, rows in enumerate(dealt):
@@ -161,10 +162,9 @@ class _Waiting:
 
     def _path(self, part: int, file: int) -> Path:
         if self._folder is None:
-            if self.limits.scratch is not None:
-                self.limits.scratch.mkdir(parents=True, exist_ok=True)
-            self._folder = tempfile.TemporaryDirectory(prefix="rows-", dir=self.limits.scratch)
-        return Path(self._folder.name) / f"{part}-{file}.arrow"
+            scratch = self.limits.scratch or Path(tempfile.gettempdir())
+            self._folder = self._stack.enter_context(scratch_directory(scratch / "rows"))
+        return self._folder / f"{part}-{file}.arrow"
 
     def __iter__(self) -> Iterator[pl.DataFrame]:
         """Yield the rows of each part, which is forgotten then."""

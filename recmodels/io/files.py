@@ -129,6 +129,14 @@ def atomic_directory(path: Path) -> Generator[Path]:
 
 
 @contextlib.contextmanager
+def scratch_directory(path: Path) -> Generator[Path]:
+    """Yield an empty directory beside `path` that is gone in the end; what killed processes left of it goes, too."""
+    with _written_beside(path) as temporary:
+        temporary.mkdir()
+        yield temporary
+
+
+@contextlib.contextmanager
 def _written_beside(path: Path, *, told: Path | None = None) -> Generator[Path]:
     """Yield a temporary path beside `path` that is gone in the end; errors tell of `told`, or else of `path`."""
     temporary = _temporary(path)

@@ -32,6 +32,12 @@ class AnyModel(nn.Module, ABC):
         Sizes of the id spaces.
     """
 
+    keeps_columns_apart: bool = False
+    """
+    Whether no layer mixes the columns of embeddings, so that several processes can train some each: tables have them as
+    their columns, affine maps as their outputs. Sums over columns are `recmodels.models.layers.columns.total`.
+    """
+
     def __init__(self, config: AnyConfig, data: TrainingData, device: torch.device) -> None:
         super().__init__()
         self.config = config
@@ -39,30 +45,36 @@ class AnyModel(nn.Module, ABC):
         self.n_users = data.n_users
         self.n_items = data.n_items
 
+    @classmethod
+    def check_shards(cls, config: AnyConfig) -> None:
+        """Raise InputError if a model of this class cannot be trained in the shards that its configuration names."""
+        shards, width = config.training.shards, getattr(config, "embedding_size", 1)
+        where = f"training.shards of {cls.__module__.rpartition('.')[2]}"
+        if not cls.keeps_columns_apart:
+            raise InputError(where, expected="1, as it mixes embedding columns", found=str(shards))
+        if width % shards:
+            raise InputError(where, expected=f"a divisor of embedding_size {width}", found=str(shards))
+        for setting in ("trainable_features", "training.compile"):
+            owner = config.training if setting.startswith("training.") else config
+            if getattr(owner, setting.rpartition(".")[2], False):
+                raise InputError(where, expected=f"1 with {setting}, which has no columns to cut", found=str(shards))
+
     @abstractmethod
     def ranker(self) -> Ranker:
         """Return the final ranking: what validation, early stopping, evaluation and serving use."""
 
 
 class Batch(NamedTuple):
-    """
-    A batch of training pairs.
-
-    Attributes
-    ----------
-    users, positives
-        Ids, (batch,) int64.
-    negatives
-        Ids, int64: one a positive, (batch,); under the sampled softmax those of the whole batch, (n,); empty for
-        models that use none.
-    barred
-        Under the sampled softmax, (batch, n) bool: what is no negative of the user. None bars nothing.
-    """
+    """A batch of training pairs."""
 
     users: Tensor
     positives: Tensor
+    """Ids of both, (batch,) int64."""
     negatives: Tensor
+    """Ids, int64: one a positive, (batch,); under the sampled softmax those of the whole batch, (n,); empty for
+    models that use none."""
     barred: Tensor | None = None
+    """Under the sampled softmax, (batch, n) bool: what is no negative of the user. None bars nothing."""
 
 
 class Model(AnyModel):

@@ -69,6 +69,13 @@ class TrainingConfig(BaseModel):
     Compile the loss with `torch.compile`. On two cores it cost 4 to 9 seconds once and changed epochs by less than a
     tenth for most models: sparse products and embedding rows, which take the time, are not what it fuses.
     """
+    shards: int = Field(default=1, ge=1, exclude_if=lambda shards: shards == 1)
+    """
+    Processes N to train in, here or on a cluster, each with 1/N of the columns of the embeddings and of Adam's state.
+    The model is that of one process to float rounding; the same N gives the same bytes wherever it runs. Only models
+    that never mix columns can be so trained. While it is 1 it is not recorded: what was made before it is not out of
+    date.
+    """
     checkpoint_interval: Annotated[int, OPERATIONAL] = Field(default=10, ge=1)
     """Epochs between two saved states, where the caller names a directory to resume from."""
 
@@ -91,16 +98,11 @@ class AnyConfig(BaseModel):
 
     def batch_size_for(self, n_pairs: int) -> int:
         """
-        Return the batch size that a training on so many pairs has.
+        Return the batch size that a training on so many observed pairs has.
 
         One that nobody named is the largest power of two of which the pairs fill `FEWEST_STEPS` batches, at
         least `SMALLEST_BATCH` and at most the model's own; that one is kept where the pairs fill so many of its
         batches, as those of the published data sets do.
-
-        Parameters
-        ----------
-        n_pairs
-            Observed training pairs.
 
         Examples
         --------

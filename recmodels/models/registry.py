@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from recmodels.errors import InputError
 from recmodels.models.config import AnyConfig
 from recmodels.models.spec import ModelSpec
-from recmodels.validation import did_you_mean, validated
+from recmodels.validation import did_you_mean, require_known, validated
 
 if TYPE_CHECKING:
     from recmodels.models.base import ClosedFormModel, Model
@@ -31,27 +31,8 @@ _FEATURES_AND_KNN = _FEATURES | {"item_text_knn", "item_image_knn"}
 _PROFILES = frozenset({"user_text_embeddings"})
 
 
-def _zoo(
-    name: str,
-    title: str,
-    reference: str,
-    inputs: frozenset[str] = frozenset(),
-    *,
-    version: str = "1",
-    reads_times: bool = False,
-    closed_form: bool = False,
-) -> ModelSpec:
-    module = f"recmodels.models.zoo.{name}"
-    return ModelSpec(
-        name,
-        title,
-        reference,
-        module,
-        inputs=inputs,
-        version=version,
-        reads_times=reads_times,
-        closed_form=closed_form,
-    )
+def _zoo(name: str, title: str, reference: str, inputs: frozenset[str] = frozenset(), **facts: Any) -> ModelSpec:
+    return ModelSpec(name, title, reference, f"recmodels.models.zoo.{name}", inputs=inputs, **facts)
 
 
 MODELS: dict[str, ModelSpec] = {
@@ -114,17 +95,8 @@ _register_announced()
 
 
 def model_spec(name: str) -> ModelSpec:
-    """
-    Return the entry of a model.
-
-    Raises
-    ------
-    InputError
-        If there is no such model; the known ones are listed.
-    """
-    if name not in MODELS:
-        hint = did_you_mean(name, MODELS)
-        raise InputError("model", expected=f"one of {', '.join(MODELS)}", found=repr(name), action=hint)
+    """Return the entry of a model; raises InputError, which lists those known, if there is none of that name."""
+    require_known("model", name, MODELS)
     return MODELS[name]
 
 
@@ -146,7 +118,8 @@ def resolve_config(name: str, *overrides: Mapping[str, Any], dataset: str | None
     Raises
     ------
     InputError
-        If the model or a key is unknown, or a value has the wrong type or range.
+        If the model or a key is unknown, a value has the wrong type or range, or the model cannot be trained in so
+        many shards.
 
     Examples
     --------
@@ -155,11 +128,15 @@ def resolve_config(name: str, *overrides: Mapping[str, Any], dataset: str | None
     (0.01, 5, 2048)
     """
     config_class = _class(name, "Config")
-    merged = config_class().model_dump()
+    merged = dict(config_class())
+    merged["training"] = dict(merged["training"])
     layers = (config_class.published.get(dataset or "", {}), *overrides)
     for layer in layers:
         _merge(merged, layer, f"configuration of {name}")
     config: AnyConfig = validated(config_class, merged, f"configuration of {name}")
+    if config.training.shards > 1:
+        # Only this asks for the class of the model.
+        _class(name, "Model").check_shards(config)
     if any("batch_size" in layer.get("training", {}) for layer in layers):
         return config
     training = config.training

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor
 
 from recmodels.models.base import Batch, Model
+from recmodels.models.layers import columns
 
 Step = Callable[[Batch], Tensor]
 
 
 def records_steps(model: Model) -> bool:
-    """Tell whether the training of a model records its steps: on CUDA, unless a step needs the host or is compiled."""
-    return model.device.type == "cuda" and not model.steps_on_host and not model.config.training.compile
+    """Tell whether a training records its steps: on CUDA, unless they need host or other processes, or are compiled."""
+    alone = not model.steps_on_host and columns.n_processes() == 1
+    return model.device.type == "cuda" and alone and not model.config.training.compile
 
 
 class StepRecorder:

@@ -16,6 +16,7 @@ from recmodels.io.digest import digest_of
 from recmodels.io.files import atomic_directory
 from recmodels.models.base import Model
 from recmodels.models.inputs import TrainingData
+from recmodels.models.layers import columns
 
 _TENSORS = "state.safetensors"
 _RECORD = "state.json"
@@ -83,15 +84,17 @@ def save(
         "best_epoch": stopping.best_epoch,
         "best_value": stopping.best_value,
     }
-    older = _saved(directory)
+    saved = _saved(directory)
     target = directory / f"epoch-{stopping.next_epoch:05d}"
-    if target in older:
-        return
-    with atomic_directory(target) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / _TENSORS)
-        (temporary / _RECORD).write_text(json.dumps(record))
-    for path in older:
-        shutil.rmtree(path)
+    if target not in saved:
+        with atomic_directory(target) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / _TENSORS)
+            (temporary / _RECORD).write_text(json.dumps(record))
+    # Where several processes save, each keeps the older state until all have the new one.
+    columns.least(stopping.next_epoch)
+    for path in saved:
+        if path != target:
+            shutil.rmtree(path)
 
 
 def restore(
@@ -100,15 +103,18 @@ def restore(
     """
     Put model, optimiser and generator back into the newest saved state; return None if there is none.
 
+    Where several processes train, it is the newest that all have.
+
     Raises
     ------
     InputError
         If the state is damaged or belongs to a training with another model, data, settings or seed.
     """
     saved = _saved(directory)
-    if not saved:
+    epoch = columns.least(int(saved[-1].name.removeprefix("epoch-")) if saved else 0)
+    if not epoch:
         return None
-    newest = saved[-1]
+    newest = directory / f"epoch-{epoch:05d}"
     try:
         record: dict[str, Any] = json.loads((newest / _RECORD).read_text())
         tensors = load_file(newest / _TENSORS)

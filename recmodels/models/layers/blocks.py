@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recmodels.models.inputs import FeatureMatrix
+from recmodels.models.layers.columns import norms, total
 
 Init = Literal["default", "xavier_uniform", "xavier_normal"]
 
@@ -175,8 +176,8 @@ class FeaturesByModality(nn.ModuleDict):
 
 
 def row_dot(x: Tensor, y: Tensor) -> Tensor:
-    """Return the inner products of the rows of two (n, d) matrices, (n,)."""
-    return (x * y).sum(dim=1)
+    """Return the inner products of the rows of two (n, d) matrices, (n,), over the columns of all processes."""
+    return total((x * y).sum(dim=1))
 
 
 def bpr_loss(margins: Tensor) -> Tensor:
@@ -209,7 +210,7 @@ def sampled_softmax(
     temperature
         :math:`\tau`.
     """
-    against = users @ negatives.T
+    against = total(users @ negatives.T)
     if barred is not None:
         against = against.masked_fill(barred, -torch.inf)
     logits = torch.cat([row_dot(users, positives)[:, None], against], dim=1) / temperature
@@ -218,12 +219,12 @@ def sampled_softmax(
 
 def frobenius_penalty(*matrices: Tensor, n_rows: int) -> Tensor:
     """Return the sum of the un-squared Frobenius norms over a number of rows (Reg-F)."""
-    return torch.stack([torch.linalg.vector_norm(matrix) for matrix in matrices]).sum() / n_rows
+    return norms(*matrices).sum() / n_rows
 
 
 def squared_penalty(*matrices: Tensor, batch_size: int) -> Tensor:
     """Return half the sum of squares over the training's batch size, also on a shorter batch (Reg-2)."""
-    return torch.stack([matrix.square().sum() for matrix in matrices]).sum() / (2 * batch_size)
+    return total(torch.stack([matrix.square().sum() for matrix in matrices]).sum()) / (2 * batch_size)
 
 
 def info_nce(anchors: Tensor, targets: Tensor, temperature: float) -> Tensor:

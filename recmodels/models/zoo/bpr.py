@@ -21,6 +21,7 @@ class Model(base.Model):
     """User and item embeddings, and nothing else."""
 
     config: Config
+    keeps_columns_apart = True
 
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, generator)

@@ -31,6 +31,7 @@ class Model(base.Model):
     """ID embeddings over both graphs; features only enter the graph and an auxiliary loss."""
 
     config: Config
+    keeps_columns_apart = True
 
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, generator)

@@ -12,6 +12,7 @@ from recmodels.models import base
 from recmodels.models.config import ModelConfig
 from recmodels.models.inputs import TrainingData
 from recmodels.models.layers.blocks import node_table, row_dot
+from recmodels.models.layers.columns import row_norms, total
 
 _LEAST_LENGTH = 1e-8
 
@@ -31,6 +32,7 @@ class Model(base.Model):
     """ID embeddings, propagated; each layer's rows are scaled by their cosine with layer 0."""
 
     config: Config
+    keeps_columns_apart = True
 
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, generator)
@@ -55,7 +57,7 @@ class Model(base.Model):
         ids = torch.cat(self.of_batch(self.nodes, batch))
         return {
             self.config.training.loss: self.ranking_losses(user, positive, negative, batch.barred).sum(),
-            "penalty": self.config.regularisation / 2 * ids.square().sum(),
+            "penalty": self.config.regularisation / 2 * total(ids.square().sum()),
         }
 
     def _sum_of_layers(self, adjacency: Adjacency) -> Tensor:
@@ -105,4 +107,4 @@ class _SumOfLayers(torch.autograd.Function):
 
 
 def _lengths(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=1).clamp_min_(_LEAST_LENGTH)
+    return row_norms(x).clamp_min_(_LEAST_LENGTH)

@@ -24,6 +24,7 @@ class Model(base.Model):
     """ID embeddings, propagated."""
 
     config: Config
+    keeps_columns_apart = True
 
     def __init__(self, config: Config, data: TrainingData, generator: torch.Generator) -> None:
         super().__init__(config, data, generator)

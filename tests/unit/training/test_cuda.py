@@ -5,7 +5,7 @@ import torch
 
 from recmodels.models.base import Batch
 from recmodels.models.registry import MODELS, build_model, resolve_config
-from recmodels.training import trainer
+from recmodels.training import loop
 from recmodels.training.trainer import fit
 
 pytestmark = pytest.mark.gpu
@@ -47,7 +47,7 @@ def test_recorded_steps_do_what_the_steps_do(name: str, checkerboard, monkeypatc
     losses = []
     for recorded in (True, False):
         if not recorded:
-            monkeypatch.setattr(trainer, "records_steps", lambda model: False)
+            monkeypatch.setattr(loop, "records_steps", lambda model: False)
         model = build_model(name, resolve_config(name, settings), data, 0)
         losses.append(fit(model, data, seed=0).history["loss"].to_list())
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

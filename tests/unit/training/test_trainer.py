@@ -17,7 +17,7 @@ from recmodels.errors import InputError, PermanentFailure
 from recmodels.models.base import Batch, Model
 from recmodels.models.inputs import TrainingData
 from recmodels.models.registry import MODELS, build_model, resolve_config
-from recmodels.training import trainer
+from recmodels.training import loop
 from recmodels.training.trainer import EpochRecord, FitResult, fit
 
 
@@ -36,7 +36,7 @@ def build(data: TrainingData, name: str = "bpr", seed: int = 0, **training: obje
 
 def with_valid_recalls(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
     sequence = iter(values)
-    monkeypatch.setattr(trainer.ValidationRecall, "__call__", lambda *arguments: next(sequence))
+    monkeypatch.setattr(loop.ValidationRecall, "__call__", lambda *arguments: next(sequence))
 
 
 @pytest.mark.parametrize("patience", [0, 2])

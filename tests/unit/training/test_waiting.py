@@ -8,8 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from recmodels.models.base import Batch
 from recmodels.models.registry import MODELS, build_model, resolve_config
+from recmodels.training.loop import STEPS_BETWEEN_CHECKS, _Loop
 from recmodels.training.pairs import training_pairs
-from recmodels.training.trainer import STEPS_BETWEEN_CHECKS, _Loop
 
 WAITING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "_unique2", "unique_consecutive"}
 """Operators whose result, or its size, the host has to know."""
