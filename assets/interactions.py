@@ -17,7 +17,9 @@ from assets.support.lineage import (
     records_read,
 )
 from assets.support.partitions import entry_of
+from assets.support.resources import DataRoot
 from assets.support.stage import stage_multi_asset
+from recmodels.data.by_user import Limits
 from recmodels.data.checks import (
     differences,
     fewest_interactions,
@@ -64,14 +66,16 @@ def _table(key: str, description: str) -> dg.AssetSpec:
     settings=table_settings,
     ins={"raw_dumps": dg.AssetIn("raw_dumps")},
 )
-def read_raw_dumps(context: dg.AssetExecutionContext, raw_dumps: str) -> Iterator[dg.MaterializeResult[object]]:
+def read_raw_dumps(
+    context: dg.AssetExecutionContext, data_root: DataRoot, raw_dumps: str
+) -> Iterator[dg.MaterializeResult[object]]:
     """Read the raw files, keep the k-core, number users and items, and split each user's rows."""
     from recmodels.reporting.charts import rows_of_users_and_items
 
     manifest = RawManifest.parse(raw_dumps)
     entry = entry_of(context.partition_key).read_as(manifest.format)
     source = entry.sources[manifest.format]
-    prepared = prepare_tables(manifest, entry)
+    prepared = prepare_tables(manifest, entry, limits=Limits(scratch=data_root.root / "staging"))
     dump, interactions, funnel = prepared.dump, prepared.interactions, prepared.funnel
     cold_users, cold_items = without_training(interactions, dump.users.height, dump.items.height)
     tables = {

@@ -19,7 +19,7 @@ from assets.support.staleness import survey
 from assets.training import checkpoint_key
 from recmodels.errors import InputError, MissingObject
 from recmodels.models.registry import NON_PERSONALISED
-from recmodels.validation import did_you_mean
+from recmodels.validation import require_known
 
 if TYPE_CHECKING:
     import polars as pl
@@ -74,16 +74,9 @@ def open_recommender(
 
 
 def current_checkpoint(instance: dg.DagsterInstance, data_root: DataRoot, dataset: str, model: str, seed: int) -> Path:
-    """
-    Return the folder of the current checkpoint of a model.
-
-    Raises
-    ------
-    InputError, MissingObject
-        As `open_recommender`.
-    """
+    """Return the folder of the current checkpoint of a model; raises as `open_recommender`."""
     require_data_set(dataset)
-    _require_known("model", model, list(TITLES))
+    require_known("model", model, TITLES)
     seeds = trained_seeds(instance, dataset, model)
     if seed not in seeds:
         others = [other for other in TITLES if trained_seeds(instance, dataset, other)]
@@ -97,15 +90,8 @@ def current_checkpoint(instance: dg.DagsterInstance, data_root: DataRoot, datase
 
 
 def require_data_set(dataset: str) -> None:
-    """
-    Refuse what is no key of the catalogue.
-
-    Raises
-    ------
-    InputError
-        If it is none; the nearest one is told.
-    """
-    _require_known("data set", dataset, DATASETS.get_partition_keys())
+    """Raise InputError, which tells the nearest one, for what is no key of the catalogue."""
+    require_known("data set", dataset, DATASETS.get_partition_keys())
 
 
 def stale_checkpoints(
@@ -142,12 +128,6 @@ def best_model(board: "pl.DataFrame") -> str | None:
     # Where there are several of a name, the digits of its provenance stand behind it.
     names = (name.partition(" ")[0] for name in board["model"].unique(maintain_order=True))
     return next((name for name in names if name not in NON_PERSONALISED), None)
-
-
-def _require_known(where: str, name: str, known: Sequence[str]) -> None:
-    if name not in known:
-        hint = did_you_mean(name, known)
-        raise InputError(where, expected=f"one of {', '.join(known)}", found=repr(name), action=hint)
 
 
 def _current_instance(root: Path) -> dg.DagsterInstance:

@@ -60,6 +60,20 @@ class TrainingRunConfig(dg.Config):
     """Settings of the model by name, over the catalogue's; those of the loop under `training`. Unknown keys fail."""
 
 
+class Clock:
+    """Strikes at most every `LOG_INTERVAL_SECONDS`."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def struck(self) -> bool:
+        """Tell whether it is time again, and count from now if it is."""
+        if time.monotonic() - self._last < LOG_INTERVAL_SECONDS:
+            return False
+        self._last = time.monotonic()
+        return True
+
+
 def checkpoint_key(model: str) -> dg.AssetKey:
     """Return the key of a model's checkpoint, or of that of its calibrated form."""
     return dg.AssetKey(model.split("/") if model.startswith(CALIBRATED) else ["checkpoint", model])
@@ -183,12 +197,10 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
 
 
 def _logged(context: dg.AssetExecutionContext) -> Callable[["EpochRecord"], None]:
-    last = time.monotonic()
+    clock = Clock()
 
     def log(record: "EpochRecord") -> None:
-        nonlocal last
-        if time.monotonic() - last >= LOG_INTERVAL_SECONDS:
-            last = time.monotonic()
+        if clock.struck():
             context.log.info(
                 f"epoch {record.epoch}: loss {record.loss:.4f}, validation recall@20 {record.valid_recall:.4f}, "
                 f"best epoch {record.best_epoch}"

@@ -5,7 +5,6 @@ What is tried and how it is measured is `recmodels.tuning`; it gets no test rows
 done here.
 """
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -15,7 +14,7 @@ from assets.support.lineage import inline_image, inline_table, materialized
 from assets.support.partitions import entry_of
 from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
-from assets.training import BASE_INPUTS, LOG_INTERVAL_SECONDS, training_version, tuning_key
+from assets.training import BASE_INPUTS, Clock, training_version, tuning_key
 from recmodels.data.split import split_digest
 from recmodels.io.digest import digest_of, frame_digest
 from recmodels.io.files import safe_join
@@ -76,7 +75,7 @@ def tuning_asset(spec: ModelSpec) -> dg.AssetsDefinition:
             n_items=tables["item_ids"].height,
             **{name: tables[name] for name in spec.inputs},
         )
-        clock = _Clock()
+        clock = Clock()
 
         def log_epoch(number: int, record: EpochRecord) -> None:
             if clock.struck():
@@ -121,19 +120,6 @@ def tuning_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         )
 
     return tuning
-
-
-class _Clock:
-    """Strikes at most every `LOG_INTERVAL_SECONDS`."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def struck(self) -> bool:
-        if time.monotonic() - self._last < LOG_INTERVAL_SECONDS:
-            return False
-        self._last = time.monotonic()
-        return True
 
 
 def _told(tried: "Tried") -> str:

@@ -1,19 +1,14 @@
 """A page of Dagster's user interface: its web server, and what the page asks of it in headless Chromium."""
 
 import contextlib
-import os
 import shutil
-import signal
 import socket
-import subprocess
 import sys
-import time
 from collections.abc import Generator
 from pathlib import Path
 
-import httpx
+from benchmarks.harness import READY_SECONDS, served
 
-READY_SECONDS = 120
 SETTLED_MS = 5000
 
 
@@ -25,30 +20,9 @@ def webserver(root: Path) -> Generator[str]:
         port = free.getsockname()[1]
     (root / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     command = [Path(sys.executable).with_name("dagster-webserver"), "-m", "pipelines.definitions", "-p", str(port)]
-    with (root / "webserver.log").open("wb") as log:
-        server = subprocess.Popen(  # noqa: S603 our own program
-            command,
-            env={**os.environ, "DAGSTER_HOME": str(root), "RECMODELS_DATA": str(root)},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        address = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + READY_SECONDS
-        while not answers(address):
-            assert time.monotonic() < deadline, (root / "webserver.log").read_text()[-3000:]
-            time.sleep(0.5)
+    address, env = f"http://127.0.0.1:{port}", {"DAGSTER_HOME": str(root), "RECMODELS_DATA": str(root)}
+    with served(command, f"{address}/server_info", root / "webserver.log", **env):
         yield address
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
-
-
-def answers(address: str) -> bool:
-    with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"{address}/server_info", timeout=READY_SECONDS).is_success
-    return False
 
 
 def requests_of_page(url: str, awaited: str) -> list[str]:

@@ -7,22 +7,18 @@ The data are generated: only their size matters. Server and clients share the ma
 """
 
 import asyncio
-import contextlib
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator
 from pathlib import Path
 
 import dagster as dg
-import httpx
 import numpy as np
 import polars as pl
 import psutil
 import torch
-from harness import PUBLISHED_SIZES, Report, parse_arguments
+from harness import PUBLISHED_SIZES, Report, parse_arguments, served
 
 from assets.serving import seed_partition
 from assets.support.io_managers import STORED_AT, STORED_BYTES, STORED_SHA256
@@ -37,7 +33,7 @@ from recmodels.schemas.tables import INTERACTIONS, ITEMS, REVIEWS
 CLIENTS = 16
 WIDTH = 64
 GOAL_MS = 50.0
-READY_SECONDS = 180
+PORT = 3199
 
 
 def main() -> None:
@@ -48,7 +44,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {"RECMODELS_DATA": folder, "DAGSTER_HOME": ""}
         _store(n_users, n_items, n_pairs)
-        with _server() as (address, server):
+        address = f"http://127.0.0.1:{PORT}"
+        command = [sys.executable, "-m", "pipelines.cli", "explore", "--port", str(PORT)]
+        with served(command, f"{address}/api/datasets") as started_server:
+            server = psutil.Process(started_server.pid)
             asyncio.run(_latencies(address, n_users, 8 * CLIENTS))
             started, worked = time.perf_counter(), sum(server.cpu_times()[:2])
             milliseconds = 1000 * asyncio.run(_latencies(address, n_users, requests))
@@ -109,30 +108,6 @@ def _record(
 ) -> None:
     stored = {STORED_AT: path.relative_to(root).as_posix(), STORED_BYTES: content.size, STORED_SHA256: content.sha256}
     instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition, metadata=stored))
-
-
-@contextlib.contextmanager
-def _server() -> Generator[tuple[str, psutil.Process]]:
-    """Run `recmodels explore`, and yield its address and its process when it answers."""
-    port = 3199
-    command = [sys.executable, "-m", "pipelines.cli", "explore", "--port", str(port)]
-    with subprocess.Popen(command) as server:  # noqa: S603 our own program
-        try:
-            address = f"http://127.0.0.1:{port}"
-            deadline = time.monotonic() + READY_SECONDS
-            while not _answers(address):
-                assert server.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
-            yield address, psutil.Process(server.pid)
-        finally:
-            server.terminate()
-
-
-def _answers(address: str) -> bool:
-    with contextlib.suppress(httpx.TransportError):
-        return httpx.get(f"{address}/api/datasets", timeout=READY_SECONDS).is_success
-    return False
 
 
 async def _latencies(address: str, n_users: int, requests: int) -> np.ndarray:

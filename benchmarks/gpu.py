@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ import torch
 
 from benchmarks import textbook_training as textbook
 from benchmarks.gpu_trainings import train_rows
-from benchmarks.harness import Report, random_neighbours
+from benchmarks.harness import Report, random_neighbours, time_in_turns
 from benchmarks.training import problem
 from recmodels.graphs.bipartite import BipartiteGraph
 from recmodels.graphs.knn import knn_table
@@ -72,15 +71,12 @@ def synchronised(device: str) -> None:
 
 def seconds_of(work: Callable[[], object], device: str, rounds: int) -> float:
     """Median seconds of a function, the device's work included."""
-    work()
-    seconds: list[float] = []
-    for _ in range(rounds):
-        synchronised(device)
-        started = time.perf_counter()
+
+    def completed() -> None:
         work()
         synchronised(device)
-        seconds.append(time.perf_counter() - started)
-    return median(seconds)
+
+    return time_in_turns({"work": completed}, rounds=rounds)["work"]
 
 
 def run_tests(report: Report) -> None:
@@ -148,9 +144,11 @@ def measure_kernels(report: Report, data: TrainingData, name: str, device: str, 
             report.add(f"{label}_us", seconds / 20 * 1e6, unit="us", baseline=f"distance {distance:.1e}")
 
 
-def timed_fit(name: str, data: TrainingData, device: str, n_epochs: int, **training: Any) -> dict[str, float]:
+def timed_fit(
+    name: str, data: TrainingData, device: str, n_epochs: int, dataset: str | None = None
+) -> dict[str, float]:
     """Median seconds of an epoch after the first, of its validation, and the most memory of the device."""
-    config = resolve_config(name, settings_of(name, device, epochs=n_epochs, **training))
+    config = resolve_config(name, settings_of(name, device, epochs=n_epochs), dataset=dataset)
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -204,12 +202,9 @@ def measure_epochs(report: Report, size: str, names: list[str], device: str, *, 
 
 def measure_width(report: Report, device: str) -> None:
     """RecGOAT at the width published for Baby."""
-    data, _ = problem("baby")
-    config = resolve_config("recgoat", settings_of("recgoat", device, epochs=2), dataset="baby")
-    torch.cuda.reset_peak_memory_stats()
-    history = fit(build_model("recgoat", config, data, 0), data, seed=0).history
-    report.add("epoch_baby_recgoat_800", float(history["training_seconds"][1]), unit="s")
-    report.add("peak_mb_baby_recgoat_800", torch.cuda.max_memory_allocated() / 1e6, unit="MB", goal="<= 8,000 MB")
+    found = timed_fit("recgoat", problem("baby")[0], device, 2, dataset="baby")
+    report.add("epoch_baby_recgoat_800", found["epoch"], unit="s")
+    report.add("peak_mb_baby_recgoat_800", found["peak_mb"], unit="MB", goal="<= 8,000 MB")
 
 
 def measure_transport(report: Report, size: str, data: TrainingData, device: str) -> None:

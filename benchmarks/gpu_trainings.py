@@ -24,6 +24,7 @@ from recmodels.studies.resolve import resolve
 from recmodels.studies.results import ResultRow
 from recmodels.training import loop
 from recmodels.training.trainer import fit
+from recmodels.validation import nested
 
 FIGURES = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 
@@ -86,9 +87,9 @@ def train_rows(arguments: argparse.Namespace, deadline: float, *, recorded: bool
                     )
                     if values is not None:
                         one = users.get(row["dataset"], values.select("user_id"))
-                        users[row["dataset"]] = one.with_columns(values.drop("user_id").get_columns())
-        for name, table in users.items():
-            table.write_parquet(arguments.results / f"users-{name}.parquet", compression_level=19)
+                        table = one.with_columns(values.drop("user_id").get_columns())
+                        users[row["dataset"]] = table
+                        table.write_parquet(arguments.results / f"users-{row['dataset']}.parquet", compression_level=19)
         print("not run:", *running.values(), *reversed(waiting), flush=True)
         for process in list((pool._processes or {}).values()):
             process.kill()
@@ -128,14 +129,8 @@ def trained(task: str, folder: Path, device: str, commit: str) -> list[tuple[dic
     published = _published(folder, name, device)
     row, _, chosen = row.partition("@")
     with_calibrated, row = row.endswith("+"), row.removesuffix("+")
-    overrides: dict[str, Any] = {"training": {"device": device}}
-    for setting in settings:
-        key, value = setting.split("=")
-        target = overrides
-        *path, last = key.split(".")
-        for part in path:
-            target = target.setdefault(part, {})
-        target[last] = json.loads(value)
+    named = (setting.split("=") for setting in settings)
+    overrides = nested({"training.device": device} | {key: json.loads(value) for key, value in named})
     common = {
         "dataset": name,
         "seed": int(seed_text),

@@ -1,13 +1,16 @@
 """What benchmarks share: options, timing in turns, peak memory, published pairs, the table and the JSON file."""
 
 import argparse
+import contextlib
 import ctypes
 import gc
 import json
 import os
 import platform
+import signal
+import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,6 +26,8 @@ from rich.table import Table
 from recmodels.schemas.tables import KNN
 
 T = TypeVar("T")
+READY_SECONDS = 180
+"""How long a server may take to answer."""
 SHARED_DATA_VARIABLE = "RECMODELS_SHARED_DATA"
 PUBLISHED_SIZES = {
     "baby": (19_445, 7_050, 118_551),
@@ -113,6 +118,34 @@ def peak_of_process(function: Callable[..., T], *arguments: object) -> tuple[flo
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         result = pool.submit(function, *arguments).result()
         return pool.submit(highest_megabytes).result(), result
+
+
+@contextlib.contextmanager
+def served(command: Sequence[str | Path], url: str, log: Path | None = None, **env: str) -> Generator[subprocess.Popen]:
+    """Run a web server, and yield its process when a URL of it answers; its output goes into a log, if one is named."""
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(log.open("wb")) if log else None
+        server = subprocess.Popen(  # noqa: S603 our own program
+            command, env={**os.environ, **env}, stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            deadline = time.monotonic() + READY_SECONDS
+            while not _answers(url):
+                in_time = server.poll() is None and time.monotonic() < deadline
+                assert in_time, log.read_text()[-3000:] if log else "the server does not answer"
+                time.sleep(0.2)
+            yield server
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait()
+
+
+def _answers(url: str) -> bool:
+    import httpx
+
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(url, timeout=READY_SECONDS).is_success
+    return False
 
 
 class Report:

@@ -70,15 +70,8 @@ def sentences(rng: np.random.Generator, n: int, words: int) -> list[str]:
 
 
 def asins(n: int) -> list[str]:
-    digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    names: list[str] = []
-    for i in range(n):
-        code, letters = i * 48_271 % (36**5 - 5), ""
-        for _ in range(6):
-            code, digit = divmod(code, 36)
-            letters += digits[digit]
-        names.append(f"B00{letters}{digits[i % 36]}")
-    return names
+    codes = (np.base_repr(i * 48_271 % (36**5 - 5), 36).rjust(6, "0")[::-1] for i in range(n))
+    return [f"B00{code}{np.base_repr(i % 36, 36)}" for i, code in enumerate(codes)]
 
 
 def metadata_lines(sizes: Sizes, rng: np.random.Generator) -> Iterator[bytes]:

@@ -55,18 +55,7 @@ def prepare(folder: Path) -> None:
 
 
 class Published:
-    """
-    A published data set from a prepared folder. Embeddings are made once and kept there.
-
-    Parameters
-    ----------
-    folder
-        What `prepare` wrote.
-    name
-        Key of the catalogue.
-    device
-        Where texts are embedded.
-    """
+    """A published data set from the folder that `prepare` wrote. Embeddings are made once, on a device, and kept."""
 
     def __init__(self, folder: Path, name: str, device: str) -> None:
         self.folder, self.name, self.device = folder, name, device

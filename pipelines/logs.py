@@ -46,14 +46,7 @@ def _event(record: logging.LogRecord) -> dg.DagsterEvent | None:
 
 
 def wants_json() -> bool:
-    """
-    Tell whether the environment asks for JSON lines.
-
-    Raises
-    ------
-    InputError
-        If the variable names no format.
-    """
+    """Tell whether the environment asks for JSON lines; raises InputError if the variable names no format."""
     asked = os.environ.get(LOG_VARIABLE) or "text"
     if asked not in {"text", "json"}:
         raise InputError(LOG_VARIABLE, expected="text or json", found=repr(asked))

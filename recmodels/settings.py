@@ -22,7 +22,7 @@ from recmodels.models.config import AnyConfig, TrainingConfig
 from recmodels.models.registry import resolve_config
 from recmodels.models.spec import ModelSpec
 from recmodels.models.variants import trainable
-from recmodels.profiles.config import ProfileConfig, resolve_profile_config
+from recmodels.profiles.config import ProfileConfig
 from recmodels.transport.config import PositivesConfig, TransportConfig
 from recmodels.tuning.config import TuningConfig
 from recmodels.tuning.spaces import search_space
@@ -36,22 +36,14 @@ BATCH_IS_NAMED = "training.batch_size_is_named"
 
 @dataclass(frozen=True)
 class Settings:
-    """
-    Resolved settings by dotted name, such as ``training.batch_size``, as JSON values.
-
-    Attributes
-    ----------
-    values
-        All of them.
-    defaults
-        What a name has where nobody sets it; a name without a default is not in here.
-    operational
-        Names that change how a computation runs, not what comes of it.
-    """
+    """Resolved settings by dotted name, such as ``training.batch_size``, as JSON values."""
 
     values: Mapping[str, Any]
+    """All of them."""
     defaults: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What a name has where nobody sets it; a name without a default is not in here."""
     operational: frozenset[str] = frozenset()
+    """Names that change how a computation runs, not what comes of it."""
 
     @classmethod
     def of(cls, *parts: BaseModel | Mapping[str, Any]) -> "Settings":
@@ -132,7 +124,7 @@ def table_settings(entry: DatasetEntry) -> Settings:
 
 def profile_config(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> ProfileConfig:
     """Return how the profiles of a data set are written."""
-    return resolve_profile_config(entry.profiles, *overrides)
+    return validated(ProfileConfig, merged(entry.profiles, *overrides), "profile settings")
 
 
 def profile_settings(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> Settings:
@@ -202,10 +194,7 @@ def calibration_settings(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> 
 
 def tuning_config(entry: DatasetEntry, *overrides: Mapping[str, Any]) -> TuningConfig:
     """Return how the settings of models are searched on a data set."""
-    merged: dict[str, Any] = {}
-    for layer in (entry.tuning, *overrides):
-        merged |= layer
-    return validated(TuningConfig, merged, f"tuning settings of {entry.key}")
+    return validated(TuningConfig, merged(entry.tuning, *overrides), f"tuning settings of {entry.key}")
 
 
 def tuning_settings(entry: DatasetEntry, model: str, *overrides: Mapping[str, Any]) -> Settings:

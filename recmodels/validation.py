@@ -42,6 +42,34 @@ def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for layer in layers for name, value in layer.items()}
 
 
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return settings by dotted name as mappings within mappings.
+
+    Examples
+    --------
+    >>> nested({"n_layers": 2, "training.epochs": 9, "training.patience": 3})
+    {'n_layers': 2, 'training': {'epochs': 9, 'patience': 3}}
+    """
+    result: dict[str, Any] = {}
+    for name, value in values.items():
+        *above, last = name.split(".")
+        level = result
+        for part in above:
+            level = level.setdefault(part, {})
+        level[last] = value
+    return result
+
+
+def overlaid(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return mappings within mappings, those of a second one over those of the first, value by value."""
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = overlaid(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
 def did_you_mean(found: str, known: Iterable[str]) -> str:
     """
     Return a question that names the known name closest to a wrong one; empty if none is close.
@@ -53,6 +81,14 @@ def did_you_mean(found: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(found, list(known), n=1)
     return f"Did you mean {close[0]}?" if close else ""
+
+
+def require_known(where: str, found: str, known: Iterable[str], action: str = "") -> None:
+    """Raise InputError if a name is not among those known: what to do is to take the closest, or what is given."""
+    names = list(known)
+    if found not in names:
+        hint = action or did_you_mean(found, names)
+        raise InputError(where, expected=f"one of {', '.join(names)}", found=repr(found), action=hint)
 
 
 def problems(error: ValidationError) -> str:

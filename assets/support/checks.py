@@ -16,19 +16,12 @@ from recmodels.errors import MissingObject
 
 @dataclass(frozen=True)
 class Verdict:
-    """
-    What a check found.
-
-    Attributes
-    ----------
-    measured
-        What the user interface shows beside the result, by name.
-    problem
-        Empty if the check holds. Else one line: what was counted, the limit, an example and what to do.
-    """
+    """What a check found."""
 
     measured: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What the user interface shows beside the result, by name."""
     problem: str = ""
+    """Empty if the check holds. Else one line: what was counted, the limit, an example and what to do."""
 
     def result(self, *, blocking: bool) -> dg.AssetCheckResult:
         """Return it as Dagster records it; what does not block is a warning."""

@@ -1,5 +1,5 @@
 """
-How assets are stored: tables as Parquet, checkpoints as directories, documents as single files.
+How assets are stored: tables as Parquet, large ones in parts, checkpoints as directories, documents as single files.
 
 Every write is whole or absent and has a name of its own, which the record of the materialisation tells. So a reader
 gets the version that the record speaks of, also while another run stores the next one, and every read checks that it is
@@ -20,7 +20,9 @@ from assets.support.failures import as_dagster_failures
 from assets.support.lineage import latest_materialization
 from assets.support.resources import DataRoot
 from recmodels.errors import MissingObject
-from recmodels.io.files import MANIFEST, Content, read_parquet, safe_join, store_by_content
+from recmodels.io.files import MANIFEST, Content, safe_join, store_by_content
+from recmodels.io.tables import PARTS_ABOVE, require_parts, scan_table, store_table
+from recmodels.io.tables import read_table as read_stored
 from recmodels.schemas.tables import validated_table
 
 LAZY = "lazy"
@@ -28,9 +30,10 @@ LAZY = "lazy"
 STORED_AT = "stored_at"
 """Metadata entry with the path below the data root, so that the whole root can be moved."""
 STORED_BYTES = "stored_bytes"
-"""Metadata entry with the size of the file, or of all files of a checkpoint."""
+"""Metadata entry with the size of the file, or of all files of a checkpoint or a table in parts."""
 MANIFEST_BYTES = "manifest_bytes"
-"""Metadata entry with the size of a checkpoint's manifest; earlier records have that as `STORED_BYTES`."""
+"""Metadata entry with the size of a manifest, of a checkpoint or a table in parts; earlier records of checkpoints have
+that as `STORED_BYTES`."""
 STORED_SHA256 = "stored_sha256"
 """Metadata entry with the digest of the file, or of the manifest, which has the other digests: what is read later must
 still have it."""
@@ -72,6 +75,7 @@ def recorded_path(
         size = record.metadata.get(MANIFEST_BYTES, record.metadata[STORED_BYTES]).value
         content = Content(int(str(size)), str(record.metadata[STORED_SHA256].value))
         content.require(path / MANIFEST if path.is_dir() else path, again)
+        require_parts(path, again)
     return path
 
 
@@ -85,7 +89,7 @@ def read_table(
     """
     key = dg.AssetKey(asset) if isinstance(asset, str) else asset
     path = recorded_path(instance, data_root, key, partition_key)
-    return read_parquet(path, f"Restore it, or materialise {key.to_user_string()} again.")
+    return read_stored(path, f"Restore it, or materialise {key.to_user_string()} again.")
 
 
 def _stored_metadata(root: Path, path: Path, content: Content | None) -> dict[str, Any]:
@@ -131,26 +135,28 @@ class _StoredIOManager(dg.ConfigurableIOManager):
             }
             return found if spans else found[keys[0]]
 
-    def _store_file(self, context: dg.OutputContext, kind: str, suffix: str, write: Callable[[Path], object]) -> None:
+    def _store(self, context: dg.OutputContext, kind: str, store: Callable[[Path], tuple[Path, Content]]) -> None:
         partition_key = context.partition_key if context.has_partition_key else None
         root = self.data_root.root
-        path, content = store_by_content(stored_folder(root, kind, context.asset_key, partition_key), suffix, write)
+        path, content = store(stored_folder(root, kind, context.asset_key, partition_key))
         context.add_output_metadata(_stored_metadata(root, path, content))
 
 
 class ParquetIOManager(_StoredIOManager):
     """Tables: polars frames or lazy frames in and out."""
 
+    parts_above: int = PARTS_ABOVE
+    """Rows above which a table is stored as a folder of parts of at most so many rows."""
+
     def _read(self, path: Path, context: dg.InputContext) -> pl.DataFrame | pl.LazyFrame:
         lazy = (context.definition_metadata or {}).get(LAZY) or context.dagster_type.typing_type is pl.LazyFrame
-        return pl.scan_parquet(path) if lazy else read_parquet(path, "Materialise its asset again.")
+        return (scan_table if lazy else read_stored)(path, "Materialise its asset again.")
 
     def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame | pl.LazyFrame) -> None:
-        """Write the table to one Parquet file, atomically, under the name of its content."""
+        """Write the table to one Parquet file, or to a folder of them, atomically, under the name of its content."""
         with as_dagster_failures():
             frame = validated_table(context.asset_key.path[0], obj.collect() if isinstance(obj, pl.LazyFrame) else obj)
-            write = partial(frame.write_parquet, compression="zstd", statistics=True)
-            self._store_file(context, "tables", ".parquet", write)
+            self._store(context, "tables", lambda folder: store_table(folder, frame, parts_above=self.parts_above))
 
 
 class DocumentIOManager(_StoredIOManager):
@@ -163,7 +169,8 @@ class DocumentIOManager(_StoredIOManager):
         """Write the text to its file, atomically, under the name of its content."""
         with as_dagster_failures():
             suffix = context.definition_metadata["suffix"]
-            self._store_file(context, "documents", suffix, lambda path: path.write_text(obj, encoding="utf-8"))
+            write = partial(Path.write_text, data=obj, encoding="utf-8")
+            self._store(context, "documents", lambda folder: store_by_content(folder, suffix, write))
 
 
 def staging_directory(data_root: DataRoot, run_id: str) -> Path:

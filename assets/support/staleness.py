@@ -35,41 +35,29 @@ State = Literal["up_to_date", "running", "stale", "failed", "missing"]
 
 @dataclass(frozen=True)
 class PartitionStatus:
-    """
-    How one partition of one asset stands.
-
-    Attributes
-    ----------
-    record
-        Its newest materialisation, None if it was never made.
-    state
-        ``up_to_date``; ``running``: a run is making it; ``failed``: the last run that was to make it has failed, or a
-        blocking check of it; ``stale``: what it was made from is not what a run would make it from now, or something
-        upstream is stale; ``missing``: never made.
-    reasons
-        What differs, what is waited for, what failed, and which settings of a run hold in place of the catalogue's.
-    changes
-        Of the reasons, what differs from its own record.
-    waits
-        Of the reasons, what upstream is stale: it may become another version, or turn out the same.
-    due
-        Where a run would make something new and everything exists that it reads: a digest of what it would be made
-        from. None otherwise.
-    held_back
-        Whether a run should wait: it is running, something upstream is stale or is being made, or a blocking check of
-        what it reads has not passed.
-    """
+    """How one partition of one asset stands."""
 
     key: dg.AssetKey
     partition: Partition
     stage: str
     record: Record | None
+    """Its newest materialisation, None if it was never made."""
     state: State
+    """``up_to_date``; ``running``: a run is making it; ``failed``: the last run that was to make it has failed, or a
+    blocking check of it; ``stale``: what it was made from is not what a run would make it from now, or something
+    upstream is stale; ``missing``: never made."""
     reasons: Sequence[str] = ()
+    """What differs, what is waited for, what failed, and which settings of a run hold in place of the catalogue's."""
     changes: Sequence[str] = ()
+    """Of the reasons, what differs from its own record."""
     waits: Sequence[str] = ()
+    """Of the reasons, what upstream is stale: it may become another version, or turn out the same."""
     due: str | None = None
+    """Where a run would make something new and everything exists that it reads: a digest of what it would be made
+    from. None otherwise."""
     held_back: bool = False
+    """Whether a run should wait: it is running, something upstream is stale or is being made, or a blocking check of
+    what it reads has not passed."""
 
     @property
     def is_stale(self) -> bool:

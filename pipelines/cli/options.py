@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recmodels.calibration.config import calibrated
-from recmodels.errors import InputError, RecmodelsError
+from recmodels.errors import RecmodelsError
 from recmodels.models.registry import MODELS
 from recmodels.models.variants import load_variants
-from recmodels.validation import did_you_mean
+from recmodels.validation import require_known
 
 if TYPE_CHECKING:
     from recmodels.catalogue.entries import DatasetEntry
@@ -52,8 +52,7 @@ def choices(option: str, text: str, known: Iterable[str], action: str = "") -> l
     allowed = list(known)
     chosen = [part.strip() for part in text.split(",") if part.strip()]
     for name in chosen:
-        if name not in allowed:
-            raise _unknown(option, name, allowed, action)
+        require_known(option, name, allowed, action)
     return chosen
 
 
@@ -69,13 +68,8 @@ def data_set(text: str) -> "DatasetEntry":
     catalogue = load_catalogue()
     chosen = choices("--dataset", text, catalogue)
     if len(chosen) != 1:
-        raise _unknown("--dataset", text, list(catalogue), "Name one data set.")
+        require_known("--dataset", text, catalogue, "Name one data set.")
     return validated_entry(catalogue[chosen[0]])
-
-
-def _unknown(option: str, found: str, known: Sequence[str], action: str = "") -> InputError:
-    hint = action or did_you_mean(found, known)
-    return InputError(option, expected=f"one of {', '.join(known)}", found=repr(found), action=hint)
 
 
 def profile_overrides(backend: str, settings: Sequence[str] | None) -> dict[str, Any]:

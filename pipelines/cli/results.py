@@ -19,9 +19,10 @@ BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 COLUMNS = (
     ("table2", "lightgcn"),
     ("table2", "freedom"),
-    ("table4", "blast-fn"),
     ("table4", "blast-all"),
+    ("ours", "blast-chosen"),
     ("ours", "calibrated/freedom"),
+    ("ours", "calibrated/blast-chosen"),
 )
 """Study and row of each column of that table."""
 

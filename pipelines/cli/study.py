@@ -1,14 +1,12 @@
 """`recmodels study`: the table of a study, with all that it is made from."""
 
-import contextlib
 import json
-from collections.abc import Generator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines.cli.options import Dataset, choices, data_set
-from pipelines.cli.output import CONSOLE
+from pipelines.cli.output import beside_json
 from pipelines.cli.rows import say, show_rows
 from recmodels.errors import RecmodelsError
 from recmodels.models.registry import NON_PERSONALISED
@@ -84,7 +82,7 @@ def study(
         if dry_run:
             _show_missing(plan, instance, entry.key, as_json=as_json)
             return
-        with _beside_json(as_json):
+        with beside_json(as_json):
             succeeded = make_up_to_date(plan, instance)
         if not succeeded:
             raise typer.Exit(1)
@@ -131,13 +129,3 @@ def _show(table: "StudyTable", *, as_json: bool) -> None:
         return
     say(f"{table.study.title}: {table.dataset}\n")
     say(rendered(table))
-
-
-@contextlib.contextmanager
-def _beside_json(as_json: bool) -> Generator[None]:
-    """Print what happens on the error output while JSON is to come."""
-    before, CONSOLE.stderr = CONSOLE.stderr, as_json
-    try:
-        yield
-    finally:
-        CONSOLE.stderr = before

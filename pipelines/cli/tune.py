@@ -7,7 +7,7 @@ import typer
 
 from pipelines.cli.interrupts import ending_orderly
 from pipelines.cli.options import Dataset, choices, data_set
-from pipelines.cli.output import CONSOLE
+from pipelines.cli.output import beside_json
 from pipelines.cli.rows import AsJson, say, show_rows
 from pipelines.cli.run import make_up_to_date
 from recmodels.errors import InputError
@@ -49,17 +49,13 @@ def tune(
     if dry_run:
         show_rows(_planned(entry, chosen, overrides), as_json=as_json)
         return
-    # What is said on the way is not part of what a program reads.
-    CONSOLE.stderr = as_json
-    try:
+    with beside_json(as_json):
         found = _searched(entry, chosen, overrides)
-    finally:
-        CONSOLE.stderr = False
     show_rows([_row(model, tries) for model, tries in found.items()], as_json=as_json)
     if not as_json:
         say("settings for the catalogue (docs/tuning.md):")
         for model, tries in found.items():
-            best = json.loads(tries.row(by_predicate=_chosen(), named=True)["settings"])
+            best = json.loads(tries.filter(chosen=True).row(0, named=True)["settings"])
             loop = {f"training.{name}": value for name, value in best.pop("training", {}).items()}
             for name, value in (best | loop).items():
                 say(f"{entry.key}.models.{model}.{name} = {json.dumps(value)}")
@@ -73,12 +69,11 @@ def _searched(entry: "DatasetEntry", models: list[str], overrides: dict[str, Any
     from assets.support.resources import DataRoot
     from assets.training import tuning_key
     from pipelines.definitions import defs
-    from pipelines.instance import open_instance, prepare_home
+    from pipelines.instance import open_instance
     from pipelines.lost_runs import end_lost_runs
     from pipelines.plan import Plan, Request
 
     request = Request(entry, (), (), RawDumpsConfig(), ProfilesConfig(), tuned=models, tuning=overrides)
-    prepare_home()
     with ending_orderly(), open_instance() as instance:
         end_lost_runs(instance)
         if not make_up_to_date(Plan(request, defs.resolve_asset_graph()), instance):
@@ -127,14 +122,8 @@ def _seconds_of_a_try(instance: "dg.DagsterInstance", dataset: str, model: str) 
     return None
 
 
-def _chosen() -> "pl.Expr":
-    import polars as pl
-
-    return pl.col("chosen")
-
-
 def _row(model: str, tries: "pl.DataFrame") -> dict[str, Any]:
-    best = tries.row(by_predicate=_chosen(), named=True)
+    best = tries.filter(chosen=True).row(0, named=True)
     counts = dict(tries["state"].value_counts().iter_rows())
     return {
         "model": model,

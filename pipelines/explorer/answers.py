@@ -1,6 +1,6 @@
 """What the API answers, one function an endpoint: validated questions in, JSON-ready rows out."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import polars as pl
@@ -254,17 +254,3 @@ def _seed(results: Results, asked: OfModel) -> int:
     if asked.seed is not None:
         return asked.seed
     return next(iter(results.trained(asked.dataset).get(asked.model, [0])))
-
-
-def validated_question(kind: type[Question], given: dict[str, Any]) -> Question:
-    """
-    Return the parameters of a request.
-
-    Raises
-    ------
-    InputError
-        If one is unknown, missing or out of range.
-    """
-    from recmodels.validation import validated
-
-    return validated(kind, given, "parameters")

@@ -26,10 +26,10 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Respon
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipelines.explorer.answers import validated_question
 from pipelines.explorer.endpoints import ENDPOINTS, Endpoint, openapi
 from pipelines.explorer.results import Results
 from recmodels.errors import MissingObject, RecmodelsError
+from recmodels.validation import validated
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 
@@ -53,16 +53,7 @@ _Respond = Callable[[Request], Awaitable[Response]]
 
 
 def explorer_app(results: Results, hosts: list[str] | None = None) -> Starlette:
-    """
-    Return the application over the results of an instance.
-
-    Parameters
-    ----------
-    results
-        What is current.
-    hosts
-        The names under which it may be asked for; those of loopback by default.
-    """
+    """Return the application over results; `hosts` are the names it may be asked for under, by default loopback's."""
     static = files("pipelines.explorer") / "static"
     page = (static / "explorer.html").read_text()
     docs = Environment(autoescape=True).from_string((static / "docs.html.j2").read_text()).render(api=openapi())
@@ -130,7 +121,7 @@ def _served(text: str, kind: str) -> _Respond:
 
 def _answering(endpoint: Endpoint, results: Results, limiter: CapacityLimiter) -> _Respond:
     def answer(given: dict[str, Any]) -> Response:
-        return JSONResponse(endpoint.respond(results, validated_question(endpoint.question, given)))
+        return JSONResponse(endpoint.respond(results, validated(endpoint.question, given, "parameters")))
 
     async def respond(request: Request) -> Response:
         given = dict(request.query_params)

@@ -14,28 +14,18 @@ from recmodels.serving.shown import ItemDetails, Reason, User, UserDetails
 
 @dataclass(frozen=True)
 class Endpoint:
-    """
-    One address of the API.
-
-    Attributes
-    ----------
-    path
-        Below the server's address.
-    question
-        Its parameters.
-    answer
-        Type of what it gives.
-    respond
-        From the results and the parameters to the answer.
-    quick
-        Whether it takes a millisecond and may be asked all the time.
-    """
+    """One address of the API."""
 
     path: str
+    """Below the server's address."""
     question: type[answers.Question]
+    """Its parameters."""
     answer: Any
+    """Type of what it gives."""
     respond: Callable[..., Any]
+    """From the results and the parameters to the answer."""
     quick: bool = False
+    """Whether it takes a millisecond and may be asked all the time."""
 
     @property
     def summary(self) -> str:

@@ -13,14 +13,8 @@ class Fresh(Generic[T]):
     A value that several threads ask for.
 
     The first to ask waits until it is looked up. When it is older than `seconds`, the next to ask looks it up again,
-    and the others get the last one meanwhile. After an error it is looked up anew.
-
-    Parameters
-    ----------
-    look_up
-        Called with the last value, None at first; may return it again.
-    seconds
-        How long a value is taken as it is.
+    and the others get the last one meanwhile. After an error it is looked up anew. `look_up` is called with the
+    last value, None at first, and may return it again.
     """
 
     def __init__(self, look_up: Callable[[T | None], T], seconds: float) -> None:

@@ -19,7 +19,7 @@ from assets.support.lineage import latest_materialization, settings_held
 from assets.support.resources import DataRoot
 from pipelines.explorer.fresh import Fresh
 from recmodels.errors import MissingObject
-from recmodels.io.files import read_parquet
+from recmodels.io.tables import read_table
 from recmodels.profiles.config import ProfileConfig
 from recmodels.serving.data_set import DataSet, Written
 from recmodels.serving.recommender import Recommender
@@ -52,12 +52,7 @@ class Results:
     """
     What is current in an instance; new results are seen within a second.
 
-    Parameters
-    ----------
-    instance, data_root
-        Where the records and the files are.
-    memory
-        Bytes that the tensors of open checkpoints may take together; `SHARE_OF_MEMORY` by default.
+    The tensors of open checkpoints may take `memory` bytes together, by default `SHARE_OF_MEMORY`.
     """
 
     def __init__(self, instance: dg.DagsterInstance, data_root: DataRoot, *, memory: float | None = None) -> None:
@@ -91,14 +86,7 @@ class Results:
         return self._fresh(self._data_sets, dataset, partial(self._read, dataset), SECONDS).get().data_set
 
     def recommender(self, dataset: str, model: str, seed: int) -> Recommender:
-        """
-        Return the current checkpoint of a model, ready to recommend.
-
-        Raises
-        ------
-        InputError, MissingObject
-            As `assets.serving.current_checkpoint`.
-        """
+        """Return the current checkpoint of a model, ready to recommend; raises as `open_recommender`."""
         key = (dataset, model, seed)
         with self._lock:
             if key not in self._recommenders:
@@ -115,7 +103,7 @@ class Results:
     def leaderboard(self, dataset: str) -> pl.DataFrame | None:
         """Return the leaderboard, None where there is none."""
         path = self._path("leaderboard", dataset)
-        return None if path is None else read_parquet(path, "Run `recmodels run` again.")
+        return None if path is None else read_table(path, "Run `recmodels run` again.")
 
     def report(self, dataset: str) -> Path:
         """
@@ -188,7 +176,7 @@ class Results:
         paths |= {name: path for name in optional if (path := self._path(name, dataset)) is not None}
         if last is not None and last.paths == paths:
             return last
-        tables = {name: read_parquet(path, f"Materialise {name} again.") for name, path in paths.items()}
+        tables = {name: read_table(path, f"Materialise {name} again.") for name, path in paths.items()}
         written = {
             name: Written(tables[name], self._profile_config(name, dataset))
             for name in ("item_profiles", "user_profiles")

@@ -23,22 +23,14 @@ _SWEEPS = 2
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """
-    A calibrated ranking and how it was chosen.
-
-    Attributes
-    ----------
-    ranker
-        The base ranking with the chosen evidence and shortlist.
-    search
-        Every try in order: shortlist, ``strength_<evidence>`` columns, valid_recall, and whether it was chosen.
-    chosen
-        The row of `search` that was chosen, by column.
-    """
+    """A calibrated ranking and how it was chosen."""
 
     ranker: CalibratedRanker
+    """The base ranking with the chosen evidence and shortlist."""
     search: pl.DataFrame
+    """Every try in order: shortlist, ``strength_<evidence>`` columns, valid_recall, and whether it was chosen."""
     chosen: dict[str, Any]
+    """The row of `search` that was chosen, by column."""
 
 
 def calibrate(base: Ranker, data: TrainingData, config: CalibrationConfig) -> Calibration:
@@ -46,16 +38,8 @@ def calibrate(base: Ranker, data: TrainingData, config: CalibrationConfig) -> Ca
     Choose evidence strengths and length of the shortlist for a trained, frozen model by validation Recall@20.
 
     For each length the strengths start at 0; those of one evidence after the other are tried while the others keep
-    theirs, twice over where there are several. Of equally good tries the weakest wins, then the shortest list.
-
-    Parameters
-    ----------
-    base
-        The final ranking of the model.
-    data
-        The data that it was trained on. Evidence is made from the training pairs and item graphs.
-    config
-        What to try.
+    theirs, twice over where there are several. Of equally good tries the weakest wins, then the shortest list. Evidence
+    is made from the training pairs and item graphs of the data that the model was trained on.
 
     Raises
     ------

@@ -25,20 +25,9 @@ def calibrate_checkpoint(
     """
     Calibrate the ranking of a checkpoint and write the result as a checkpoint of its own.
 
-    Pairs are those that the checkpoint holds. If it is calibrated already, its base ranking is calibrated anew.
-
-    Parameters
-    ----------
-    directory
-        Must not exist yet; it appears when it is complete.
-    source
-        Directory of the checkpoint.
-    config
-        What to try.
-    provenance
-        JSON-ready facts that are added to those of the checkpoint.
-    item_text_knn, item_image_knn
-        Neighbour tables (schema `KNN`), for evidence from item graphs.
+    Pairs are those that the checkpoint holds. If it is calibrated already, its base ranking is calibrated anew. The new
+    directory must not exist yet, and appears when it is complete. The provenance, JSON-ready facts, is added to that of
+    the checkpoint; neighbour tables (schema `KNN`) are for evidence from item graphs.
 
     Raises
     ------

@@ -12,7 +12,7 @@ from recmodels.errors import InputError
 from recmodels.io.files import safe_join
 from recmodels.raw.formats.base import Role
 from recmodels.raw.formats.registry import format_named
-from recmodels.validation import validated
+from recmodels.validation import overlaid, validated
 
 CATALOGUE_VARIABLE = "RECMODELS_CATALOGUE"
 
@@ -162,7 +162,7 @@ def load_catalogue(user_file: Path | None = None) -> dict[str, DatasetEntry]:
     if named is not None:
         where = f"catalogue {named}"
         try:
-            tables = _merged(tables, tomllib.loads(named.read_text("utf-8")))
+            tables = overlaid(tables, tomllib.loads(named.read_text("utf-8")))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise InputError(
                 where,
@@ -183,11 +183,3 @@ def _entry(key: str, table: Any, where: str) -> DatasetEntry:
     if not isinstance(table, dict):
         raise InputError(f"{where}, {key}", expected="a table [key]", found=repr(table))
     return validated(DatasetEntry, {"key": key, **table}, f"{where}, {key}")
-
-
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    result = dict(base)
-    for key, value in over.items():
-        old = result.get(key)
-        result[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return result

@@ -24,15 +24,10 @@ from recmodels.ranking.ranker import EmbeddingScorer, Ranker
 FORMAT_VERSION = 2
 _RANKING = {1: "embeddings.safetensors", 2: "ranking.safetensors"}
 """File of the ranking by format version. In the first format every ranking is by inner products."""
+_TABLES = ("history", "users", "items", "seen")
 _FILES = (
-    "model.safetensors",
-    _RANKING[FORMAT_VERSION],
-    "config.json",
-    "history.parquet",
-    "provenance.json",
-    "users.parquet",
-    "items.parquet",
-    "seen.parquet",
+    *("model.safetensors", _RANKING[FORMAT_VERSION], "config.json", "provenance.json"),
+    *(f"{table}.parquet" for table in _TABLES),
 )
 _CALIBRATION = "calibration.parquet"
 _AGAIN = "Restore it, or train the model again."
@@ -40,44 +35,29 @@ _AGAIN = "Restore it, or train the model again."
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """
-    A trained model as it is stored.
-
-    Attributes
-    ----------
-    model
-        Its name in the registry.
-    config
-        Its resolved configuration.
-    seed
-        Of initialisation and training.
-    parameters
-        The trained parameters by name; of a model in closed form, the chosen settings.
-    ranker
-        Its final ranking.
-    history
-        One row an epoch, see `recmodels.training.trainer.FitResult`.
-    provenance
-        What the caller recorded about the inputs.
-    users, items
-        The id maps: user_id, reviewer_id; item_id, asin.
-    seen
-        user_id, item_id, split of the training and validation pairs.
-    calibration
-        Every try of the search for a calibration of the ranking (`recmodels.calibration`), None without one.
-    """
+    """A trained model as it is stored."""
 
     model: str
+    """Its name in the registry."""
     config: AnyConfig
+    """Its resolved configuration."""
     seed: int
+    """Of initialisation and training."""
     parameters: dict[str, Tensor]
+    """The trained parameters by name; of a model in closed form, the chosen settings."""
     ranker: Ranker
+    """Its final ranking."""
     history: pl.DataFrame
+    """One row an epoch, see `recmodels.training.trainer.FitResult`."""
     provenance: dict[str, Any]
+    """What the caller recorded about the inputs."""
     users: pl.DataFrame
     items: pl.DataFrame
+    """The id maps: user_id, reviewer_id; item_id, asin."""
     seen: pl.DataFrame
+    """user_id, item_id, split of the training and validation pairs."""
     calibration: pl.DataFrame | None = None
+    """Every try of the search for a calibration of the ranking (`recmodels.calibration`), None without one."""
 
 
 def write_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
@@ -96,11 +76,9 @@ def write_checkpoint(directory: Path, checkpoint: Checkpoint) -> None:
         (temporary / "config.json").write_text(json.dumps(config, indent=2))
         for file in _FILES[:2]:  # safetensors lets nobody but the owner read them
             (temporary / file).chmod((temporary / "config.json").stat().st_mode)
-        checkpoint.history.write_parquet(temporary / "history.parquet")
         (temporary / "provenance.json").write_text(json.dumps(checkpoint.provenance, indent=2))
-        checkpoint.users.write_parquet(temporary / "users.parquet")
-        checkpoint.items.write_parquet(temporary / "items.parquet")
-        checkpoint.seen.write_parquet(temporary / "seen.parquet")
+        for table in _TABLES:
+            getattr(checkpoint, table).write_parquet(temporary / f"{table}.parquet")
         if checkpoint.calibration is not None:
             checkpoint.calibration.write_parquet(temporary / _CALIBRATION)
             files.append(_CALIBRATION)
@@ -137,8 +115,8 @@ def load_checkpoint(directory: Path) -> Checkpoint:
     """
     with _readable(directory):
         manifest = _manifest(directory)
-        tables = _RANKING[manifest["format_version"]]
-        files = [tables if file == _RANKING[FORMAT_VERSION] else file for file in _FILES]
+        ranking_file = _RANKING[manifest["format_version"]]
+        files = [ranking_file if file == _RANKING[FORMAT_VERSION] else file for file in _FILES]
         calibrated = _CALIBRATION in manifest["sha256"]
         _require_intact(directory, manifest, [*files, _CALIBRATION] if calibrated else files)
         config = json.loads((directory / "config.json").read_text())
@@ -148,25 +126,15 @@ def load_checkpoint(directory: Path) -> Checkpoint:
             config=resolve_config(config["model"], config["config"]),
             seed=config["seed"],
             parameters=load_file(directory / "model.safetensors"),
-            ranker=restored_ranker(ranking["kind"], load_file(directory / tables), ranking["settings"]),
-            history=pl.read_parquet(directory / "history.parquet"),
+            ranker=restored_ranker(ranking["kind"], load_file(directory / ranking_file), ranking["settings"]),
             provenance=json.loads((directory / "provenance.json").read_text()),
-            users=pl.read_parquet(directory / "users.parquet"),
-            items=pl.read_parquet(directory / "items.parquet"),
-            seen=pl.read_parquet(directory / "seen.parquet"),
+            **{table: pl.read_parquet(directory / f"{table}.parquet") for table in _TABLES},
             calibration=pl.read_parquet(directory / _CALIBRATION) if calibrated else None,
         )
 
 
 def load_history(directory: Path) -> pl.DataFrame:
-    """
-    Read the history of a checkpoint alone, verified.
-
-    Raises
-    ------
-    MissingObject
-        As `load_checkpoint`.
-    """
+    """Read the history of a checkpoint alone, verified; raises as `load_checkpoint`."""
     with _readable(directory):
         _require_intact(directory, _manifest(directory), ["history.parquet"])
         return pl.read_parquet(directory / "history.parquet")

@@ -4,18 +4,23 @@ From raw files to tables, whatever their format: one row a pair, the k-core, con
 How a file of a format is read belongs to `recmodels.raw.formats`; how interactions are split, to `split` beside this.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from recmodels.catalogue.entries import DatasetEntry
+from recmodels.compute.base import Compute
+from recmodels.compute.local import LOCAL
+from recmodels.data.by_user import Limits, UserPart, numbered, read_by_user
 from recmodels.data.funnel import Funnel
-from recmodels.data.kcore import k_core_mask
+from recmodels.data.kcore import k_core_masks
 from recmodels.errors import InputError
-from recmodels.raw.formats.base import RAW_INTERACTIONS, RAW_ITEMS, RawTable, Role
+from recmodels.raw.formats.base import RAW_ITEMS, RawTable, Role
 from recmodels.raw.formats.registry import format_named
 from recmodels.raw.manifest import RawManifest, as_hashed
 from recmodels.schemas.tables import INTERACTIONS, ITEMS, KNN, REVIEWS, USERS, embedding_schema
@@ -47,13 +52,24 @@ class Dump:
     counts: dict[str, int]
 
 
-def load_dump(manifest: RawManifest, entry: DatasetEntry) -> Dump:
+def load_dump(
+    manifest: RawManifest, entry: DatasetEntry, *, compute: Compute = LOCAL, limits: Limits | None = None
+) -> Dump:
     """
     Read the raw files of a data set into tables.
 
     Ids are contiguous and follow the sorted asins and reviewer ids, so that the order of the raw lines does not
     matter. Of rows with equal user, item and time one is kept, then of each pair the earliest, then the k-core; user
     and item degrees count pairs. A format that numbers users and items itself keeps its ids and rows.
+
+    Parameters
+    ----------
+    manifest, entry
+        The raw files, and the data set.
+    compute
+        Where blocks of the interactions are parsed and parts of the users are worked on.
+    limits
+        Where the interactions are cut, and what is held in memory of them; nothing of the tables depends on it.
 
     Raises
     ------
@@ -85,17 +101,22 @@ def load_dump(manifest: RawManifest, entry: DatasetEntry) -> Dump:
         counts.update({f"{kind}_{name}": getattr(read, name) for name in dropped})
         return read.table
 
+    asins, reviewers = (pl.Series(name, [], dtype=pl.String) for name in ("asin", "reviewer_id"))
     with as_hashed(manifest.files[form.interactions]) as path:
-        read = form.read_interactions(path)
+        if form.numbered:
+            read, parts = form.read_interactions(path), []
+        else:
+            read, parts = read_by_user(form, path, compute, limits or Limits())
     table = count(form.interactions, read)
-    has_texts = {"summary", "text"} <= set(table.columns)
-    asins = pl.Series("asin", [], dtype=pl.String)
+    reviews = pl.DataFrame(schema=REVIEWS)
     if form.numbered:
         counts["repeated_pairs"] = read.duplicates
     else:
-        table = _core(table, manifest, entry.sources[manifest.format].k_core, counts)
+        kept = _core(parts, manifest, entry.sources[manifest.format].k_core, counts)
         counts["repeated_pairs"] += read.duplicates
-        asins = table["asin"].unique().sort()
+        table, texts, reviewers, asins = _with_ids(parts, kept)
+        if texts is not None:
+            reviews = pl.concat([table, texts], how="horizontal").select(REVIEWS.names())
 
     described = pl.DataFrame(schema={"item_id": pl.Int32, **RAW_ITEMS} if form.numbered else RAW_ITEMS)
     if form.read_items and form.items in manifest.files:
@@ -111,11 +132,7 @@ def load_dump(manifest: RawManifest, entry: DatasetEntry) -> Dump:
         _require_every_id(manifest, users["user_id"], item_ids, counts)
         items = pl.DataFrame({"item_id": item_ids}).join(described, on="item_id", how="left")
     else:
-        users = table.select(reviewer_id=pl.col("reviewer").unique().sort()).with_row_index("user_id")
-        table = table.with_columns(
-            user_id=(pl.col("reviewer").rank("dense") - 1).cast(pl.Int32),
-            item_id=(pl.col("asin").rank("dense") - 1).cast(pl.Int32),
-        ).sort("user_id", "item_id")
+        users = pl.DataFrame({"reviewer_id": reviewers}).with_row_index("user_id")
         items = pl.DataFrame({"asin": asins}).with_row_index("item_id").join(described, on="asin", how="left")
     users = users.cast({"user_id": pl.Int32}).select(USERS.names())
     texts = pl.col("asin", "title", "description", "brand", "image_url").fill_null("")
@@ -131,34 +148,95 @@ def load_dump(manifest: RawManifest, entry: DatasetEntry) -> Dump:
     return Dump(
         items=items,
         users=users,
-        reviews=table.select(REVIEWS.names()) if has_texts else pl.DataFrame(schema=REVIEWS),
+        reviews=reviews,
         interactions=table.select(INTERACTIONS.names()),
         rejects=pl.concat(rejects),
         counts=counts,
     )
 
 
-def _core(table: pl.DataFrame, manifest: RawManifest, k_core: int, counts: dict[str, int]) -> pl.DataFrame:
-    """Return one row of each pair of the k-core, and count the others."""
-    table, dropped = distinct_pairs(_filled(table, RAW_INTERACTIONS))
-    counts |= dropped
-    user_codes = table["reviewer"].rank("dense").to_numpy() - 1
-    item_codes = table["asin"].rank("dense").to_numpy() - 1
-    in_core = k_core_mask(user_codes, item_codes, k_core)
-    kept = table.filter(pl.Series(in_core))
-    counts["below_core"] = table.height - kept.height
-    for kind, column in (("users", "reviewer"), ("items", "asin")):
-        counts[f"{kind}_below_core"] = table[column].n_unique() - kept[column].n_unique()
-    if kept.is_empty():
+def _core(
+    parts: Sequence[UserPart], manifest: RawManifest, k_core: int, counts: dict[str, int]
+) -> list[NDArray[np.bool_]]:
+    """Return which rows of each part belong to the k-core, and count the others."""
+    items, places = numbered([part.items for part in parts])
+    edges = [
+        (part.rows["user"].to_numpy(), place[part.rows["item"].to_numpy()])
+        for part, place in zip(parts, places, strict=True)
+    ]
+    masks = k_core_masks(edges, k_core)
+    n_pairs, n_kept = sum(mask.size for mask in masks), sum(int(mask.sum()) for mask in masks)
+    users_kept = sum(np.unique(users[mask]).size for (users, _), mask in zip(edges, masks, strict=True))
+    items_kept = np.zeros(len(items), dtype=np.bool_)
+    for (_, own), mask in zip(edges, masks, strict=True):
+        items_kept[own[mask]] = True
+    counts |= {
+        "repeated_rows": sum(part.repeated_rows for part in parts),
+        "repeated_pairs": sum(part.repeated_pairs for part in parts),
+        "below_core": n_pairs - n_kept,
+        "users_below_core": sum(len(part.users) for part in parts) - users_kept,
+        "items_below_core": len(items) - int(items_kept.sum()),
+    }
+    if not n_kept:
         file = manifest.files[format_named(manifest.format).interactions].path.name
         funnel = Funnel.of(counts, pl.DataFrame(schema=INTERACTIONS), file=file, k_core=k_core)
         raise InputError(
             f"data set {manifest.dataset}",
             expected=f"users and items with at least {k_core} interactions",
-            found=f"none among {in_core.size:,} interactions ({funnel.text})",
+            found=f"none among {n_pairs:,} interactions ({funnel.text})",
             action=funnel.advice,
         )
-    return kept
+    return masks
+
+
+def _with_ids(
+    parts: list[UserPart], kept: Sequence[NDArray[np.bool_]]
+) -> tuple[pl.DataFrame, pl.DataFrame | None, pl.Series, pl.Series]:
+    """
+    Return the kept rows with their ids (schema `INTERACTIONS`, by user and item), their texts, and the names in order.
+
+    The list of parts is empty then: the rows are held once.
+    """
+    frames: list[pl.DataFrame] = []
+    names: list[tuple[pl.Series, pl.Series]] = []
+    texts: list[pl.DataFrame] = []
+    for mask in kept:
+        part = parts.pop(0)
+        rows = part.rows.filter(pl.Series(mask))
+        own: list[pl.Series] = []
+        for column, every in (("user", part.users), ("item", part.items)):
+            present = np.bincount(rows[column].to_numpy(), minlength=len(every)) > 0
+            own.append(every.filter(pl.Series(present)))
+            place = pl.Series(column, (np.cumsum(present) - 1)[rows[column].to_numpy()], dtype=pl.Int32)
+            rows = rows.with_columns(place)
+        frames.append(rows)
+        names.append((own[0], own[1]))
+        if part.texts is not None:
+            texts.append(part.texts.filter(pl.Series(mask)))
+    reviewers, users = numbered([own[0] for own in names])
+    asins, items = numbered([own[1] for own in names])
+    del names
+    ids = [
+        tuple(
+            pl.Series(name, place[rows[column].to_numpy()], dtype=pl.Int32)
+            for name, column, place in (("user_id", "user", user), ("item_id", "item", item))
+        )
+        for rows, user, item in zip(frames, users, items, strict=True)
+    ]
+    columns = {
+        "user_id": pl.concat([own[0] for own in ids]),
+        "item_id": pl.concat([own[1] for own in ids]),
+        **{name: pl.concat([rows[name] for rows in frames]) for name in ("rating", "timestamp", "split")},
+    }
+    text = pl.concat(texts) if texts else None
+    del frames, ids, texts
+    if len(kept) > 1:
+        # Users are in one part each, whose rows are in order: only the users have to be brought into order.
+        order = np.argsort(columns["user_id"].to_numpy(), kind="stable")
+        for name in columns:
+            columns[name] = columns[name].gather(order)
+        text = text[order] if text is not None else None
+    return pl.DataFrame(columns), text, reviewers, asins
 
 
 def _require_every_id(manifest: RawManifest, user_ids: pl.Series, item_ids: pl.Series, counts: dict[str, int]) -> None:
@@ -231,18 +309,6 @@ def _with_rows(
     order = order.drop_nulls().unique("asin", keep="first")
     joined = items.join(order, on="asin", how="left", maintain_order="left")
     return joined.with_columns(n_rows=pl.lit(len(asins), dtype=pl.Int64))
-
-
-def distinct_pairs(reviews: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
-    """
-    Keep one row a (reviewer, asin) pair: the earliest, of equal times the first by rating and texts.
-
-    The counts are of `repeated_rows`, dropped for equal user, item and time, and `repeated_pairs`, for a later time.
-    """
-    first = reviews.sort("reviewer", "asin", "timestamp", "rating", "summary", "text")
-    rows = first.unique(["reviewer", "asin", "timestamp"], keep="first", maintain_order=True)
-    pairs = rows.unique(["reviewer", "asin"], keep="first", maintain_order=True)
-    return pairs, {"repeated_rows": reviews.height - rows.height, "repeated_pairs": rows.height - pairs.height}
 
 
 def items_without_text(items: pl.DataFrame) -> int:

@@ -17,19 +17,6 @@ class Funnel:
     """
     Rows by what became of them: those read are rejected, repeated, below the k-core or kept; those kept are split.
 
-    Attributes
-    ----------
-    file
-        Name of the raw file that they were read from.
-    k_core
-        Fewest rows of a kept user or item.
-    read, rejected, repeated, below_core, kept
-        Rows. Repeated are further rows of a pair that is kept already.
-    users_below_core, items_below_core
-        Users and items whom the k-core leaves without a row.
-    train, valid, test
-        Rows of those kept.
-
     Examples
     --------
     >>> funnel = Funnel("All_Beauty_5.json.gz", 5, 5_269, 0, 1_177, 3_406, 686, 854, 61, 488, 90, 108)
@@ -40,17 +27,22 @@ class Funnel:
     """
 
     file: str
+    """Name of the raw file that they were read from."""
     k_core: int
+    """Fewest rows of a kept user or item."""
     read: int
     rejected: int
     repeated: int
     below_core: int
     kept: int
+    """Five counts of rows. Repeated are further rows of a pair that is kept already."""
     users_below_core: int = 0
     items_below_core: int = 0
+    """Users and items whom the k-core leaves without a row."""
     train: int = 0
     valid: int = 0
     test: int = 0
+    """Rows of those kept."""
 
     @classmethod
     def of(cls, counts: Mapping[str, int], interactions: pl.DataFrame, *, file: str, k_core: int) -> "Funnel":

@@ -6,6 +6,9 @@ import numpy as np
 import polars as pl
 
 from recmodels.catalogue.entries import DatasetEntry, SplitStrategy
+from recmodels.compute.base import Compute
+from recmodels.compute.local import LOCAL
+from recmodels.data.by_user import Limits
 from recmodels.data.dump import Dump, load_dump
 from recmodels.data.funnel import Funnel
 from recmodels.data.split import FEWEST_TO_SPLIT, split_interactions
@@ -26,9 +29,13 @@ class Prepared:
     funnel: Funnel
 
 
-def prepare_tables(manifest: RawManifest, entry: DatasetEntry) -> Prepared:
+def prepare_tables(
+    manifest: RawManifest, entry: DatasetEntry, *, compute: Compute = LOCAL, limits: Limits | None = None
+) -> Prepared:
     """
     Read the raw files of a data set, keep the k-core, split the rows, and make sure that models can learn from them.
+
+    Where that is computed, and what is held in memory meanwhile, is told as to `load_dump`.
 
     Raises
     ------
@@ -48,7 +55,7 @@ def prepare_tables(manifest: RawManifest, entry: DatasetEntry) -> Prepared:
     4,107 rows read: 0 rejected, 85 repeated, 58 below the 5-core; 3,964 kept: 2,761 train, 600 valid, 603 test
     """
     source = entry.sources[manifest.format]
-    dump = load_dump(manifest, entry)
+    dump = load_dump(manifest, entry, compute=compute, limits=limits)
     interactions = split_interactions(dump.interactions, source.split, seed=source.split_seed)
     file = manifest.files[format_named(manifest.format).interactions].path.name
     funnel = Funnel.of(dump.counts, interactions, file=file, k_core=source.k_core)

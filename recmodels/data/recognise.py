@@ -49,21 +49,14 @@ class Look:
 
 @dataclass(frozen=True)
 class Recognised:
-    """
-    A folder of raw files as a source of the catalogue, with the name of its format.
-
-    Attributes
-    ----------
-    seen
-        What was recognised, a line each.
-    unsure
-        What is a guess or was left out, a line each.
-    """
+    """A folder of raw files as a source of the catalogue, with the name of its format."""
 
     format: str
     source: Source
     seen: list[str]
+    """What was recognised, a line each."""
     unsure: list[str]
+    """What is a guess or was left out, a line each."""
 
 
 def recognise(folder: Path, columns: Mapping[str, str] | None = None) -> Recognised:

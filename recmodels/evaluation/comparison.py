@@ -11,23 +11,15 @@ from recmodels.evaluation.leaderboard import PairedTest, paired_test
 
 @dataclass(frozen=True)
 class Comparison:
-    """
-    How one model does against another.
-
-    Attributes
-    ----------
-    test
-        Paired over users, each of whose values is the mean over the seeds.
-    first_mean, second_mean
-        Means over users and seeds.
-    seeds
-        Seeds that both models have; only these count.
-    """
+    """How one model does against another."""
 
     test: PairedTest
+    """Paired over users, each of whose values is the mean over the seeds."""
     first_mean: float
     second_mean: float
+    """Both means are over users and seeds."""
     seeds: tuple[int, ...]
+    """Seeds that both models have; only these count."""
 
     @property
     def relative(self) -> float | None:
@@ -39,12 +31,7 @@ def compare(first: Mapping[int, pl.DataFrame], second: Mapping[int, pl.DataFrame
     """
     Compare two models over the users and seeds that both were measured with.
 
-    Parameters
-    ----------
-    first, second
-        Table `user_metrics` of each seed of a model.
-    column
-        Such as ``recall@20``.
+    `first` and `second` have the table `user_metrics` of each seed; the column is such as ``recall@20``.
 
     Raises
     ------

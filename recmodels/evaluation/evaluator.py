@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from recmodels.compute.base import Compute
+from recmodels.compute.local import LOCAL
 from recmodels.errors import InputError
 from recmodels.evaluation.metrics import METRICS
 from recmodels.graphs.matrices import entry_keys, interaction_matrix, occurs_in
+from recmodels.ranking.blocks import user_blocks
 from recmodels.ranking.ranker import EmbeddingScorer, Ranker
 from recmodels.schemas.results import LIST_LENGTHS
 from recmodels.schemas.tables import GROUPS, SUMMARY
@@ -68,6 +71,7 @@ def evaluate(
     *,
     ks: Sequence[int] = LIST_LENGTHS,
     masked: tuple[Ids, Ids] | None = None,
+    compute: Compute = LOCAL,
 ) -> EvaluationResult:
     """
     Measure how well the held-out items of users rank among all items.
@@ -86,6 +90,8 @@ def evaluate(
     masked
         Further pairs that are no candidates, such as the validation pairs at test time. The published protocol
         leaves them in.
+    compute
+        Where blocks of users are ranked and measured.
 
     Raises
     ------
@@ -115,23 +121,25 @@ def evaluate(
         train_matrix if masked is None else (train_matrix + interaction_matrix(*masked, n_users, n_items)).tocsr()
     )
     users = np.flatnonzero(np.diff(held_out_matrix.indptr))
-    hits, items, shown = _ranked_hits(ranker, users, max(ks), excluded, held_out_matrix)
     n_relevant = np.diff(held_out_matrix.indptr)[users].astype(np.int64)
     n_train = np.diff(train_matrix.indptr)[users].astype(np.int64)
     popularity = np.bincount(train_matrix.indices, minlength=n_items)
+    lengths = sorted(set(ks))
+    novelty = -np.log2((popularity + 1) / (n_users + 1))
+    ruler = _Ruler(ranker, excluded, held_out_matrix, lengths, _popularity_groups(popularity), novelty)
+    parts = list(compute.map(_measured, user_blocks(users, n_items), shared=ruler))
 
-    columns: dict[str, NDArray[np.float64]] = {
-        f"{name}@{k}": metric(hits[:, :k], n_relevant) for k in sorted(set(ks)) for name, metric in METRICS.items()
-    }
+    columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
     counts = {"user_id": users, "n_train": n_train, "n_held_out": n_relevant}
     per_user = pl.DataFrame({name: ids.astype(np.int32) for name, ids in counts.items()} | columns)
     summary = [(*_split_name(name), float(values.mean())) for name, values in columns.items()]
-    novelty = -np.log2((popularity + 1) / (n_users + 1))
-    for k in sorted(set(ks)):
-        listed = items[:, :k][shown[:, :k]]
-        summary.append(("coverage", k, np.count_nonzero(np.bincount(listed, minlength=n_items)) / n_items))
-        summary.append(("novelty", k, float(novelty[listed].mean())))
-    groups = _by_activity(columns, n_train) + _by_popularity(hits, items, users, held_out_matrix, popularity, ks)
+    for k in lengths:
+        shown = np.zeros(n_items, dtype=bool)
+        for part in parts:
+            shown[part.shown[k]] = True
+        total, count = (sum(values) for values in zip(*(part.novelty[k] for part in parts), strict=True))
+        summary += [("coverage", k, np.count_nonzero(shown) / n_items), ("novelty", k, float(total / count))]
+    groups = _by_activity(columns, n_train) + _by_popularity([part.recall for part in parts])
     return EvaluationResult(
         summary=pl.DataFrame(summary, schema=SUMMARY, orient="row"),
         per_user=per_user,
@@ -156,7 +164,7 @@ def validation_k(n_items: int) -> int:
 def recall_at(ranker: Ranker, train: sparse.csr_array, held_out: sparse.csr_array, k: int) -> float:
     """Return the mean Recall@k of the users with held-out items: the figure that training watches every epoch."""
     users = np.flatnonzero(np.diff(held_out.indptr))
-    hits, _, _ = _ranked_hits(ranker, users, k, train, held_out)
+    hits, _, _ = _ranked_hits(ranker, users, k, train, held_out[users])
     return float(METRICS["recall"](hits, np.diff(held_out.indptr)[users]).mean())
 
 
@@ -221,11 +229,13 @@ def _ranked_hits(
     """
     Return of each rank whether its item is held out, which item it is, and whether it is a candidate at all.
 
-    All are (n, k), or as long as there are items; what is no candidate ends the lists that are longer than the rest.
+    `held_out` has the rows of the users. All are (n, k), or as long as there are items; what is no candidate ends the
+    lists that are longer than the rest.
     """
     ranked, scores = ranker.top_items(torch.from_numpy(users), min(k, ranker.n_items), excluded=excluded)
     items, shown = ranked.cpu().numpy(), scores.isfinite().cpu().numpy()
-    hits = occurs_in(users[:, None] * ranker.n_items + items, entry_keys(held_out))
+    rows = np.arange(users.size)[:, None] * ranker.n_items
+    hits = occurs_in(rows + items, entry_keys(held_out))
     return hits & shown, items, shown
 
 
@@ -247,26 +257,75 @@ def _by_activity(columns: dict[str, NDArray[np.float64]], n_train: Ids) -> list[
     ]
 
 
-def _by_popularity(
-    hits: NDArray[np.bool_],
-    items: Ids,
-    users: Ids,
-    held_out: sparse.csr_array,
-    popularity: NDArray[np.int64],
-    ks: Sequence[int],
-) -> list[_GroupRow]:
+def _by_popularity(parts: list[dict[tuple[str, int], NDArray[np.float64]]]) -> list[_GroupRow]:
+    values = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    return [
+        ("item_popularity", name, recall.size, "recall", k, float(recall.mean()))
+        for (name, k), recall in values.items()
+        if recall.size
+    ]
+
+
+def _popularity_groups(popularity: NDArray[np.int64]) -> Ids:
+    """Return the number of each item's group in `POPULARITY_SHARES`."""
     order = np.argsort(-popularity, kind="stable")
     borders = (np.cumsum(list(POPULARITY_SHARES.values())) * len(order)).round().astype(int)
     group_of = np.empty(len(order), dtype=np.int64)
     group_of[order] = np.searchsorted(borders, np.arange(len(order)), side="right")
-    held_users, held_items = held_out.nonzero()
-    rows: list[_GroupRow] = []
+    return group_of
+
+
+@dataclass(frozen=True, eq=False)
+class _Ruler:
+    """What all users are measured with: besides ranking and pairs, each item's group and novelty."""
+
+    ranker: Ranker
+    excluded: sparse.csr_array
+    held_out: sparse.csr_array
+    ks: list[int]
+    group_of: Ids
+    novelty: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """
+    What was measured of some users.
+
+    Attributes
+    ----------
+    columns
+        Metrics a user.
+    shown, novelty
+        By k: the ids of the items on anybody's list; sum of novelty and number of places.
+    recall
+        By group of items and k: of each user with held-out items of the group.
+    """
+
+    columns: dict[str, NDArray[np.float64]]
+    shown: dict[int, Ids]
+    novelty: dict[int, tuple[np.float64, int]]
+    recall: dict[tuple[str, int], NDArray[np.float64]]
+
+
+def _measured(ruler: _Ruler, users: Ids) -> _Measured:
+    """Rank for some users and measure their lists."""
+    held_out = ruler.held_out[users]
+    hits, items, candidates = _ranked_hits(ruler.ranker, users, ruler.ks[-1], ruler.excluded, held_out)
+    n_relevant = np.diff(held_out.indptr).astype(np.int64)
+    columns = {f"{name}@{k}": metric(hits[:, :k], n_relevant) for k in ruler.ks for name, metric in METRICS.items()}
+    shown: dict[int, Ids] = {}
+    novelty: dict[int, tuple[np.float64, int]] = {}
+    for k in ruler.ks:
+        listed = items[:, :k][candidates[:, :k]]
+        novelty[k] = ruler.novelty[listed].sum(), listed.size
+        shown[k] = np.flatnonzero(np.bincount(listed, minlength=ruler.novelty.size))
+    recall: dict[tuple[str, int], NDArray[np.float64]] = {}
+    rows, wanted = held_out.nonzero()
     for index, name in enumerate(POPULARITY_SHARES):
-        relevant = np.bincount(held_users[group_of[held_items] == index], minlength=len(held_out.indptr) - 1)[users]
+        relevant = np.bincount(rows[ruler.group_of[wanted] == index], minlength=users.size)
         members = relevant > 0
-        if members.any():
-            found = (hits & (group_of[items] == index))[members]
-            for k in sorted(set(ks)):
-                recall = METRICS["recall"](found[:, :k], relevant[members])
-                rows.append(("item_popularity", name, len(recall), "recall", k, float(recall.mean())))
-    return rows
+        found = (hits & (ruler.group_of[items] == index))[members]
+        for k in ruler.ks:
+            recall[name, k] = METRICS["recall"](found[:, :k], relevant[members])
+    return _Measured(columns, shown, novelty, recall)

@@ -64,42 +64,24 @@ def leaderboard(metrics: pl.DataFrame, *, sort_by: tuple[str, int] = ("recall", 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """
-    A comparison of two models user by user.
-
-    Attributes
-    ----------
-    difference
-        Mean of the first model's values minus the second's.
-    t_p_value
-        Of the paired t-test, two-sided.
-    wilcoxon_p_value
-        Of the signed-rank test, two-sided; 1 where the two agree for every user.
-    n_users
-        Users compared.
-    """
+    """A comparison of two models user by user."""
 
     difference: float
+    """Mean of the first model's values minus the second's."""
     t_p_value: float
+    """Of the paired t-test, two-sided."""
     wilcoxon_p_value: float
+    """Of the signed-rank test, two-sided; 1 where the two agree for every user."""
     n_users: int
+    """Users compared."""
 
 
 def paired_test(first: pl.DataFrame, second: pl.DataFrame, column: str) -> PairedTest:
     """
-    Test whether two models differ in a metric over the same users.
+    Test whether two models differ in a metric, a column such as ``recall@20``, over the same users.
 
-    Parameters
-    ----------
-    first, second
-        Per-user frames of two evaluations; those of several seeds may be averaged per user before.
-    column
-        Such as ``recall@20``.
-
-    Raises
-    ------
-    InputError
-        If the frames are not about the same users.
+    `first` and `second` are per-user frames of two evaluations; those of several seeds may be averaged per user before.
+    Raises InputError if they are not about the same users.
     """
     joined = first.select("user_id", first=column).join(second.select("user_id", second=column), on="user_id")
     if not joined.height == first.height == second.height:

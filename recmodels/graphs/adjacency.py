@@ -26,19 +26,12 @@ INT32_MAX = np.iinfo(np.int32).max
 
 @dataclass(frozen=True, eq=False)
 class Adjacency:
-    """
-    A sparse weighted matrix and its transpose, ready for `recmodels.graphs.propagation.propagate`.
-
-    Attributes
-    ----------
-    matrix
-        Sparse CSR tensor, shape (n_rows, n_columns), int32 indices sorted within rows.
-    transpose
-        The transpose in the same form. For a symmetric matrix it is `matrix` itself.
-    """
+    """A sparse weighted matrix and its transpose, ready for `recmodels.graphs.propagation.propagate`."""
 
     matrix: torch.Tensor
+    """Sparse CSR tensor, shape (n_rows, n_columns), int32 indices sorted within rows."""
     transpose: torch.Tensor
+    """The transpose in the same form. For a symmetric matrix it is `matrix` itself."""
 
     @classmethod
     def from_scipy(cls, matrix: Any, *, symmetric: bool = False, dtype: torch.dtype = torch.float32) -> Self:

@@ -34,19 +34,12 @@ class BipartiteGraph:
 
     Parameters
     ----------
-    user_ids, item_ids
-        Training pairs; repeated pairs count once.
-    n_users, n_items
-        Numbers of users and items.
+    user_ids, item_ids, n_users, n_items
+        Training pairs as in `recmodels.graphs.matrices.checked_pairs`; repeated pairs count once.
     device
         Where matrices are built and live.
     dtype
         Type of their values.
-
-    Raises
-    ------
-    InputError
-        See `recmodels.graphs.matrices.checked_pairs`.
 
     Examples
     --------

@@ -23,10 +23,7 @@ def canonical_csr(name: str, matrix: Any) -> sparse.csr_array:
     """
     Return a sparse matrix as CSR with sorted indices and without repeated entries; the given one is left as it is.
 
-    Raises
-    ------
-    InputError
-        If it is not sparse; the message calls it by its name.
+    Raises InputError, which calls it by its name, if it is not sparse.
     """
     if not sparse.issparse(matrix):
         raise InputError(name, expected="a scipy sparse matrix", found=type(matrix).__name__)
@@ -38,14 +35,7 @@ def canonical_csr(name: str, matrix: Any) -> sparse.csr_array:
 
 
 def check_ids(where: str, ids: np.ndarray, n: int) -> None:
-    """
-    Refuse ids that are not in ``[0, n)``.
-
-    Raises
-    ------
-    InputError
-        If there is one; the message calls the ids what `where` says.
-    """
+    """Raise InputError, which calls the ids what `where` says, if one is not in ``[0, n)``."""
     if ids.size and (ids.min() < 0 or ids.max() >= n):
         raise InputError(where, expected=f"ids in [0, {n})", found=f"{ids.min()} to {ids.max()}")
 
@@ -89,24 +79,12 @@ def checked_pairs(
 
 def interaction_matrix(user_ids: Any, item_ids: Any, n_users: int, n_items: int) -> sparse.csr_array:
     """
-    Return the binary user-item matrix R.
-
-    Parameters
-    ----------
-    user_ids, item_ids
-        One pair an entry; repeated pairs count once.
-    n_users, n_items
-        Shape of the result.
+    Return the binary user-item matrix R of pairs as in `checked_pairs`; repeated pairs count once.
 
     Returns
     -------
     sparse.csr_array
         Shape (n_users, n_items), float32 ones, int32 indices sorted within rows.
-
-    Raises
-    ------
-    InputError
-        See `checked_pairs`.
     """
     users, items = checked_pairs(user_ids, item_ids, n_users, n_items)
     matrix = _csr(users, items, np.ones(users.size, np.float32), (n_users, n_items))

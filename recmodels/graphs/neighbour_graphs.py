@@ -1,7 +1,8 @@
 """
 Graphs of items, or of users, from their neighbour tables: one function for each way in which the models use them.
 
-How a table becomes a plain matrix is said in `recmodels.graphs.matrices`.
+How a table becomes a plain matrix is said in `recmodels.graphs.matrices`: tables, numbers n of nodes and k of
+neighbours are those of `neighbour_matrix` there, and so are the errors.
 """
 
 from collections.abc import Mapping
@@ -21,16 +22,6 @@ def k_bin(knn: pl.DataFrame, n: int, k: int | None = 10) -> Adjacency:
 
     Used by FREEDOM and BLAST. When every row has k neighbours each weight is exactly 1/k.
 
-    Parameters
-    ----------
-    knn, n, k
-        See `recmodels.graphs.matrices.neighbour_matrix`.
-
-    Raises
-    ------
-    InputError
-        See `recmodels.graphs.matrices.neighbour_matrix`.
-
     Examples
     --------
     >>> import numpy as np
@@ -48,16 +39,11 @@ def k_cos(knn: pl.DataFrame, n: int, k: int | None = 10) -> Adjacency:
 
     Used by MGCN and LATTICE. Not symmetric.
 
-    Parameters
-    ----------
-    knn, n, k
-        See `recmodels.graphs.matrices.neighbour_matrix`.
-
     Raises
     ------
     InputError
-        If the table has edges and no similarity above 0, as an imported table whose similarities are unknown: the graph
-        would hold nothing. See also `recmodels.graphs.matrices.neighbour_matrix`.
+        Also if the table has edges and no similarity above 0, as an imported table whose similarities are unknown: the
+        graph would hold nothing.
     """
     matrix = neighbour_matrix(knn, n, k, weights="similarity")
     if matrix.nnz and not (matrix.data > 0).any():
@@ -74,19 +60,8 @@ def k_sym(knn: pl.DataFrame, n: int, k: int | None = None) -> Adjacency:
     """
     Symmetrised neighbour graph without weights: self-loops, the k best other neighbours, and all reverse edges.
 
-    Used by RecGOAT, whose attention supplies the weights; every stored value is 1.
-
-    Parameters
-    ----------
-    knn, n
-        See `recmodels.graphs.matrices.neighbour_matrix`.
-    k
-        Neighbours of each row beside itself, so the table needs k + 1 when it holds self edges. None takes all.
-
-    Raises
-    ------
-    InputError
-        See `recmodels.graphs.matrices.neighbour_matrix`.
+    Used by RecGOAT, whose attention supplies the weights; every stored value is 1. k counts the neighbours of each row
+    beside itself, so the table needs k + 1 when it holds self edges; None takes all.
     """
     one_way = neighbour_matrix(knn, n, k, include_self=False)
     both = sparse.csr_array(one_way + one_way.T + sparse.eye_array(n))

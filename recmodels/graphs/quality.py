@@ -6,14 +6,7 @@ import polars as pl
 
 def knn_summary(knn: pl.DataFrame, n: int) -> dict[str, float]:
     """
-    Return figures of a neighbour table: how similar neighbours are and how unevenly they are chosen.
-
-    Parameters
-    ----------
-    knn
-        Table of schema `recmodels.schemas.tables.KNN`.
-    n
-        Number of nodes.
+    Return figures of a neighbour table (schema `KNN`) of n nodes: how similar neighbours are and how unevenly chosen.
 
     Returns
     -------

@@ -13,8 +13,6 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
 from recmodels.errors import InputError, MissingObject
 from recmodels.io.processes import has_ended, host
 
@@ -92,6 +90,32 @@ def store_by_content(folder: Path, suffix: str, write: Callable[[Path], object])
     return path, content
 
 
+def store_folder_by_content(
+    folder: Path, suffix: str, write: Callable[[Path], object], *, is_whole: Callable[[Path], bool]
+) -> tuple[Path, "Content"]:
+    """
+    Have a directory written, as `store_by_content` a file; its name and content are those of its file `MANIFEST`.
+
+    `is_whole` tells whether a directory with that manifest which is there already still holds what it says. If so, it
+    stays; if not, it is replaced.
+    """
+    with _written_beside(folder / f"new{suffix}", told=folder) as temporary:
+        temporary.mkdir()
+        write(temporary)
+        for file in temporary.iterdir():
+            _flush(file)
+        content = Content.of(temporary / MANIFEST)
+        path = folder / f"{content.sha256[:32]}{suffix}"
+        manifest = path / MANIFEST
+        if manifest.is_file() and Content.of(manifest) == content and is_whole(path):
+            os.utime(path)
+        else:
+            if path.exists():
+                _remove(path.rename(_temporary(path)))
+            temporary.rename(path)
+    return path, content
+
+
 @contextlib.contextmanager
 def atomic_directory(path: Path) -> Generator[Path]:
     """Yield a temporary directory beside `path`, as `atomic_file` a file; `path` must not be there yet."""
@@ -102,6 +126,14 @@ def atomic_directory(path: Path) -> Generator[Path]:
             if file.is_file():
                 _flush(file)
         temporary.rename(path)
+
+
+@contextlib.contextmanager
+def scratch_directory(path: Path) -> Generator[Path]:
+    """Yield an empty directory beside `path` that is gone in the end; what killed processes left of it goes, too."""
+    with _written_beside(path) as temporary:
+        temporary.mkdir()
+        yield temporary
 
 
 @contextlib.contextmanager
@@ -238,13 +270,3 @@ def file_digest(path: Path) -> str:
     if settled:
         _DIGESTS[key] = digest
     return digest
-
-
-def read_parquet(path: Path, action: str) -> pl.DataFrame:
-    """Read a stored table; raises MissingObject, with what to do, if the file is gone or is no whole Parquet file."""
-    try:
-        return pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise MissingObject(
-            f"{path}: expected a whole Parquet file, found {' '.join(str(error).split())}. {action}"
-        ) from error

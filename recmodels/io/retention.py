@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from recmodels.errors import InputError
+from recmodels.io.tables import PARTS_SUFFIX
 
 _REMOVED_SUFFIX = ".removed"
 
@@ -15,10 +16,11 @@ _REMOVED_SUFFIX = ".removed"
 @dataclass(frozen=True)
 class StoredVersion:
     """
-    A file, or the directory of a checkpoint, among those of one partition of an asset; when it was written, with zone.
+    A file, or a directory (a checkpoint, a table in parts), among those of one partition of an asset.
 
-    The data version is as its record says, or its provenance; None if that cannot be read, empty for a file that no
-    record names.
+    It says when it was written, with zone.
+    The data version is as its record says, or its provenance; None if that cannot be read, empty for a file or a table
+    in parts that no record names.
     """
 
     path: Path
@@ -42,7 +44,7 @@ def stored_versions(folder: Path, recorded: Mapping[Path, str]) -> list[StoredVe
 
 
 def _data_version(path: Path, recorded: Mapping[Path, str]) -> str | None:
-    if path in recorded or path.is_file():
+    if path in recorded or path.is_file() or path.suffix == PARTS_SUFFIX:
         return recorded.get(path, "")
     try:
         version = json.loads((path / "provenance.json").read_text("utf-8"))["data_version"]
@@ -119,9 +121,9 @@ def _in_order(stored: Collection[StoredVersion], recorded: Sequence[Path]) -> li
 
 def remove_version(version: StoredVersion) -> None:
     """
-    Delete a file or a checkpoint's directory.
+    Delete a file or a directory.
 
-    A directory is renamed first, so that an interrupted removal leaves none that looks like a checkpoint; what such an
+    A directory is renamed first, so that an interrupted removal leaves none that looks whole; what such an
     interruption left is deleted by `finish_removals`.
     """
     if version.path.is_dir():

@@ -41,15 +41,6 @@ class Prompt:
     """
     One question to a language model.
 
-    Parameters
-    ----------
-    system, user
-        The two messages.
-    follow_up
-        An earlier, unusable answer and what is wrong with it.
-    temperature
-        Sampling temperature in place of the configured one, for a question that is asked again.
-
     Examples
     --------
     >>> Prompt("You describe spades.", "Spade 1").messages[1]
@@ -58,8 +49,11 @@ class Prompt:
 
     system: str
     user: str
+    """The two messages."""
     follow_up: tuple[str, str] | None = None
+    """An earlier, unusable answer and what is wrong with it."""
     temperature: float | None = None
+    """Sampling temperature in place of the configured one, for a question that is asked again."""
 
     @property
     def messages(self) -> list[dict[str, str]]:
@@ -79,20 +73,13 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Reply:
-    """
-    One answer as it came.
-
-    Parameters
-    ----------
-    text
-        What the model wrote.
-    prompt_tokens, answer_tokens
-        As counted by the model's own tokenizer; None where the server does not say.
-    """
+    """One answer as it came."""
 
     text: str
+    """What the model wrote."""
     prompt_tokens: int | None
     answer_tokens: int | None
+    """Both as counted by the model's own tokenizer; None where the server does not say."""
 
 
 @dataclass(frozen=True)
@@ -105,32 +92,21 @@ class InvalidAnswer:
 
 @dataclass(frozen=True)
 class AnswerFormat:
-    """
-    What the answers to a kind of prompt look like.
-
-    Parameters
-    ----------
-    name, schema
-        The JSON schema of an answer, for servers that can enforce one, and what to call it.
-    bounds
-        The most characters of each property, so that an answer ends before the limit of tokens cuts it.
-    version
-        Version of the prompts and the schema; enters every cache key.
-    max_words
-        The longest text that the first property of the schema may hold.
-    parse
-        Returns what is wanted from a model's text, or why it is not in there.
-    repair
-        Returns the prompt that shows a model its unusable answer and the reason, and asks once more.
-    """
+    """What the answers to a kind of prompt look like."""
 
     name: str
     schema: Mapping[str, Any]
+    """The JSON schema of an answer, for servers that can enforce one, and what to call it."""
     bounds: Mapping[str, int]
+    """The most characters of each property, so that an answer ends before the limit of tokens cuts it."""
     version: str
+    """Version of the prompts and the schema; enters every cache key."""
     max_words: int
+    """The longest text that the first property of the schema may hold."""
     parse: Callable[[str], str | InvalidAnswer]
+    """Returns what is wanted from a model's text, or why it is not in there."""
     repair: Callable[[Prompt, str, str], Prompt]
+    """Returns the prompt that shows a model its unusable answer and the reason, and asks once more."""
 
     @property
     def bounded_schema(self) -> dict[str, Any]:
@@ -151,16 +127,7 @@ class RunStopped(TransientFailure):
 
 
 class Busy(TransientFailure):
-    """
-    The server asks to be left alone for a while (HTTP 429): no fault of the prompt.
-
-    Parameters
-    ----------
-    message
-        What it said.
-    retry_after
-        Seconds it asks for, if it says.
-    """
+    """The server asks to be left alone (HTTP 429), for `retry_after` seconds if it says: no fault of the prompt."""
 
     def __init__(self, message: str, retry_after: float | None) -> None:
         super().__init__(message)
@@ -176,28 +143,18 @@ class BudgetReached(PermanentFailure):
 
 
 class Backend(Protocol):
-    """
-    A language model that answers prompts.
-
-    Parameters
-    ----------
-    model
-        The model's name.
-    address
-        Where it is: the server's address or the path of the weights.
-    batch_size
-        How many prompts `answer` takes at once.
-    in_flight
-        How many calls of `answer` may run at once.
-    parameters
-        Everything else that changes its answers; enters the cache key.
-    """
+    """A language model that answers prompts."""
 
     model: str
+    """The model's name."""
     address: str
+    """Where it is: the server's address or the path of the weights."""
     batch_size: int
+    """How many prompts `answer` takes at once."""
     in_flight: int
+    """How many calls of `answer` may run at once."""
     parameters: Mapping[str, object]
+    """Everything else that changes its answers; enters the cache key."""
 
     async def start(self) -> str:
         """

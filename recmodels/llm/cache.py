@@ -49,26 +49,17 @@ class ModelIdentity:
 
 @dataclass(frozen=True)
 class Usage:
-    """
-    What the answered calls of a run took.
-
-    Parameters
-    ----------
-    calls
-        Answered calls.
-    seconds
-        Wall time of the run.
-    estimated_tokens
-        Prompt tokens by our estimate.
-    prompt_tokens, answer_tokens
-        As the model counted them; our estimate where it does not count.
-    """
+    """What the answered calls of a run took."""
 
     calls: int = 0
+    """Answered calls."""
     seconds: float = 0.0
+    """Wall time of the run."""
     estimated_tokens: int = 0
+    """Prompt tokens by our estimate."""
     prompt_tokens: int = 0
     answer_tokens: int = 0
+    """Both as the model counted them; our estimate where it does not count."""
 
 
 @dataclass
@@ -102,19 +93,7 @@ def key_function(identity: ModelIdentity, version: str, parameters: Mapping[str,
 
 
 class CallCache(SqliteFile):
-    """
-    An open cache file.
-
-    Parameters
-    ----------
-    path
-        The file, made if missing.
-
-    Raises
-    ------
-    InputError
-        If the file is not a cache or cannot be opened.
-    """
+    """An open cache file, made if missing; raises InputError if it is no cache or cannot be opened."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "cache of answers", _TABLES)

@@ -18,52 +18,31 @@ _MAX_BACKOFF_GROWTH = 60
 
 @dataclass
 class Tally:
-    """
-    What a run did. Every call ends as exactly one of replies, faults, busy, rejected and cancelled.
-
-    Parameters
-    ----------
-    calls
-        Prompts sent to the model, repetitions and repairs included.
-    replies, faults, busy, rejected, cancelled
-        How they ended: an answer of whatever quality; a 5xx, timeout, broken connection or unreadable reply; a 429;
-        another 4xx; the run's own end.
-    repairs, resampled
-        Answered calls that showed the model its unusable answer; that asked again, sampled otherwise, as it had
-        repeated itself.
-    outages
-        Times the server was away and came back.
-    prompt_tokens, answer_tokens, estimated_tokens
-        Of the replies, as in `recmodels.llm.cache.Usage`.
-    """
+    """What a run did. Every call ends as exactly one of replies, faults, busy, rejected and cancelled."""
 
     calls: int = 0
+    """Prompts sent to the model, repetitions and repairs included."""
     replies: int = 0
     faults: int = 0
     busy: int = 0
     rejected: int = 0
     cancelled: int = 0
+    """How calls ended: an answer of whatever quality; a 5xx, timeout, broken connection or unreadable reply; a 429;
+    another 4xx; the run's own end."""
     repairs: int = 0
+    """Answered calls that showed the model its unusable answer."""
     resampled: int = 0
+    """Answered calls that asked again, sampled otherwise, as it had repeated itself."""
     outages: int = 0
+    """Times the server was away and came back."""
     prompt_tokens: int = 0
     answer_tokens: int = 0
     estimated_tokens: int = 0
+    """All three of the replies, as in `recmodels.llm.cache.Usage`."""
 
 
 class Caller:
-    """
-    Calls a started back-end within the bounds of a configuration.
-
-    Parameters
-    ----------
-    backend
-        The back-end.
-    config
-        Attempts, pauses, patience and budget.
-    tally
-        Where the calls are counted.
-    """
+    """Calls a started back-end within a configuration's attempts, pauses, patience and budget, and counts the calls."""
 
     def __init__(self, backend: Backend, config: LLMConfig, tally: Tally) -> None:
         self._backend = backend

@@ -9,10 +9,7 @@ def make_backend(config: LLMConfig, answers: AnswerFormat) -> Backend:
     """
     Return the back-end that the configuration names; nothing is loaded or called before its `start`.
 
-    Raises
-    ------
-    InputError
-        If the configuration names no language model, or a package is missing.
+    Raises InputError if the configuration names no language model, or a package is missing.
     """
     found = repr(config.backend)
     try:

@@ -38,28 +38,18 @@ ProgressCallback = Callable[[Progress], None]
 
 @dataclass
 class Outcome:
-    """
-    What became of every row that had a prompt.
-
-    Parameters
-    ----------
-    answers
-        What was wanted, by row, for rows whose answer is valid.
-    from_cache
-        Rows that needed no call of this run at its start.
-    invalid
-        Why the answer could not be used, for rows whose repair was invalid too.
-    dead
-        Why no answer came, for rows whose calls failed for good.
-    tally
-        Counts of calls.
-    """
+    """What became of every row that had a prompt."""
 
     answers: dict[int, str] = field(default_factory=dict[int, str])
+    """What was wanted, by row, for rows whose answer is valid."""
     from_cache: int = 0
+    """Rows that needed no call of this run at its start."""
     invalid: dict[int, str] = field(default_factory=dict[int, str])
+    """Why the answer could not be used, for rows whose repair was invalid too."""
     dead: dict[int, str] = field(default_factory=dict[int, str])
+    """Why no answer came, for rows whose calls failed for good."""
     tally: Tally = field(default_factory=Tally)
+    """Counts of calls."""
 
 
 @dataclass(frozen=True)
@@ -74,24 +64,11 @@ class _Question:
 
 class Run:
     """
-    One run over the rows of a table.
+    One run over the rows of a table, with a started `backend`.
 
-    Parameters
-    ----------
-    backend
-        A started back-end.
-    cache
-        The open cache, inside `CallCache.run` if calls are to be made.
-    config
-        Bounds.
-    answers
-        How answers are read and repaired.
-    prompt
-        Returns the prompt of a row, or None for a row without input.
-    key
-        Returns the cache key of a prompt.
-    progress
-        Called at the start, then every second to every minute, and at the end.
+    The `cache` is open, inside `CallCache.run` if calls are to be made. `prompt` returns the prompt of a row, or None
+    for a row without input, `key` the cache key of a prompt; `answers` says how answers are read and repaired.
+    `progress` is called at the start, then every second to every minute, and at the end.
     """
 
     def __init__(

@@ -65,24 +65,16 @@ class AnyModel(nn.Module, ABC):
 
 
 class Batch(NamedTuple):
-    """
-    A batch of training pairs.
-
-    Attributes
-    ----------
-    users, positives
-        Ids, (batch,) int64.
-    negatives
-        Ids, int64: one a positive, (batch,); under the sampled softmax those of the whole batch, (n,); empty for
-        models that use none.
-    barred
-        Under the sampled softmax, (batch, n) bool: what is no negative of the user. None bars nothing.
-    """
+    """A batch of training pairs."""
 
     users: Tensor
     positives: Tensor
+    """Ids of both, (batch,) int64."""
     negatives: Tensor
+    """Ids, int64: one a positive, (batch,); under the sampled softmax those of the whole batch, (n,); empty for
+    models that use none."""
     barred: Tensor | None = None
+    """Under the sampled softmax, (batch, n) bool: what is no negative of the user. None bars nothing."""
 
 
 class Model(AnyModel):

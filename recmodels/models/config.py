@@ -98,16 +98,11 @@ class AnyConfig(BaseModel):
 
     def batch_size_for(self, n_pairs: int) -> int:
         """
-        Return the batch size that a training on so many pairs has.
+        Return the batch size that a training on so many observed pairs has.
 
         One that nobody named is the largest power of two of which the pairs fill `FEWEST_STEPS` batches, at
         least `SMALLEST_BATCH` and at most the model's own; that one is kept where the pairs fill so many of its
         batches, as those of the published data sets do.
-
-        Parameters
-        ----------
-        n_pairs
-            Observed training pairs.
 
         Examples
         --------

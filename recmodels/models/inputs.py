@@ -16,43 +16,31 @@ FeatureMatrix = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """
-    Training and validation pairs, and the side information of items and users.
-
-    Attributes
-    ----------
-    n_users, n_items
-        Sizes of the id spaces; ids run from 0.
-    train_users, train_items
-        The training pairs, each (n_train,) int64, sorted by user and item, without repetition.
-    valid_users, valid_items
-        The validation pairs, for early stopping alone.
-    item_text_features, item_image_features, user_features
-        (n_items, width) or (n_users, width) float32, or None where the modality is absent.
-    item_text_knn, item_image_knn, user_knn
-        Neighbour tables (schema `KNN`), or None.
-    added_users, added_items
-        The positives that the augmentation added, disjoint from the training pairs, or None where it was not run.
-    train_times
-        When the training pairs happened, (n_train,) int64 seconds since the epoch, or None where that is not known of
-        every pair.
-    """
+    """Training and validation pairs, and the side information of items and users."""
 
     n_users: int
     n_items: int
+    """Sizes of the id spaces; ids run from 0."""
     train_users: Ids
     train_items: Ids
+    """The training pairs, each (n_train,) int64, sorted by user and item, without repetition."""
     valid_users: Ids
     valid_items: Ids
+    """The validation pairs, for early stopping alone."""
     item_text_features: FeatureMatrix | None = None
     item_image_features: FeatureMatrix | None = None
     user_features: FeatureMatrix | None = None
+    """Features, (n_items, width) or (n_users, width) float32, or None where the modality is absent."""
     item_text_knn: pl.DataFrame | None = None
     item_image_knn: pl.DataFrame | None = None
     user_knn: pl.DataFrame | None = None
+    """Neighbour tables (schema `KNN`), or None."""
     added_users: Ids | None = None
     added_items: Ids | None = None
+    """The positives that the augmentation added, disjoint from the training pairs, or None where it was not run."""
     train_times: Ids | None = None
+    """When the training pairs happened, (n_train,) int64 seconds since the epoch, or None where that is not known of
+    every pair."""
 
     def __post_init__(self) -> None:
         if self.train_users.size == 0:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from recmodels.errors import InputError
 from recmodels.models.config import AnyConfig
 from recmodels.models.spec import ModelSpec
-from recmodels.validation import did_you_mean, validated
+from recmodels.validation import did_you_mean, require_known, validated
 
 if TYPE_CHECKING:
     from recmodels.models.base import ClosedFormModel, Model
@@ -31,27 +31,8 @@ _FEATURES_AND_KNN = _FEATURES | {"item_text_knn", "item_image_knn"}
 _PROFILES = frozenset({"user_text_embeddings"})
 
 
-def _zoo(
-    name: str,
-    title: str,
-    reference: str,
-    inputs: frozenset[str] = frozenset(),
-    *,
-    version: str = "1",
-    reads_times: bool = False,
-    closed_form: bool = False,
-) -> ModelSpec:
-    module = f"recmodels.models.zoo.{name}"
-    return ModelSpec(
-        name,
-        title,
-        reference,
-        module,
-        inputs=inputs,
-        version=version,
-        reads_times=reads_times,
-        closed_form=closed_form,
-    )
+def _zoo(name: str, title: str, reference: str, inputs: frozenset[str] = frozenset(), **facts: Any) -> ModelSpec:
+    return ModelSpec(name, title, reference, f"recmodels.models.zoo.{name}", inputs=inputs, **facts)
 
 
 MODELS: dict[str, ModelSpec] = {
@@ -114,17 +95,8 @@ _register_announced()
 
 
 def model_spec(name: str) -> ModelSpec:
-    """
-    Return the entry of a model.
-
-    Raises
-    ------
-    InputError
-        If there is no such model; the known ones are listed.
-    """
-    if name not in MODELS:
-        hint = did_you_mean(name, MODELS)
-        raise InputError("model", expected=f"one of {', '.join(MODELS)}", found=repr(name), action=hint)
+    """Return the entry of a model; raises InputError, which lists those known, if there is none of that name."""
+    require_known("model", name, MODELS)
     return MODELS[name]
 
 

@@ -7,59 +7,40 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """
-    One entry of the registry.
-
-    Attributes
-    ----------
-    name
-        Key of the model; also the name of its assets.
-    title
-        Name as its authors write it.
-    reference
-        The publication.
-    module
-        Dotted name of the module that defines the classes `Model` and `Config`. It is imported when the model is used.
-    inputs
-        Every table, by asset name, that the model reads beside `interactions`. Those of images may be without rows.
-    version
-        Code version of the model's own file: raised when the same data and settings give another trained model.
-    reads_times
-        Whether it needs the time of every training row, which not all data sets have.
-    closed_form
-        Whether it is solved, with a setting that validation chooses, in place of trained in gradient steps.
-    variant_of
-        Of a variant (`recmodels.models.variants`), the model whose class and configuration it has; empty for a model.
-    settings
-        Of a variant, what differs from the model's settings.
-    tuned
-        Of a variant, whether the settings are those that tuning chose for the data set.
-    sources
-        Of a variant, the asset that is read in place of the table of that name, where it is another one.
-    positives
-        Of a variant, what decides about its added positives where they are not the data set's own, by name
-        (`recmodels.transport.config.PositivesConfig`); None where they are.
-    point
-        Of a variant that is a point of a grid, its values by dotted name.
-    validation_only
-        Of a variant, whether nothing of it is ever measured on test rows.
-    """
+    """One entry of the registry."""
 
     name: str
+    """Key of the model; also the name of its assets."""
     title: str
+    """Name as its authors write it."""
     reference: str
+    """The publication."""
     module: str
+    """Dotted name of the module that defines the classes `Model` and `Config`. It is imported when the model is
+    used."""
     inputs: frozenset[str] = field(default=frozenset(), kw_only=True)
+    """Every table, by asset name, that the model reads beside `interactions`. Those of images may be without rows."""
     version: str = field(default="1", kw_only=True)
+    """Code version of the model's own file: raised when the same data and settings give another trained model."""
     reads_times: bool = field(default=False, kw_only=True)
+    """Whether it needs the time of every training row, which not all data sets have."""
     closed_form: bool = field(default=False, kw_only=True)
+    """Whether it is solved, with a setting that validation chooses, in place of trained in gradient steps."""
     variant_of: str = field(default="", kw_only=True)
+    """Of a variant (`recmodels.models.variants`), the model whose class and configuration it has; empty for a model."""
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any], kw_only=True, hash=False)
+    """Of a variant, what differs from the model's settings."""
     tuned: bool = field(default=False, kw_only=True)
+    """Of a variant, whether the settings are those that tuning chose for the data set."""
     sources: Mapping[str, str] = field(default_factory=dict[str, str], kw_only=True, hash=False)
+    """Of a variant, the asset that is read in place of the table of that name, where it is another one."""
     positives: Mapping[str, Any] | None = field(default=None, kw_only=True, hash=False)
+    """Of a variant, what decides about its added positives where they are not the data set's own, by name
+    (`recmodels.transport.config.PositivesConfig`); None where they are."""
     point: Mapping[str, Any] = field(default_factory=dict[str, Any], kw_only=True, hash=False)
+    """Of a variant that is a point of a grid, its values by dotted name."""
     validation_only: bool = field(default=False, kw_only=True)
+    """Of a variant, whether nothing of it is ever measured on test rows."""
 
     @property
     def model(self) -> str:

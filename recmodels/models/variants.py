@@ -22,7 +22,7 @@ from recmodels.errors import InputError
 from recmodels.models.registry import MODELS, model_spec
 from recmodels.models.spec import ModelSpec
 from recmodels.transport.config import PositivesConfig
-from recmodels.validation import did_you_mean, validated
+from recmodels.validation import did_you_mean, nested, overlaid, require_known, validated
 
 STUDIES_VARIABLE = "RECMODELS_STUDIES"
 """Environment variable with the path of the user's own file of variants and studies."""
@@ -35,7 +35,7 @@ STAND_INS = frozenset({"item_profile_embeddings", "item_profile_knn"})
 """Tables that no model reads by itself: of the item profiles, also where the data set has text features of its own."""
 _READ = frozenset().union(*(spec.inputs for spec in MODELS.values()))
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
-_TRANSPORT = "positives."
+_TRANSPORT = "positives"
 
 
 class VariantEntry(BaseModel):
@@ -111,22 +111,12 @@ def load_variants() -> dict[str, ModelSpec]:
 
 
 def trainable(name: str) -> ModelSpec:
-    """
-    Return the entry of a model or of a variant.
-
-    Raises
-    ------
-    InputError
-        If there is none of that name.
-    """
+    """Return the entry of a model or of a variant; raises InputError if there is none of that name."""
     if name in MODELS:
         return MODELS[name]
-    variants = load_variants()
-    if name not in variants:
-        known = [*MODELS, *variants]
-        hint = did_you_mean(name, known)
-        raise InputError("model", expected=f"one of {', '.join(known)}", found=repr(name), action=hint)
-    return variants[name]
+    known = {**MODELS, **load_variants()}
+    require_known("model", name, known)
+    return known[name]
 
 
 def _specs(tables: Mapping[str, Any], where: str) -> dict[str, ModelSpec]:
@@ -150,17 +140,9 @@ def _combined(name: str, entry: VariantEntry) -> Iterator[tuple[str, dict[str, A
         return
     for values in itertools.product(*entry.grid.values()):
         point = dict(zip(entry.grid, values, strict=True))
-        settings: dict[str, Any] = dict(entry.settings) if isinstance(entry.settings, dict) else {}
-        positives = dict(entry.positives or {})
-        for dotted, value in point.items():
-            if dotted.startswith(_TRANSPORT):
-                positives[dotted.removeprefix(_TRANSPORT)] = value
-                continue
-            *outer, last = dotted.split(".")
-            inner = settings
-            for part in outer:
-                inner[part] = inner = dict(inner.get(part, {}))
-            inner[last] = value
+        added = nested(point)
+        positives = {**(entry.positives or {}), **added.pop(_TRANSPORT, {})}
+        settings = overlaid(entry.settings if isinstance(entry.settings, dict) else {}, added)
         title = ", ".join(f"{dotted.rpartition('.')[2]} {value}" for dotted, value in point.items())
         update = {"title": f"{entry.title}, {title}", "settings": settings, "positives": positives or None, "grid": {}}
         yield "-".join([name, *map(str, values)]), point, entry.model_copy(update=update)

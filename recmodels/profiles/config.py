@@ -1,12 +1,10 @@
 """What a data set's configuration says about its profiles; the client of a language model has its own part of it."""
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from recmodels.llm.config import LLMConfig
-from recmodels.validation import merged, validated
 
 MAX_PROFILE_WORDS = 200
 """The longest profile the prompt asks for and a validated answer may have."""
@@ -49,15 +47,3 @@ class ProfileConfig(LLMConfig, frozen=True):
     def labelled(self, source: str) -> str:
         """Return the source with the mark of a run that read held-out rows, if this is one."""
         return f"{source}+held_out" if self.include_held_out else source
-
-
-def resolve_profile_config(*settings: Mapping[str, Any]) -> ProfileConfig:
-    """
-    Return the configuration from settings by name, a later mapping over an earlier one.
-
-    Raises
-    ------
-    InputError
-        If a name is unknown, or a value has the wrong type or range.
-    """
-    return validated(ProfileConfig, merged(*settings), "profile settings")

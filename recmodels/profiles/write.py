@@ -43,29 +43,20 @@ class Explanation:
 
 @dataclass(frozen=True)
 class ProfileTask:
-    """
-    A profile table to write: a row for every id of its source, from 0; made by `item_task` and `user_task`.
-
-    Attributes
-    ----------
-    inputs
-        Returns what the profile of an id is made from.
-    domain
-        The data set's words for what it sells, as in "gift cards".
-    ask
-        Returns the prompt for inputs, given the domain and the most words of a profile.
-    extract
-        Returns the extractive profile of inputs.
-    """
+    """A profile table to write: a row for every id of its source, from 0; made by `item_task` and `user_task`."""
 
     id_column: str
     schema: pl.Schema
     rows: int
     inputs: Callable[[int], ItemInputs | UserInputs]
+    """Returns what the profile of an id is made from."""
     domain: str
+    """The data set's words for what it sells, as in "gift cards"."""
     config: ProfileConfig
     ask: Callable[[Any, str, int], Prompt]
+    """Returns the prompt for inputs, given the domain and the most words of a profile."""
     extract: Callable[[Any], str]
+    """Returns the extractive profile of inputs."""
 
     def prompt(self, row: int) -> Prompt | None:
         """Return what a language model is asked about an id; None where there is nothing to ask about."""
@@ -92,7 +83,7 @@ def item_task(
     items, reviews, interactions
         ITEMS, REVIEWS and INTERACTIONS tables with all splits; held-out rows are dropped before any prompt is built.
     domain
-        The data set's words for what it sells, as in "gift cards".
+        As in `ProfileTask`.
     """
     source = ItemSource(items, reviews, interactions, config)
     return ProfileTask(
@@ -119,8 +110,6 @@ def user_task(
         ITEMS, ITEM_PROFILES, REVIEWS and INTERACTIONS tables with all splits; held-out rows are dropped before any
         prompt is built. Without reviews (no rows) the history is titles and profiles. While there are no item profiles
         yet (None), as for an estimate, extractive ones stand in for them.
-    domain
-        As for `item_task`.
     """
     if item_profiles is None:
         stand_in = item_task(items, reviews, interactions, domain=domain, config=config)
@@ -148,37 +137,26 @@ class ProfileResult:
 
 @dataclass(frozen=True)
 class Estimate:
-    """
-    What a run would do, counted without a call.
-
-    Parameters
-    ----------
-    rows, empty
-        Rows of the table, and those without any input.
-    cached
-        Rows that the cache already answers, for the model as it was last seen.
-    calls
-        Prompts that would be asked; a few repairs may come on top.
-    prompt_tokens, answer_tokens
-        Of these calls. Corrected by what the model's last run took; before its first run the answers are taken as long
-        as they may be.
-    seconds
-        At the rate of the model's last run; None before its first.
-    cost
-        At the configured prices.
-    within_budget
-        Whether the budget would last.
-    """
+    """What a run would do, counted without a call."""
 
     rows: int
+    """Rows of the table."""
     empty: int
+    """Those without any input."""
     cached: int
+    """Rows that the cache already answers, for the model as it was last seen."""
     calls: int
+    """Prompts that would be asked; a few repairs may come on top."""
     prompt_tokens: int
     answer_tokens: int
+    """Tokens of these calls. Corrected by what the model's last run took; before its first run the answers are taken
+    as long as they may be."""
     seconds: float | None
+    """At the rate of the model's last run; None before its first."""
     cost: float
+    """At the configured prices."""
     within_budget: bool
+    """Whether the budget would last."""
 
 
 def write(task: ProfileTask, cache_path: Path, progress: ProgressCallback | None = None) -> ProfileResult:

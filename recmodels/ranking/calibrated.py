@@ -12,15 +12,15 @@ from torch import Tensor
 
 from recmodels.errors import InputError
 from recmodels.graphs.matrices import shape_of
+from recmodels.ranking.blocks import in_blocks
 from recmodels.ranking.config import Normalisation
 from recmodels.ranking.ranker import (
     EmbeddingScorer,
     LinearScorer,
     Ranker,
-    dense,
-    in_blocks,
     matrix_from,
     matrix_tensors,
+    picked,
 )
 
 REASONS = pl.Schema({"item_id": pl.Int32, "evidence": pl.String, "because_item_id": pl.Int32, "support": pl.Float32})
@@ -290,7 +290,7 @@ def shortlist_support(
         products = scorer.products(users[here])
         if normalisation == "row":
             moments[0, here], moments[1, here] = _row_moments(products)
-        support[here] = dense(products).gather(1, items[here])
+        support[here] = picked(products, items[here])
 
     in_blocks(fill, len(users), scorer.n_items)
     return support, (moments[0], moments[1]) if normalisation == "row" else None

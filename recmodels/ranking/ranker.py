@@ -1,22 +1,25 @@
-"""The final ranking of a model: the best items of many users, ranked in blocks of users."""
+"""The final ranking of a model: the best items of many users, ranked in blocks of users and of items."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from recmodels.errors import InputError
 from recmodels.graphs.matrices import entry_keys, shape_of
+from recmodels.ranking.best import RunningBest
+from recmodels.ranking.blocks import ITEMS, USERS, WHOLE_ITEMS, in_blocks
 
-# Scores that are ranked while they are still in the cache: a third faster than blocks of 32 MB.
-_BLOCK_BYTES = 4 * 2**20
-_LEAST_ROWS = 64
+_NOBODY = np.empty(0, dtype=np.int64)
+# Users at a time where whole rows of scores are made although there are too many items.
+_USERS_OF_WHOLE_ROWS = 16
 
 
 class Ranker(ABC):
@@ -85,15 +88,43 @@ class Ranker(ABC):
         """Return it with its tensors on the CPU."""
         return self
 
+    def __reduce__(self) -> tuple[Callable[..., "Ranker"], tuple[type["Ranker"], dict[str, NDArray[Any]], Any]]:
+        """Travel to another process as the arrays and settings that a checkpoint would hold."""
+        arrays = {name: tensor.cpu().numpy() for name, tensor in self.tensors().items()}
+        return _rebuilt, (type(self), arrays, self.settings())
+
+
+def _rebuilt(kind: type[Ranker], arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Ranker:
+    with warnings.catch_warnings():
+        # Processes of a machine share arrays that cannot be written to; nothing here does.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writ", UserWarning)
+        return kind.from_stored({name: torch.from_numpy(array) for name, array in arrays.items()}, settings)
+
 
 class Scorer(Ranker):
-    """A ranker by scores that are computed for every item, a block of users at a time (about 4 MB a thread)."""
+    """
+    A ranker by scores that are computed for every item, in blocks of about 4 MB a thread.
+
+    Up to `WHOLE_ITEMS` a block has all items of some users, and which of equal scores comes first is open. More are
+    cut into blocks of items as well, and of equal scores the item with the lower id comes first.
+    """
 
     device = torch.device("cpu")
+    _together = _USERS_OF_WHOLE_ROWS
 
     @abstractmethod
     def scores(self, users: Tensor) -> Tensor:
         """Return the scores of users, ids (n,) int64 on the scorer's device, as (n, n_items) float32 of their own."""
+
+    def scores_of(self, users: Tensor) -> Callable[[slice], Tensor]:
+        """Prepare for users and return what makes their scores of a slice of the items, (n, width) of their own."""
+        of_all = self.scores(users)
+        return lambda items: of_all[:, items]
+
+    @property
+    def cuts_items(self) -> bool:
+        """Whether the items are too many to be scored at once."""
+        return self.device.type == "cpu" and self.n_items > WHOLE_ITEMS
 
     def top_items(self, users: Tensor, k: int, *, excluded: sparse.csr_array | None = None) -> tuple[Tensor, Tensor]:
         """Rank all items for each of the users and return the best k."""
@@ -109,8 +140,32 @@ class Scorer(Ranker):
                 of_all.view(-1)[torch.from_numpy(entry_keys(barred[here])).to(self.device)] = -torch.inf
             best[here], items[here] = of_all.topk(k, dim=1)
 
-        in_blocks(rank, len(users), self.n_items, parallel=self.device.type == "cpu")
+        @torch.no_grad()
+        def rank_cut(here: slice) -> None:
+            scores_of, running = self.scores_of(users[here]), RunningBest(len(users[here]), k)
+            rows, columns = _by_column(barred[here]) if barred is not None else (_NOBODY, _NOBODY)
+            for first in range(0, self.n_items, ITEMS):
+                last = min(first + ITEMS, self.n_items)
+                scores = scores_of(slice(first, last))
+                some = slice(*np.searchsorted(columns, (first, last)))
+                scores[torch.from_numpy(rows[some]), torch.from_numpy(columns[some] - first)] = -torch.inf
+                running.add(scores, first)
+            items[here], best[here] = running.lists()
+
+        if not self.cuts_items:
+            in_blocks(rank, len(users), self.n_items, parallel=self.device.type == "cpu")
+        elif k > self.n_items:
+            raise InputError("items per user", expected=f"at most the {self.n_items} there are", found=str(k))
+        else:
+            in_blocks(rank_cut, len(users), ITEMS, n_together=self._together)
         return items, best
+
+
+def _by_column(matrix: sparse.csr_array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return rows and columns of the stored entries, ascending by column."""
+    order = np.argsort(matrix.indices, kind="stable")
+    rows = np.repeat(np.arange(shape_of(matrix)[0]), np.diff(matrix.indptr))
+    return rows[order], matrix.indices[order].astype(np.int64)
 
 
 class EmbeddingScorer(Scorer):
@@ -124,13 +179,14 @@ class EmbeddingScorer(Scorer):
     """
 
     kind = "inner_product"
+    _together = USERS
 
     def __init__(self, user_embeddings: Tensor, item_embeddings: Tensor) -> None:
         self.user_embeddings = user_embeddings.detach()
         self.item_embeddings = item_embeddings.detach()
         self.n_users, self.n_items = len(user_embeddings), len(item_embeddings)
         self.device = item_embeddings.device
-        self._transposed = self.item_embeddings.T.contiguous()
+        self._transposed = self.item_embeddings.T if self.cuts_items else self.item_embeddings.T.contiguous()
 
     @property
     def item_vectors(self) -> Tensor:
@@ -140,6 +196,11 @@ class EmbeddingScorer(Scorer):
     def scores(self, users: Tensor) -> Tensor:
         """Return the inner products of users with all items."""
         return self.user_embeddings[users] @ self._transposed
+
+    def scores_of(self, users: Tensor) -> Callable[[slice], Tensor]:
+        """Return what makes the inner products of users with a slice of the items."""
+        vectors = self.user_embeddings[users]
+        return lambda items: vectors @ self._transposed[:, items]
 
     def is_finite(self) -> bool:
         """Tell whether the embeddings are."""
@@ -188,6 +249,7 @@ class LinearScorer(Scorer):
             raise InputError("right matrix", expected=f"{inner} rows", found=str(n_rows))
         self.left = left
         self.right = right
+        self._together = _USERS_OF_WHOLE_ROWS if isinstance(right, Tensor) else USERS
 
     def products(self, users: Tensor) -> sparse.csr_array | Tensor:
         """Return the rows of the product, (n, n_items) float32, sparse if both matrices are."""
@@ -203,6 +265,12 @@ class LinearScorer(Scorer):
     def scores(self, users: Tensor) -> Tensor:
         """Return the rows of the product."""
         return dense(self.products(users))
+
+    def scores_of(self, users: Tensor) -> Callable[[slice], Tensor]:
+        """Return what cuts a slice of the items out of the rows of the product."""
+        products = self.products(users)
+        by_item = products if isinstance(products, Tensor) else products.tocsc()
+        return lambda items: dense(by_item[:, items])
 
     def is_finite(self) -> bool:
         """Tell whether the entries of both matrices are."""
@@ -228,23 +296,15 @@ class LinearScorer(Scorer):
 
 def dense(matrix: sparse.csr_array | Tensor) -> Tensor:
     """Return a matrix as a dense tensor."""
-    return matrix if isinstance(matrix, Tensor) else torch.from_numpy(matrix.toarray())
+    return matrix if isinstance(matrix, Tensor) else torch.from_numpy(matrix.toarray(order="C"))
 
 
-def in_blocks(work: Callable[[slice], None], n_rows: int, n_columns: int, *, parallel: bool = True) -> None:
-    """Do work that makes float32 rows of n_columns, one block of rows after the other in each thread."""
-    size = max(_LEAST_ROWS, _BLOCK_BYTES // (4 * n_columns))
-    blocks = [slice(start, start + size) for start in range(0, n_rows, size)]
-    n_threads = min(torch.get_num_threads(), len(blocks)) if parallel else 1
-    if n_threads < 2:
-        for block in blocks:
-            work(block)
-        return
-    # A block has one thread from product to ranking: its scores stay in one core's cache, and no core waits for another
-    # after each operation. The number of threads is a setting of each thread.
-    with ThreadPoolExecutor(n_threads, "ranking", torch.set_num_threads, (1,)) as pool:
-        for _ in pool.map(work, blocks):
-            pass
+def picked(matrix: sparse.csr_array | Tensor, items: Tensor) -> Tensor:
+    """Return the entries of each row at its own items, (n, length); long sparse rows are not made dense for that."""
+    if isinstance(matrix, Tensor) or shape_of(matrix)[1] <= WHOLE_ITEMS:
+        return dense(matrix).gather(1, items)
+    matrix.sort_indices()
+    return torch.from_numpy(matrix[np.arange(len(items))[:, None], items.numpy().copy()].toarray())
 
 
 def matrix_tensors(name: str, matrix: sparse.csr_array | Tensor) -> dict[str, Tensor]:

@@ -23,6 +23,10 @@ class RejectLog:
         shown = text[:SHOWN_BYTES].decode("utf-8", errors="replace").rstrip("\r\n")[:SHOWN_CHARACTERS]
         self._rows.append((line, reason, shown))
 
+    def take(self, other: "RejectLog") -> None:
+        """Record what another log of the same file has."""
+        self._rows += other._rows
+
     def frame(self) -> pl.DataFrame:
         """Return the rejects in the order of the file (schema `REJECTS`)."""
         rows = [(self.file, *row) for row in sorted(self._rows)]

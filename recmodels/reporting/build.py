@@ -31,41 +31,23 @@ LAST_SECOND = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp())
 
 @dataclass(frozen=True, eq=False)
 class ReportInputs:
-    """
-    The tables a report is made of.
-
-    Attributes
-    ----------
-    newest_input
-        When the newest of the inputs was recorded, in seconds since the epoch; None if that is not known.
-    notes
-        Sentences a reader must not miss, such as who wrote the profiles.
-    leaderboard
-        Schema `recmodels.schemas.tables.LEADERBOARD`.
-    metrics
-        Test metrics of all models and seeds, schema `recmodels.schemas.results.Metrics`; those of another split are
-        passed over.
-    user_metrics
-        Per model the same user by user, one lazy table a seed; models without results are absent.
-    histories
-        Per model the training histories of its seeds, with columns epoch and valid_recall.
-    recommendations
-        Per model the recommendations of one seed for the example users.
-    item_evidence, user_evidence
-        What the example profiles were made from.
-    funnel
-        The steps from the raw lines to the rows, each with the rows that were left; empty if they were not recorded.
-    """
+    """The tables a report is made of."""
 
     dataset: str
     title: str
     split_digest: str
     split_rule: str
     newest_input: float | None
+    """When the newest of the inputs was recorded, in seconds since the epoch; None if that is not known."""
     notes: Sequence[str]
+    """Sentences a reader must not miss, such as who wrote the profiles."""
     leaderboard: pl.DataFrame
+    """Schema `recmodels.schemas.tables.LEADERBOARD`."""
     metrics: pl.DataFrame
+    """Test metrics of all models and seeds, schema `recmodels.schemas.results.Metrics`; those of another split are
+    passed over."""
     user_metrics: Mapping[str, Sequence[pl.LazyFrame]]
+    """Per model the same user by user, one lazy table a seed; models without results are absent."""
     trainings: Sequence[Training]
     interactions: pl.DataFrame
     items: pl.DataFrame
@@ -73,10 +55,14 @@ class ReportInputs:
     item_profiles: pl.DataFrame
     user_profiles: pl.DataFrame
     histories: Mapping[str, Sequence[pl.DataFrame]]
+    """Per model the training histories of its seeds, with columns epoch and valid_recall."""
     recommendations: Mapping[str, pl.DataFrame]
+    """Per model the recommendations of one seed for the example users."""
     item_evidence: Sequence[Explanation]
     user_evidence: Sequence[Explanation]
+    """What the example profiles of items and of users were made from."""
     funnel: Sequence[tuple[str, int]]
+    """The steps from the raw lines to the rows, each with the rows that were left; empty if they were not recorded."""
     lineage: Sequence[LineageRow]
 
 

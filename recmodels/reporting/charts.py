@@ -37,6 +37,17 @@ def _panels(n: int, width: float, height: float, **options: Any) -> tuple[Figure
     return figure, panels
 
 
+def horizontal_bars(
+    labels: Sequence[str], values: npt.ArrayLike, width: float, height: float, **options: Any
+) -> tuple[Figure, Any, np.ndarray]:
+    """Return a figure with a bar a label, the first at the top, its axes, and where the bars are."""
+    figure, (axes,) = _panels(1, width, height + 0.3 * len(labels))
+    positions = np.arange(len(labels))[::-1]
+    axes.barh(positions, values, height=0.65, color="C0", **options)
+    axes.set_yticks(positions, labels)
+    return figure, axes, positions
+
+
 def training_curves(histories: Mapping[str, Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]]) -> bytes:
     """
     Draw validation Recall@20 over epochs, and mark the epoch whose parameters were kept: the first of the best.
@@ -56,8 +67,7 @@ def training_curves(histories: Mapping[str, Sequence[tuple[npt.NDArray[np.int64]
             kept = int(np.argmax(values))
             axes.plot(epochs[kept], values[kept], "o", color=colour, markersize=6, markeredgecolor="w", zorder=3)
     axes.plot([], [], "o", color="0.4", markersize=5, label="kept epoch")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("validation Recall@20")
+    axes.set(xlabel="epoch", ylabel="validation Recall@20")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if many:
         figure.legend(loc="outside right upper", frameon=False, fontsize=8)
@@ -78,8 +88,7 @@ def tuning_history(tries: pl.DataFrame) -> bytes:
             )
     complete = measured.filter(pl.col("state") == "complete")
     axes.step(complete["number"], complete["valid_recall"].cum_max(), where="post", color="0.6", label="best so far")
-    axes.set_xlabel("try")
-    axes.set_ylabel("validation Recall@20")
+    axes.set(xlabel="try", ylabel="validation Recall@20")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, fontsize=8)
     return png_bytes(figure)
@@ -87,10 +96,7 @@ def tuning_history(tries: pl.DataFrame) -> bytes:
 
 def tuning_importances(importances: Mapping[str, float]) -> bytes:
     """Draw how much each setting mattered, the first at the top."""
-    figure, (axes,) = _panels(1, 5.6, 0.7 + 0.3 * len(importances))
-    positions = np.arange(len(importances))[::-1]
-    axes.barh(positions, list(importances.values()), height=0.65, color="C0")
-    axes.set_yticks(positions, list(importances))
+    figure, axes, _ = horizontal_bars(list(importances), list(importances.values()), 5.6, 0.7)
     axes.set_xlabel("importance")
     return png_bytes(figure)
 
@@ -98,17 +104,14 @@ def tuning_importances(importances: Mapping[str, float]) -> bytes:
 def leaderboard_bars(board: pl.DataFrame) -> bytes:
     """Draw test Recall@20 of each model of a leaderboard in its order from the top, with its spread if it has any."""
     recall = board.filter((pl.col("metric") == "recall") & (pl.col("k") == 20))
-    figure, (axes,) = _panels(1, 5.6, 0.7 + 0.3 * recall.height)
-    positions = np.arange(recall.height)[::-1]
     means = recall["mean"].to_numpy()
-    axes.barh(positions, means, height=0.65, color="C0")
+    figure, axes, positions = horizontal_bars(recall["model"].to_list(), means, 5.6, 0.7)
     spreads = np.array([spread if has_spread(spread) else np.nan for spread in recall["std"]], dtype=np.float64)
     spread = np.isfinite(spreads)
     if spread.any():
         axes.errorbar(
             means[spread], positions[spread], xerr=spreads[spread], fmt="none", color="k", elinewidth=1, capsize=2
         )
-    axes.set_yticks(positions, recall["model"].to_list())
     axes.set_xlabel("test Recall@20")
     return png_bytes(figure)
 

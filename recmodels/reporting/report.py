@@ -27,12 +27,9 @@ class LineageRow:
 
 def render_report(shown: Mapping[str, Any]) -> str:
     """
-    Return the report as one HTML document without scripts or outside references.
+    Return the report as one HTML document without scripts or outside references, from what the template names.
 
-    Parameters
-    ----------
-    shown
-        What the template names. Charts are PNG bytes; an empty chart, and a section without rows, is left out.
+    Charts are PNG bytes; an empty chart, and a section without rows, is left out.
     """
     environment = Environment(
         loader=PackageLoader("recmodels.reporting", "."),

@@ -9,7 +9,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from recmodels.reporting.charts import png_bytes
+from recmodels.reporting.charts import horizontal_bars, png_bytes
 
 COLUMNS = 2
 """Panels of sweeps side by side."""
@@ -17,45 +17,29 @@ COLUMNS = 2
 
 @dataclass(frozen=True)
 class SweepPanel:
-    """
-    A plot of one figure over settings.
-
-    Attributes
-    ----------
-    title, figure
-        What is written above it and at its side.
-    points
-        The values of the settings by dotted name, the first of which runs along the axis, and the figure there.
-    """
+    """A plot of one figure over settings."""
 
     title: str
+    """What is written above it."""
     figure: str
+    """What is written at its side."""
     points: Sequence[tuple[Mapping[str, Any], float]]
+    """The values of the settings by dotted name, the first of which runs along the axis, and the figure there."""
 
 
 def study_bars(figures: pl.DataFrame, figure: str) -> bytes:
     """
-    Draw one figure of each row of a study from the top, with its spread, and a mark where the published one is.
+    Draw one figure, such as ``recall@20``, of each row of a study from the top, with its spread.
 
-    Parameters
-    ----------
-    figures
-        Schema `recmodels.schemas.tables.STUDY`.
-    figure
-        Such as ``recall@20``.
+    A mark shows where the published one is. `figures` are of schema `recmodels.schemas.tables.STUDY`.
     """
     rows = figures.filter(pl.col("figure") == figure)
-    drawn = Figure(figsize=(7.0, 0.9 + 0.3 * rows.height), layout="constrained")
-    axes = drawn.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    places = np.arange(rows.height)[::-1]
-    spread = rows["std"].fill_null(0).to_numpy()
-    axes.barh(places, rows["mean"].to_numpy(), height=0.65, color="C0", xerr=spread, ecolor="k", label="measured")
+    shown = {"xerr": rows["std"].fill_null(0).to_numpy(), "ecolor": "k", "label": "measured"}
+    drawn, axes, places = horizontal_bars(rows["title"].to_list(), rows["mean"].to_numpy(), 7.0, 0.9, **shown)
     published = rows["published"].to_numpy()
     if not np.isnan(published.astype(np.float64)).all():
         axes.plot(published, places, "|", color="C3", markersize=14, markeredgewidth=2, label="published")
         axes.legend(frameon=False, fontsize=8)
-    axes.set_yticks(places, rows["title"].to_list())
     axes.set_xlabel(figure)
     return png_bytes(drawn)
 
@@ -81,8 +65,7 @@ def _panel(axes: Axes, panel: SweepPanel) -> None:
     for label, points in lines.items():
         axes.plot(*np.array(sorted(points)).T, marker="o", markersize=4, linewidth=1.2, label=label or None)
     axes.set_title(panel.title, fontsize=9)
-    axes.set_xlabel(_short(along))
-    axes.set_ylabel(f"validation {panel.figure}")
+    axes.set(xlabel=_short(along), ylabel=f"validation {panel.figure}")
     axes.spines[["top", "right"]].set_visible(False)
     if any(lines):
         axes.legend(frameon=False, fontsize=7)

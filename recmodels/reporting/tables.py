@@ -143,20 +143,10 @@ def new_and_had(
     new: pl.DataFrame, label: str, had: pl.DataFrame, users: Mapping[int, str], titles: Sequence[str]
 ) -> pl.DataFrame:
     """
-    Return what users get that is new beside what they had before, by title.
+    Return what users get that is `new`, which is called by its label, beside what they had before, by title.
 
-    Parameters
-    ----------
-    new
-        Columns user_id and item_id, in the order in which they are to stand.
-    label
-        What to call the new.
-    had
-        Columns user_id and item_id of the pairs that are known.
-    users
-        Names of the users to show, by id.
-    titles
-        Title of each item, by id.
+    Both tables have the columns user_id and item_id, the new one in the order in which its rows are to stand; names of
+    the users to show and titles of the items are by id.
     """
     rows: list[tuple[str, str, str]] = []
     for user, name in users.items():

@@ -54,18 +54,10 @@ def user_example(
     titles: Sequence[str],
 ) -> UserExample:
     """
-    Return what is shown of a user.
+    Return what is shown of a user, whom the raw files call by `name`; titles of items are by id.
 
-    Parameters
-    ----------
-    user_id, name
-        The user, and how the raw files call them.
-    interactions
-        Schema `recmodels.schemas.tables.INTERACTIONS`.
-    recommendations
-        Per model, in the order in which they are to stand, a table with columns user_id, rank and item_id.
-    titles
-        Title of each item, by id.
+    Per model, in the order in which they are to stand, `recommendations` has a table with columns user_id, rank and
+    item_id.
     """
     own = interactions.filter(pl.col("user_id") == user_id)
     train = own.filter(pl.col("split") == "train").sort("timestamp", descending=True, nulls_last=True)

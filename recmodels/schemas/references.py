@@ -10,22 +10,15 @@ PAIR = ["user_id", "item_id"]
 
 @dataclass(frozen=True)
 class Reference:
-    """
-    What has to agree with another table.
-
-    Attributes
-    ----------
-    table
-        Name of the other.
-    expected
-        What holds of a sound table.
-    broken
-        Returns, of the table and the other, the rows that break it, or the ids that are missing or should not be there.
-    """
+    """What has to agree with another table."""
 
     table: str
+    """Name of the other."""
     expected: str
+    """What holds of a sound table."""
     broken: Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]
+    """Returns, of the table and the other, the rows that break it, or the ids that are missing or should not be
+    there."""
 
 
 def known_ids(column: str, table: str) -> Reference:

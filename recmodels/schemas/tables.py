@@ -31,18 +31,12 @@ from recmodels.validation import shortened
 
 @dataclass(frozen=True)
 class Table:
-    """
-    What holds of a stored table: within itself, and beside the tables of the same data set that it refers to.
-
-    Attributes
-    ----------
-    may_be_empty
-        Whether no rows are sound, too: what the table is about is absent.
-    """
+    """What holds of a stored table: within itself, and beside the tables of the same data set that it refers to."""
 
     schema: type[dy.Schema]
     references: tuple[Reference, ...] = ()
     may_be_empty: bool = False
+    """Whether no rows are sound, too: what the table is about is absent."""
 
     @property
     def refers_to(self) -> list[str]:
@@ -132,12 +126,7 @@ def embedding_schema(id_column: str, width: int) -> pl.Schema:
 
 def validated_table(name: str, frame: pl.DataFrame) -> pl.DataFrame:
     """
-    Return a frame as it is, if it may be stored as the table of that name.
-
-    Parameters
-    ----------
-    name
-        One of `TABLES`.
+    Return a frame as it is, if it may be stored as the table of that name, one of `TABLES`.
 
     Raises
     ------
@@ -159,14 +148,9 @@ def validated_table(name: str, frame: pl.DataFrame) -> pl.DataFrame:
 
 def problem_of(name: str, frame: pl.DataFrame, others: Mapping[str, pl.DataFrame]) -> str:
     """
-    Return what is wrong with a stored table, in itself or beside others, in one line; empty if nothing is.
+    Return what is wrong with a stored table, one of `TABLES`, in one line; empty if nothing is.
 
-    Parameters
-    ----------
-    name
-        One of `TABLES`.
-    others
-        The tables that it `refers_to`, by name.
+    It is looked at in itself and beside the others that it `refers_to`, by name.
     """
     if error := _own_problem(name, frame):
         return str(error)

@@ -30,34 +30,18 @@ EDGES = pl.Schema({"asin": pl.String, "graph": pl.String, "because_asin": pl.Str
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """
-    A table of profiles, and the settings it was written with.
-
-    Attributes
-    ----------
-    table
-        Schema `recmodels.schemas.tables.ITEM_PROFILES` or `USER_PROFILES`.
-    config
-        Decides what of the reviews was read.
-    """
+    """A table of profiles, and the settings it was written with."""
 
     table: pl.DataFrame
+    """Schema `recmodels.schemas.tables.ITEM_PROFILES` or `USER_PROFILES`."""
     config: ProfileConfig
+    """Decides what of the reviews was read."""
 
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
     """
     The tables of a data set, asked by name.
-
-    Attributes
-    ----------
-    interactions, users, items, reviews
-        The tables of these names (`recmodels.schemas.tables`).
-    item_profiles, user_profiles
-        The profiles, None where there are none yet.
-    graphs
-        Neighbour tables of the items by name, as in ``text``; they may be without rows.
 
     Examples
     --------
@@ -76,9 +60,12 @@ class DataSet:
     users: pl.DataFrame
     items: pl.DataFrame
     reviews: pl.DataFrame
+    """The tables of these names (`recmodels.schemas.tables`)."""
     item_profiles: Written | None = None
     user_profiles: Written | None = None
+    """The profiles, None where there are none yet."""
     graphs: Mapping[str, pl.DataFrame] = field(default_factory=dict[str, pl.DataFrame])
+    """Neighbour tables of the items by name, as in ``text``; they may be without rows."""
 
     def groups(self) -> dict[str, int]:
         """Return how many users each activity group has; those of `recmodels.evaluation.evaluator`."""
@@ -89,10 +76,7 @@ class DataSet:
         """
         Return users whose id has a text in it, whatever the case; those whose id begins with it first.
 
-        Raises
-        ------
-        InputError
-            If there is no such group.
+        Raises InputError if there is no such group.
         """
         wanted = text.strip().lower()
         members = self._members(group)
@@ -102,26 +86,12 @@ class DataSet:
         return [self._told(int(user)) for user in order[:limit]]
 
     def any_user(self, rng: np.random.Generator, *, group: str | None = None) -> User | None:
-        """
-        Return a user at random; None if a group has nobody.
-
-        Raises
-        ------
-        InputError
-            If there is no such group.
-        """
+        """Return a user at random; None if a group has nobody. Raises InputError if there is no such group."""
         members = self._members(group)
         return self._told(int(rng.choice(members))) if members.size else None
 
     def user(self, name: str) -> UserDetails:
-        """
-        Return what is known of a user.
-
-        Raises
-        ------
-        InputError
-            If nobody is called so; the nearest name is told.
-        """
+        """Return what is known of a user; raises InputError, which tells the nearest name, if nobody is called so."""
         user = self._user_id(name)
         own = self._rows(user)
         seen = own.filter(pl.col("split") != "test")
@@ -143,14 +113,7 @@ class DataSet:
         }
 
     def item(self, asin: str) -> ItemDetails:
-        """
-        Return what is known of an item.
-
-        Raises
-        ------
-        InputError
-            If there is none of this asin; the nearest one is told.
-        """
+        """Return what is known of an item; raises InputError, which tells the nearest asin, if there is none."""
         (asked,) = names("item", asin)
         if (item := self._item_ids.get(asked)) is None:
             raise InputError(
@@ -199,16 +162,10 @@ class DataSet:
         named = self.items["asin"]
         found = [EDGES.to_frame()]
         for graph, table in self.graphs.items():
-            src, dst, columns = pl.col("src"), pl.col("dst"), ("item", "because", "similarity")
-            there = table.filter(src.is_in(asked) & dst.is_in(own)).select("src", "dst", "similarity")
-            back = table.filter(src.is_in(own) & dst.is_in(asked)).select("dst", "src", "similarity")
-            both = pl.concat(
-                [
-                    there.rename(dict(zip(there.columns, columns, strict=True))),
-                    back.rename(dict(zip(back.columns, columns, strict=True))),
-                ]
+            directions = (table.select("similarity", item=a, because=b) for a, b in (("src", "dst"), ("dst", "src")))
+            both = pl.concat(directions).filter(
+                pl.col("item").is_in(asked) & pl.col("because").is_in(own) & (pl.col("item") != pl.col("because"))
             )
-            both = both.filter(pl.col("item") != pl.col("because"))
             best = both.group_by("item", "because", maintain_order=True).agg(pl.col("similarity").max())
             found.append(
                 pl.DataFrame(

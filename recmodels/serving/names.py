@@ -17,14 +17,9 @@ SHOWN = 3
 
 class ItemNames:
     """
-    The items of a checkpoint by asin.
+    The items of a checkpoint by asin: columns item_id and asin, in id order.
 
-    Parameters
-    ----------
-    item_ids
-        Columns item_id and asin, in id order.
-    items
-        Columns asin and title, such as the table `items`; None where titles are not known.
+    Their titles are told where there is a table with columns asin and title, such as `items`.
     """
 
     def __init__(self, item_ids: pl.DataFrame, items: pl.DataFrame | None = None) -> None:
@@ -39,14 +34,7 @@ class ItemNames:
         return self.table.height
 
     def ids(self, where: str, asins: Iterable[str]) -> NDArray[np.int64]:
-        """
-        Return the ids of items, in the order asked.
-
-        Raises
-        ------
-        InputError
-            If an asin is not among them; the nearest one is named.
-        """
+        """Return the ids of items, in the order asked; raises InputError, with the nearest asin, for one unknown."""
         asked = names(where, asins)
         found = self._found(asked)
         if unknown := [name for name, item in zip(asked, found, strict=True) if item is None]:
@@ -89,14 +77,7 @@ class ItemNames:
 
 
 def names(where: str, values: Iterable[object]) -> list[str]:
-    """
-    Return names as a list; a single text is one name.
-
-    Raises
-    ------
-    InputError
-        If something is not a text.
-    """
+    """Return names as a list, a single text as one name; raises InputError if something is not a text."""
     found: list[str] = []
     for value in [values] if isinstance(values, str) else values:
         if not isinstance(value, str):
@@ -108,14 +89,7 @@ def names(where: str, values: Iterable[object]) -> list[str]:
 def whole_numbers(
     where: str, values: ArrayLike, least: int, most: int | None = None, action: str = ""
 ) -> NDArray[np.int64]:
-    """
-    Return ids or counts as a flat array.
-
-    Raises
-    ------
-    InputError
-        If they are not whole numbers, or one is out of range.
-    """
+    """Return ids or counts as a flat array; raises InputError if one is no whole number or is out of range."""
     array = np.atleast_1d(np.asarray(values))
     whole = array.size == 0 or array.dtype.kind in "iu"
     outside = (array < least) | (array > (np.inf if most is None else most)) if whole else np.ones(1, dtype=bool)

@@ -37,6 +37,12 @@ class Recommender:
     items
         Columns asin and title, such as the table `items`, to tell titles.
 
+    Raises
+    ------
+    InputError
+        By every method: if an id is not a whole number or is out of range, an asin that is asked about is unknown, or n
+        is below 1.
+
     Attributes
     ----------
     checkpoint
@@ -134,11 +140,6 @@ class Recommender:
         -------
         pl.DataFrame
             Schema `recmodels.schemas.tables.RECOMMENDATIONS`, users in the order asked, best item first.
-
-        Raises
-        ------
-        InputError
-            If an id is not a whole number or is out of range, or n is below 1.
         """
         users = whole_numbers(
             f"user_ids ({UNKNOWN_USER} for a stranger)", user_ids, UNKNOWN_USER, self._n_users - 1, _NAMES_FOR_USERS
@@ -193,7 +194,7 @@ class Recommender:
         Raises
         ------
         InputError
-            If n is below 1, or none of `only` is known.
+            Also if none of `only` is known.
         """
         asked = names("reviewer_ids", reviewer_ids)
         users, n = self.user_ids(asked), self._length(n)
@@ -232,7 +233,7 @@ class Recommender:
         Raises
         ------
         InputError
-            As `recommend_for`; also if an asin is unknown, or the model needs the user among its own.
+            As `recommend_for`; also if the model needs the user among its own.
         """
         had, n = self._names.ids("asins of the history", asins), self._length(n)
         history = interaction_matrix(np.zeros_like(had), had, 1, self._n_items)
@@ -251,11 +252,6 @@ class Recommender:
         -------
         pl.DataFrame
             Schema `SIMILAR_ITEMS`, items in the order asked, the most similar first, the item itself left out.
-
-        Raises
-        ------
-        InputError
-            If an id is not a whole number or is out of range, or n is below 1.
         """
         asked = whole_numbers("item_ids", item_ids, 0, self._n_items - 1, "Names of the raw data are for similar_to.")
         n = min(self._length(n), self._n_items - 1)
@@ -280,11 +276,6 @@ class Recommender:
         -------
         pl.DataFrame
             Schema `NAMED_SIMILAR`, items in the order asked, the most similar first.
-
-        Raises
-        ------
-        InputError
-            If an asin is unknown, or n is below 1.
         """
         found = self.similar_items(self._names.ids("asins", asins), n)
         similar = self.items[found["similar_item_id"]].select(similar_asin="asin", title="title")

@@ -13,7 +13,7 @@ from recmodels.models.registry import MODELS, NON_PERSONALISED
 from recmodels.models.spec import ModelSpec
 from recmodels.models.variants import load_variants, user_tables
 from recmodels.schemas.results import LIST_LENGTHS, USER_METRICS
-from recmodels.validation import did_you_mean, validated
+from recmodels.validation import did_you_mean, require_known, validated
 
 METRICS = tuple(f"{metric}@{k}" for k in LIST_LENGTHS for metric in USER_METRICS)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
@@ -120,15 +120,10 @@ def study_named(name: str) -> Study:
     """
     Return a study.
 
-    Raises
-    ------
-    InputError
-        If there is none of that name.
+    Raises InputError if there is none of that name.
     """
     studies = load_studies()
-    if name not in studies:
-        hint = did_you_mean(name, studies)
-        raise InputError("study", expected=f"one of {', '.join(studies)}", found=repr(name), action=hint)
+    require_known("study", name, studies)
     return studies[name]
 
 

@@ -37,17 +37,40 @@ def rendered(table: StudyTable) -> str:
 
 def results_page(results: Results, studies: Iterable[Study], preface: str) -> str:
     """Return the page with every study of which something was measured, on all of the data sets that it is about."""
+    tables = [
+        [table for name in study.data_sets if not (table := study_table(study, name, results)).figures.is_empty()]
+        for study in studies
+    ]
+    parts = [preface.rstrip() + "\n", _claims(table for shown in tables for table in shown)]
+    for shown in filter(None, tables):
+        parts.append(f"## {shown[0].study.title}\n\n{shown[0].study.about}\n")
+        parts += [f"### {_title_of(table.dataset)}\n\n{rendered(table)}" for table in shown]
+    return "\n".join(part for part in parts if part)
+
+
+def _title_of(dataset: str) -> str:
     catalogue = load_catalogue()
-    parts = [preface.rstrip() + "\n"]
-    for study in studies:
-        tables = [study_table(study, name, results) for name in study.data_sets]
-        shown = [table for table in tables if not table.figures.is_empty()]
-        if shown:
-            parts.append(f"## {study.title}\n\n{study.about}\n")
-        for table in shown:
-            title = catalogue[table.dataset].title if table.dataset in catalogue else table.dataset
-            parts.append(f"### {title}\n\n{rendered(table)}")
-    return "\n".join(parts)
+    return catalogue[dataset].title if dataset in catalogue else dataset
+
+
+def _claims(tables: Iterable[StudyTable]) -> str:
+    """Return every difference that a paper names and that was measured, in the figure by which models are chosen."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for table in tables:
+        chosen = table.study.select_by.partition(" ")[2]
+        figure = chosen if chosen in table.study.metrics else table.study.metrics[0]
+        for test in table.tests:
+            one = test.comparison
+            if test.claimed is not None and one.figure == figure:
+                names = [table.study.title_of(row) for row in (one.first, one.second)]
+                of = [_title_of(one.dataset), heading(figure), _claim(test.claimed), f"{one.difference:+.4f}"]
+                rows.setdefault((one.dataset, one.first, one.second), [*names, *of, test.verdict])
+    if not rows:
+        return ""
+    columns = ["row", "against", "data set", "figure", "in the paper", "here", "verdict"]
+    table = markdown_table(columns, rows.values(), texts=set(columns) - {"in the paper", "here"})
+    about = "Every difference of a paper of which both rows were measured:"
+    return f"## What held of the papers' claims\n\n{about}\n\n{table}"
 
 
 def overview(

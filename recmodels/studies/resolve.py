@@ -15,49 +15,28 @@ from recmodels.transport.config import PositivesConfig
 
 @dataclass(frozen=True)
 class Resolved:
-    """
-    A model or variant on a data set.
-
-    Attributes
-    ----------
-    name
-        As a study's row has it.
-    spec
-        Its entry; `spec.module` defines the classes.
-    model
-        Name in the registry, as `build_model` takes it.
-    config
-        Its configuration on the data set.
-    inputs
-        For each table that `training_data` takes, by keyword, the name of what fills it, such as ``item_profile_knn``
-        for ``item_text_knn``.
-    positives
-        How the pairs in `inputs["augmented_interactions"]` are chosen; None where it reads none.
-    calibrated
-        Whether the row is the calibrated form of what is trained.
-    """
+    """A model or variant on a data set."""
 
     name: str
+    """As a study's row has it."""
     spec: ModelSpec
+    """Its entry; `spec.module` defines the classes."""
     model: str
+    """Name in the registry, as `build_model` takes it."""
     config: AnyConfig
+    """Its configuration on the data set."""
     inputs: Mapping[str, str]
+    """For each table that `training_data` takes, by keyword, the name of what fills it, such as ``item_profile_knn``
+    for ``item_text_knn``."""
     positives: PositivesConfig | None
+    """How the pairs in `inputs["augmented_interactions"]` are chosen; None where it reads none."""
     calibrated: bool
+    """Whether the row is the calibrated form of what is trained."""
 
 
 def resolve(row: str, entry: DatasetEntry, *overrides: Mapping[str, Any]) -> Resolved:
     """
-    Return what a row is on a data set.
-
-    Parameters
-    ----------
-    row
-        A model, a variant, or ``calibrated/<either>``.
-    entry
-        Of the catalogue.
-    overrides
-        Settings by name over all others.
+    Return what a row (a model, a variant, or ``calibrated/<either>``) is on a data set; overrides go over all else.
 
     Raises
     ------

@@ -22,22 +22,14 @@ Verdict = Literal["held", "opposite", "not shown", ""]
 
 @dataclass(frozen=True)
 class Test:
-    """
-    A row against another in one figure.
-
-    Attributes
-    ----------
-    comparison
-        The paired test.
-    corrected
-        Its t-test's p-value by Holm's method over all tests of the study on the data set.
-    claimed
-        What the paper says of the pair: the difference of its figures, ``better`` or ``worse``; None if nothing.
-    """
+    """A row against another in one figure."""
 
     comparison: Comparison
+    """The paired test."""
     corrected: float
+    """Its t-test's p-value by Holm's method over all tests of the study on the data set."""
     claimed: float | str | None
+    """What the paper says of the pair: the difference of its figures, ``better`` or ``worse``; None if nothing."""
 
     @property
     def verdict(self) -> Verdict:
@@ -52,29 +44,19 @@ class Test:
 
 @dataclass(frozen=True)
 class StudyTable:
-    """
-    A study on a data set.
-
-    Attributes
-    ----------
-    study, dataset
-        Which.
-    runs
-        The results that it is made of, by row of the study in its order and by seed.
-    figures
-        One row a row and figure (schema `STUDY`), in the order of the study.
-    tests
-        In the order of the study's comparisons.
-    missing
-        Rows and seeds of the study that there is no result of. Of what comes out the same with every seed, one will do.
-    """
+    """A study on a data set."""
 
     study: Study
     dataset: str
     runs: dict[str, dict[int, ResultRow]]
+    """The results that it is made of, by row of the study in its order and by seed."""
     figures: pl.DataFrame
+    """One row a row and figure (schema `STUDY`), in the order of the study."""
     tests: Sequence[Test]
+    """In the order of the study's comparisons."""
     missing: Sequence[tuple[str, int]]
+    """Rows and seeds of the study that there is no result of. Of what comes out the same with every seed, one will
+    do."""
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""

@@ -13,13 +13,19 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
+from recmodels.compute.base import Compute, Group
+from recmodels.compute.local import LOCAL
 from recmodels.errors import InputError
 from recmodels.graphs.matrices import interaction_matrix
 from recmodels.schemas.tables import AUGMENTED
 from recmodels.transport.config import TransportConfig
-from recmodels.transport.false_negatives import false_negatives
-from recmodels.transport.sinkhorn import sinkhorn
-from recmodels.transport.top_q import top_q
+from recmodels.transport.false_negatives import item_evidence
+from recmodels.transport.parts import MOST_ENTRIES, SharedByUsers, UserPart, user_parts
+from recmodels.transport.sinkhorn import power_of, sinkhorn, sinkhorn_in_parts
+from recmodels.transport.top_q import top_q, top_q_in_parts
+
+ENTRIES_PER_PART = 1 << 27
+"""Stored costs of a part, about, and at most: 4 GB while it is made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +40,8 @@ class Augmentation:
     added
         The added pairs with their mass, schema `recmodels.schemas.tables.AUGMENTED`; disjoint from the training pairs.
     false_negatives
-        The false negatives F, shape (n_users, n_items), values 1: what `NegativeSampler` must not draw.
+        The false negatives F, shape (n_users, n_items), values 1: what `NegativeSampler` must not draw. Without
+        entries if they were not to be kept.
     diagnostics
         Sizes, convergence and reach of the plan, ready to be recorded.
     """
@@ -52,6 +59,9 @@ def augment(
     *,
     n_users: int | None = None,
     n_items: int | None = None,
+    compute: Compute = LOCAL,
+    entries_per_part: int = ENTRIES_PER_PART,
+    keep_false_negatives: bool = True,
 ) -> Augmentation:
     """
     Add the likeliest false negatives to a training set.
@@ -69,6 +79,13 @@ def augment(
     n_users, n_items
         Numbers of users and items; None takes the largest id plus 1, over the graphs too, and no training item may then
         lie beyond the graphs.
+    compute
+        Where the parts of the users are kept and asked.
+    entries_per_part
+        Stored costs (training pairs and false negatives) of a part, about; up to there is one part. The cut follows
+        from the data, so that the place changes nothing; another cut changes masses by rounding.
+    keep_false_negatives
+        Whether the result holds them, which takes 5 bytes each.
 
     Returns
     -------
@@ -95,6 +112,8 @@ def augment(
     [(0, 1), (1, 0)]
     """
     config = config or TransportConfig()
+    if not 1 <= entries_per_part <= MOST_ENTRIES:
+        raise InputError("entries_per_part", expected=f"1 to {MOST_ENTRIES}", found=str(entries_per_part))
     for column in ("user_id", "item_id"):
         if column not in interactions.columns:
             raise InputError("interactions", expected="columns user_id and item_id", found=str(interactions.columns))
@@ -121,54 +140,63 @@ def augment(
     if not positives.nnz:
         raise InputError("interactions", expected="at least one training pair", found="none")
 
-    evidence = false_negatives(
-        users,
-        items,
-        n_users,
-        n_items,
-        item_graphs,
-        evidence=config.evidence,
-        weights=config.modality_weights,
-        k=config.neighbours,
-    )
-    q = int(np.floor(config.ratio * positives.nnz + 0.5))
-    diagnostics: dict[str, float | int | str] = {
-        "n_users": n_users,
-        "n_items": n_items,
-        "n_positives": positives.nnz,
-        "n_false_negatives": evidence.nnz,
-        "n_users_without_false_negative": int((np.diff(evidence.indptr) == 0).sum()),
-        "q": q,
-        "epsilon": config.epsilon,
-    }
-    pattern = sparse.csr_array(
-        (np.ones(evidence.nnz, np.int8), evidence.indices, evidence.indptr), shape=(n_users, n_items)
-    )
     activity = np.diff(positives.indptr)
-    if not evidence.nnz or q == 0:
-        status = "no false negatives: nothing added" if not evidence.nnz else "q is 0: nothing added"
-        return _result(positives, pattern, _table(*(np.zeros(0),) * 3), diagnostics | {"status": status})
-
     popularity = np.bincount(positives.indices, minlength=n_items)
     a = _marginal(config.user_marginal, activity, config.user_mass, config.target_activity, 0.0)
     b = _marginal(config.item_marginal, popularity, config.item_mass, config.target_popularity, config.popularity_power)
-    # R is disjoint from F, so the sum of the two patterns holds the cost of each.
-    cost = sparse.csr_array(positives - evidence)
-    solved = sinkhorn(
-        cost,
-        a,
-        b,
-        config.epsilon,
-        relaxation=config.relaxation,
-        tolerance=config.tolerance,
-        max_iterations=config.max_iterations,
-        solver=config.backend,
+    evidence = item_evidence(
+        positives, item_graphs, evidence=config.evidence, weights=config.modality_weights, k=config.neighbours
     )
-    best = top_q(solved.log_f, solved.log_g, cost, config.epsilon, q, excluded=positives)
+    shared = SharedByUsers(
+        evidence,
+        config.epsilon,
+        power_of(config.epsilon, config.relaxation),
+        on_cuda=config.backend == "cuda",
+        keep_false_negatives=keep_false_negatives,
+    )
+    # The dense reference takes the problem as a whole.
+    size = MOST_ENTRIES if config.backend == "pot" else entries_per_part
+    group = compute.group(UserPart, user_parts(positives, a, evidence, size), shared=shared)
+    # What only made the parts makes room.
+    del shared, evidence
+    with group:
+        return _augmented(group, positives, a, b, config)
+
+
+def _augmented(
+    group: Group, positives: sparse.csr_array, a: np.ndarray, b: np.ndarray, config: TransportConfig
+) -> Augmentation:
+    n_found, n_without = np.sum(sizes := group.call("sizes"), axis=0).tolist()
+    q = int(np.floor(config.ratio * positives.nnz + 0.5))
+    diagnostics: dict[str, float | int | str] = {
+        "n_users": a.size,
+        "n_items": b.size,
+        "n_positives": positives.nnz,
+        "n_false_negatives": n_found,
+        "n_users_without_false_negative": n_without,
+        "n_parts": len(sizes),
+        "q": q,
+        "epsilon": config.epsilon,
+    }
+    if not n_found or q == 0:
+        status = "no false negatives: nothing added" if not n_found else "q is 0: nothing added"
+        return _result(positives, group, _table(*(np.zeros(0),) * 3), diagnostics | {"status": status})
+    limits: dict[str, Any] = {
+        "relaxation": config.relaxation,
+        "tolerance": config.tolerance,
+        "max_iterations": config.max_iterations,
+    }
+    if config.backend == "pot":
+        (cost,) = group.call("stored_cost")
+        solved = sinkhorn(cost, a, b, config.epsilon, solver="pot", **limits)
+        best = top_q(solved.log_f, solved.log_g, cost, config.epsilon, q, excluded=positives)
+    else:
+        solved = sinkhorn_in_parts(group, a, b, config.epsilon, **limits)
+        best = top_q_in_parts(group, len(sizes), solved.potentials, q)
     added = _table(best.user_ids, best.item_ids, best.mass)
     return _result(
         positives,
-        pattern,
+        group,
         added,
         diagnostics
         | {
@@ -215,7 +243,7 @@ def _table(user_ids: np.ndarray, item_ids: np.ndarray, mass: np.ndarray) -> pl.D
 
 def _result(
     positives: sparse.csr_array,
-    false_negative_pattern: sparse.csr_array,
+    group: Group,
     added: pl.DataFrame,
     diagnostics: dict[str, Any],
 ) -> Augmentation:
@@ -235,4 +263,6 @@ def _result(
         "mean_activity": float(activity.mean()),
         "mean_activity_of_users_reached": float(activity[reached].mean()) if reached.size else 0.0,
     }
-    return Augmentation(both, added, false_negative_pattern, diagnostics)
+    found = group.call("false_negatives")
+    stacked = found[0] if len(found) == 1 else sparse.csr_array(sparse.vstack(found, format="csr"))
+    return Augmentation(both, added, stacked, diagnostics)

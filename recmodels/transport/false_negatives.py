@@ -6,7 +6,8 @@ product in row blocks, so that memory grows with the result and not with the wor
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -78,37 +79,85 @@ def false_negatives(
     InputError
         If an id is out of range, a weight is missing or not a finite number of at least 0, or `evidence` is unknown.
     """
-    if evidence not in ("binary", "count", "similarity", "collaborative"):
+    positives = interaction_matrix(user_ids, item_ids, n_users, n_items)
+    items = item_evidence(positives, item_graphs, evidence=evidence, weights=weights, k=k)
+    return false_negatives_of_rows(items, positives)
+
+
+@dataclass(frozen=True, eq=False)
+class ItemEvidence:
+    """
+    What the item graphs say of false negatives, the same for every user.
+
+    Attributes
+    ----------
+    pattern
+        Shape (n_items, n_items): in how many graphs an item points to another, which is not itself.
+    strength
+        The weighted similarities of those edges; None where only their number counts.
+    cooccurrence
+        Normalised co-occurrence of items in the training pairs; None where it does not count.
+    binary
+        Whether the evidence is 1, whatever the number of edges.
+    """
+
+    pattern: sparse.csr_array
+    strength: sparse.csr_array | None
+    cooccurrence: sparse.csr_array | None
+    binary: bool
+
+    def products(self, positives: sparse.csr_array) -> np.ndarray:
+        """Return the products of each user's rows up to it, int64, shape (n_users + 1,): more than stored entries."""
+        work = np.concatenate(([0], np.cumsum(np.diff(self.pattern.indptr)[positives.indices])))[positives.indptr]
+        if self.cooccurrence is not None:
+            n_together = np.diff(self.cooccurrence.indptr)[positives.indices]
+            work += np.concatenate(([0], np.cumsum(n_together)))[positives.indptr]
+        return work
+
+
+def item_evidence(
+    positives: sparse.csr_array,
+    item_graphs: Mapping[str, pl.DataFrame],
+    *,
+    evidence: Evidence = "binary",
+    weights: Mapping[str, float] | None = None,
+    k: int | None = None,
+) -> ItemEvidence:
+    """Return what `false_negatives` takes from the item graphs and from all users together; arguments as there."""
+    if evidence not in get_args(Evidence):
         raise InputError(
             "evidence", expected="'binary', 'count', 'similarity' or 'collaborative'", found=repr(evidence)
         )
-    positives = interaction_matrix(user_ids, item_ids, n_users, n_items)
+    n_items = shape_of(positives)[1]
     present = {name: table for name, table in item_graphs.items() if table.height}
     if not present:
-        return sparse.csr_array((n_users, n_items), dtype=np.float32)
+        return ItemEvidence(sparse.csr_array((n_items, n_items), dtype=np.float32), None, None, binary=True)
     graded = evidence in ("similarity", "collaborative")
     shares = _shares(present, weights) if graded else dict.fromkeys(present, 1.0)
     pattern, strength = _item_edges(present, shares, n_items, k, graded)
-    cooccurrence = _cooccurrence(positives) if evidence == "collaborative" else None
+    together = _cooccurrence(positives) if evidence == "collaborative" else None
+    return ItemEvidence(pattern, strength if graded else None, together, binary=evidence == "binary")
 
-    n_edges = np.diff(pattern.indptr)
-    work = np.concatenate(([0], np.cumsum(n_edges[positives.indices])))[positives.indptr]
-    if cooccurrence is not None:
-        work += np.concatenate(([0], np.cumsum(np.diff(cooccurrence.indptr)[positives.indices])))[positives.indptr]
+
+def false_negatives_of_rows(items: ItemEvidence, positives: sparse.csr_array) -> sparse.csr_array:
+    """Return the false negatives of users, the rows of `positives`, as `false_negatives` does for all."""
+    n_users, n_items = shape_of(positives)
+    if not items.pattern.nnz:
+        return sparse.csr_array((n_users, n_items), dtype=np.float32)
     blocks: list[sparse.csr_array] = []
-    for first, last in row_blocks(work, _BLOCK_PRODUCTS):
+    for first, last in row_blocks(items.products(positives), _BLOCK_PRODUCTS):
         rows = positives[first:last]
-        block = sparse.csr_array(rows @ pattern)
+        block = sparse.csr_array(rows @ items.pattern)
         block.sort_indices()
         keys, own = entry_keys(block), entry_keys(rows)
         outside = np.ones(block.nnz, dtype=bool)
         outside[np.searchsorted(keys, own[occurs_in(own, keys)])] = False
-        if evidence == "binary":
+        if items.binary:
             block.data[:] = 1
-        if graded:
-            block.data = _values_at(sparse.csr_array(rows @ strength), block)
-        if cooccurrence is not None:
-            block.data += _values_at(sparse.csr_array(rows @ cooccurrence), block)
+        if items.strength is not None:
+            block.data = _values_at(sparse.csr_array(rows @ items.strength), block)
+        if items.cooccurrence is not None:
+            block.data += _values_at(sparse.csr_array(rows @ items.cooccurrence), block)
         blocks.append(only_entries(block, outside))
     return _stacked(blocks, n_items)
 

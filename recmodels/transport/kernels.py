@@ -28,19 +28,12 @@ _BLOCK_ENTRIES = 1 << 22
 
 @dataclass(frozen=True)
 class Kernel:
-    """
-    The products that a Sinkhorn iteration needs.
-
-    Attributes
-    ----------
-    rows
-        log(K g) of log g.
-    columns
-        log(K^T f) of log f.
-    """
+    """The products that a Sinkhorn iteration needs."""
 
     rows: Callable[[np.ndarray], np.ndarray]
+    """log(K g) of log g."""
     columns: Callable[[np.ndarray], np.ndarray]
+    """log(K^T f) of log f."""
 
 
 def scaling_kernel(cost: sparse.csr_array, epsilon: float, device: str = "cpu") -> Kernel:
@@ -171,10 +164,9 @@ def _segment_log_sum(terms: np.ndarray, indptr: np.ndarray) -> np.ndarray:
     return result
 
 
-def scaling_is_safe(cost: sparse.csr_array, a: np.ndarray, b: np.ndarray, epsilon: float) -> bool:
-    """Tell whether multiplying loses no digit and leaves no range, whatever the iteration."""
-    highest = max(float(cost.data.max(initial=0.0)), 0.0)
-    lowest = min(float(cost.data.min(initial=0.0)), 0.0)
+def scaling_is_safe(lowest: float, highest: float, a: np.ndarray, b: np.ndarray, epsilon: float) -> bool:
+    """Tell whether multiplying loses no digit and leaves no range, whatever the iteration, for costs in that range."""
+    highest, lowest = max(highest, 0.0), min(lowest, 0.0)
     spread = sum(float(np.log(m.max() / m[m > 0].min())) for m in (a, b))
     return (
         highest / epsilon <= _LARGEST_SCALING_COST

@@ -45,35 +45,18 @@ def dense_potentials(
     dense = cost.toarray().astype(np.float64)
     # POT measures absolute errors: a mass of 1 makes its tolerance mean the same as ours.
     total = float(a.sum())
+    common: dict[str, Any] = {"numItermax": max_iterations, "stopThr": tolerance, "log": True}
     with warnings.catch_warnings(), np.errstate(divide="ignore"):
         warnings.filterwarnings("ignore", category=UserWarning)
         if relaxation is None:
             # POT updates the second vector first: with the problem turned round its last update is g, as here.
-            solved: Any = ot.sinkhorn(
-                b / total,
-                a / total,
-                dense.T,
-                epsilon,
-                method="sinkhorn_log",
-                numItermax=max_iterations,
-                stopThr=tolerance,
-                log=True,
-            )
+            solved: Any = ot.sinkhorn(b / total, a / total, dense.T, epsilon, method="sinkhorn_log", **common)
             log = solved[1]
             log_f, log_g = log["log_v"] + np.log(total), log["log_u"]
             n_iterations = int(log["niter"]) + 1
         else:
-            solved = ot.unbalanced.sinkhorn_unbalanced(
-                a,
-                b,
-                dense,
-                epsilon,
-                relaxation,
-                reg_type="entropy",
-                numItermax=max_iterations,
-                stopThr=tolerance,
-                log=True,
-            )
+            unbalanced = ot.unbalanced.sinkhorn_unbalanced
+            solved = unbalanced(a, b, dense, epsilon, relaxation, reg_type="entropy", **common)
             log = solved[1]
             log_f, log_g = log["logu"], log["logv"]
             n_iterations = len(log["err"])

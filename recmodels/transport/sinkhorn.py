@@ -11,15 +11,17 @@ instead of O(M N). The plan :math:`P_{ui} = f_u K_{ui} g_i` is never formed.
 
 import warnings
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal, get_args
 
 import numpy as np
-from scipy import sparse
 
+from recmodels.compute.base import Group
+from recmodels.compute.local import LocalGroup
 from recmodels.errors import InputError
-from recmodels.graphs.matrices import canonical_csr, shape_of
-from recmodels.io.devices import resolve_device
-from recmodels.transport.kernels import Kernel, log_kernel, scaling_is_safe, scaling_kernel
+from recmodels.graphs.matrices import shape_of
+from recmodels.transport.kernels import scaling_is_safe
+from recmodels.transport.parts import PlanRows, Potentials, checked_cost, row_difference
 from recmodels.transport.pot_solver import dense_potentials
 
 Solver = Literal["structured", "cuda", "pot"]
@@ -59,6 +61,31 @@ class SinkhornResult:
     converged: bool
     mass: float
     form: str
+
+
+@dataclass(frozen=True, eq=False)
+class PlanInParts:
+    """
+    A plan by the item vectors from which its parts know their rows.
+
+    Attributes
+    ----------
+    potentials
+        The item vectors.
+    marginal_error, n_iterations, converged, mass
+        As in `SinkhornResult`.
+    """
+
+    potentials: Potentials
+    marginal_error: float
+    n_iterations: int
+    converged: bool
+    mass: float
+
+    @property
+    def form(self) -> str:
+        """``scaling`` or ``log``: how it was computed."""
+        return self.potentials.form
 
 
 def sinkhorn(
@@ -134,10 +161,118 @@ def sinkhorn(
     >>> solved.converged
     True
     """
-    matrix = _checked_cost(cost)
+    matrix = checked_cost(cost)
     n_users, n_items = shape_of(matrix)
-    a = _checked_marginal("a", a, n_users)
-    b = _checked_marginal("b", b, n_items)
+    a, b = _checked_marginal("a", a, n_users), _checked_marginal("b", b, n_items)
+    if solver not in get_args(Solver):
+        raise InputError("solver", expected="'structured', 'cuda' or 'pot'", found=repr(solver))
+    _check_problem(a, b, epsilon, relaxation, tolerance, max_iterations, form)
+    power = power_of(epsilon, relaxation)
+    if solver == "pot":
+        potentials = dense_potentials(matrix, a, b, epsilon, relaxation, tolerance, max_iterations)
+        log_f, log_g, log_kg, n_iterations = potentials
+        with np.errstate(divide="ignore"):
+            difference, mass = row_difference(log_f, log_kg, power * (np.log(a) - log_kg))
+        error = difference / mass
+        result = SinkhornResult(log_f, log_g, error, n_iterations, error <= tolerance, mass, "pot")
+    else:
+        with LocalGroup([PlanRows(matrix, a, epsilon, power, on_cuda=solver == "cuda")]) as group:
+            found = _iterate(group, a, b, epsilon, power, tolerance, max_iterations, form)
+            (log_f,) = group.call("log_f", found.potentials.form, found.potentials.before)
+        result = SinkhornResult(
+            log_f,
+            found.potentials.log_g,
+            found.marginal_error,
+            found.n_iterations,
+            found.converged,
+            found.mass,
+            found.form,
+        )
+    if not result.converged:
+        _warn(result, tolerance)
+    return result
+
+
+def sinkhorn_in_parts(
+    group: Group,
+    a: np.ndarray,
+    b: np.ndarray,
+    epsilon: float,
+    *,
+    relaxation: float | None = None,
+    tolerance: float = 1e-8,
+    max_iterations: int = 1000,
+    form: Form = "auto",
+) -> PlanInParts:
+    """
+    Solve a problem whose rows are in parts, each a `recmodels.transport.parts.PlanRows`; see `sinkhorn`.
+
+    An iteration sends item vectors to the parts and adds their answers in the order of the parts. One part gives what
+    `sinkhorn` gives, to the bit, several the same to rounding.
+
+    Parameters
+    ----------
+    group
+        The parts, made with this `epsilon` and the `power_of` it and the relaxation.
+    a, b
+        Marginals of all users and items.
+    epsilon, relaxation, tolerance, max_iterations, form
+        As for `sinkhorn`.
+
+    Raises
+    ------
+    InputError
+        If a marginal or a setting is not as it has to be.
+    """
+    a, b = _checked_marginal("a", a, a.size), _checked_marginal("b", b, b.size)
+    _check_problem(a, b, epsilon, relaxation, tolerance, max_iterations, form)
+    result = _iterate(group, a, b, epsilon, power_of(epsilon, relaxation), tolerance, max_iterations, form)
+    if not result.converged:
+        _warn(result, tolerance)
+    return result
+
+
+def power_of(epsilon: float, relaxation: float | None) -> float:
+    """Return the exponent of an update: 1 for exact marginals, else rho / (rho + epsilon)."""
+    return 1.0 if relaxation is None else relaxation / (relaxation + epsilon)
+
+
+def _iterate(
+    group: Group,
+    a: np.ndarray,
+    b: np.ndarray,
+    epsilon: float,
+    power: float,
+    tolerance: float,
+    max_iterations: int,
+    form: Form,
+) -> PlanInParts:
+    if form == "auto":
+        lowest, highest = zip(*group.call("cost_range"), strict=True)
+        form = "scaling" if scaling_is_safe(min(lowest), max(highest), a, b, epsilon) else "log"
+    with np.errstate(divide="ignore"):
+        log_b = np.log(b)
+    before, n_iterations = np.zeros_like(log_b), 0
+    while True:
+        log_g = power * (log_b - reduce(np.logaddexp, group.call("columns", form, before)))
+        n_iterations += 1
+        differences, masses = zip(*group.call("difference", form, before, log_g), strict=True)
+        mass = sum(masses)
+        error = sum(differences) / mass
+        if error <= tolerance or n_iterations == max_iterations:
+            return PlanInParts(Potentials(form, before, log_g), error, n_iterations, error <= tolerance, mass)
+        before = log_g
+
+
+def _check_problem(
+    a: np.ndarray,
+    b: np.ndarray,
+    epsilon: float,
+    relaxation: float | None,
+    tolerance: float,
+    max_iterations: int,
+    form: Form,
+) -> None:
     for name, value in (("epsilon", epsilon), ("tolerance", tolerance), ("relaxation", relaxation)):
         if value is not None and not (np.isfinite(value) and value > 0):
             raise InputError(name, expected="a finite number above 0", found=str(value))
@@ -150,75 +285,18 @@ def sinkhorn(
             found=f"{a.sum():g} and {b.sum():g}",
             action="Scale one of them, or set a relaxation.",
         )
-    if solver not in get_args(Solver):
-        raise InputError("solver", expected="'structured', 'cuda' or 'pot'", found=repr(solver))
     if form not in ("auto", "scaling", "log"):
         raise InputError("form", expected="'auto', 'scaling' or 'log'", found=repr(form))
-    power = 1.0 if relaxation is None else relaxation / (relaxation + epsilon)
-    with np.errstate(divide="ignore"):
-        log_a, log_b = np.log(a), np.log(b)
-    if solver == "pot":
-        potentials = dense_potentials(matrix, a, b, epsilon, relaxation, tolerance, max_iterations)
-        log_f, log_g, log_kg, n_iterations = potentials
-        error, mass = _marginal_error(log_f, log_kg, power * (log_a - log_kg))
-        result = SinkhornResult(log_f, log_g, error, n_iterations, error <= tolerance, mass, "pot")
-    else:
-        if form == "auto":
-            form = "scaling" if scaling_is_safe(matrix, a, b, epsilon) else "log"
-        device = resolve_device(solver, setting="transport.backend").type if solver == "cuda" else "cpu"
-        kernel = scaling_kernel(matrix, epsilon, device) if form == "scaling" else log_kernel(matrix, epsilon)
-        result = _iterate(kernel, form, log_a, log_b, power, tolerance, max_iterations)
-    if not result.converged:
-        warnings.warn(
-            f"Sinkhorn stopped after {result.n_iterations} iterations with a marginal error of "
-            f"{result.marginal_error:.1e} of the mass (tolerance {tolerance:.1e}). "
-            "Allow more iterations, or raise epsilon or the tolerance.",
-            NotConverged,
-            stacklevel=2,
-        )
-    return result
 
 
-def _iterate(
-    kernel: Kernel,
-    form: str,
-    log_a: np.ndarray,
-    log_b: np.ndarray,
-    power: float,
-    tolerance: float,
-    max_iterations: int,
-) -> SinkhornResult:
-    log_g = np.zeros_like(log_b)
-    log_kg = kernel.rows(log_g)
-    error, mass, n_iterations = np.inf, np.nan, 0
-    log_f = power * (log_a - log_kg)
-    while n_iterations < max_iterations:
-        log_g = power * (log_b - kernel.columns(log_f))
-        n_iterations += 1
-        log_kg = kernel.rows(log_g)
-        wanted = power * (log_a - log_kg)
-        error, mass = _marginal_error(log_f, log_kg, wanted)
-        if error <= tolerance or n_iterations == max_iterations:
-            break
-        log_f = wanted
-    return SinkhornResult(log_f, log_g, error, n_iterations, error <= tolerance, mass, form)
-
-
-def _marginal_error(log_f: np.ndarray, log_kg: np.ndarray, wanted: np.ndarray) -> tuple[float, float]:
-    """Return how far the row sums are from those of the wanted log f, as a share of the mass, and the mass."""
-    row_sums = np.exp(log_f + log_kg)
-    mass = float(row_sums.sum())
-    return float(np.abs(np.exp(wanted + log_kg) - row_sums).sum()) / mass, mass
-
-
-def _checked_cost(cost: Any) -> sparse.csr_array:
-    matrix = canonical_csr("cost", cost)
-    if min(shape_of(matrix)) < 1:
-        raise InputError("cost", expected="at least one user and one item", found=f"shape {shape_of(matrix)}")
-    if not np.isfinite(matrix.data).all():
-        n_wrong = int((~np.isfinite(matrix.data)).sum())
-        raise InputError("cost", expected="finite values", found=f"{n_wrong} entries of NaN or infinity")
-    return matrix
+def _warn(result: SinkhornResult | PlanInParts, tolerance: float) -> None:
+    warnings.warn(
+        f"Sinkhorn stopped after {result.n_iterations} iterations with a marginal error of "
+        f"{result.marginal_error:.1e} of the mass (tolerance {tolerance:.1e}). "
+        "Allow more iterations, or raise epsilon or the tolerance.",
+        NotConverged,
+        stacklevel=3,
+    )
 
 
 def _checked_marginal(name: str, values: np.ndarray, n: int) -> np.ndarray:

@@ -10,17 +10,9 @@ from recmodels.errors import InputError
 
 def tuned_settings(table: pl.DataFrame) -> dict[str, Any]:
     """
-    Return the best settings of a search as overrides of the model's configuration.
+    Return the best settings of a search, by its tries (schema `TRIES`), as overrides of the model's configuration.
 
-    Parameters
-    ----------
-    table
-        Its tries (schema `recmodels.schemas.tuning.Tries`).
-
-    Raises
-    ------
-    InputError
-        If none is chosen.
+    Raises InputError if none is chosen.
     """
     chosen = table.filter(pl.col("chosen"))
     if chosen.height != 1:

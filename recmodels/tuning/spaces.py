@@ -11,7 +11,7 @@ from recmodels.errors import InputError
 from recmodels.models.config import AnyConfig, ClosedFormConfig
 from recmodels.schemas.tuning import ORIGINS
 from recmodels.tuning.config import Parameter, Space, TuningConfig
-from recmodels.validation import did_you_mean, validated
+from recmodels.validation import did_you_mean, nested, validated
 
 CURRENT, PUBLISHED, SAMPLED = ORIGINS
 """Why settings are tried: they hold today, the authors tried them, or the search proposes them."""
@@ -26,15 +26,6 @@ def search_space(model: str, config: AnyConfig, tuning: TuningConfig) -> Space:
 
     That is `tuning.spaces[model]`, or else the packaged space. A model that has none is searched by those of its
     settings that are common to many.
-
-    Parameters
-    ----------
-    model
-        Name in the registry.
-    config
-        The configuration that holds today.
-    tuning
-        Of which `spaces` counts.
 
     Raises
     ------
@@ -108,14 +99,7 @@ def as_settings(tried: Try, space: Space, of_every_try: Mapping[str, Any]) -> di
     {'n_layers': 2, 'training': {'learning_rate': 0.05, 'patience': 9}}
     """
     settings = {name: [value] if space[name].is_list else value for name, value in tried.items()}
-    overrides: dict[str, Any] = {}
-    for name, value in (settings | dict(of_every_try)).items():
-        *above, last = name.split(".")
-        level = overrides
-        for part in above:
-            level = level.setdefault(part, {})
-        level[last] = value
-    return overrides
+    return nested(settings | dict(of_every_try))
 
 
 def with_effect(space: Space, data: object) -> Space:

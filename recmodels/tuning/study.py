@@ -36,29 +36,20 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 @dataclass(frozen=True)
 class Outcome:
-    """
-    What came of a try.
-
-    Attributes
-    ----------
-    state
-        ``complete``, ``pruned``, ``failed`` or ``unfinished``.
-    valid_recall, best_epoch
-        Best validation Recall@20 and where it was; None before the first epoch.
-    epochs
-        How many there were; of a model in closed form, choices.
-    seconds
-        Wall time.
-    reason
-        Why it failed.
-    """
+    """What came of a try."""
 
     state: str
+    """``complete``, ``pruned``, ``failed`` or ``unfinished``."""
     valid_recall: float | None
+    """Best validation Recall@20; None before the first epoch."""
     best_epoch: int | None
+    """Where it was."""
     epochs: int
+    """How many there were; of a model in closed form, choices."""
     seconds: float
+    """Wall time."""
     reason: str = ""
+    """Why it failed."""
 
 
 @dataclass(frozen=True)
@@ -90,18 +81,7 @@ class Running:
 
 
 class Study:
-    """
-    The tries of one search, in order.
-
-    Parameters
-    ----------
-    study
-        Optuna's.
-    space
-        What is searched.
-    tuning
-        Of which seed and pruning count.
-    """
+    """The tries of one search, in order, by Optuna's study; of `tuning` the seed and the pruning count."""
 
     def __init__(self, study: optuna.Study, space: Space, tuning: TuningConfig) -> None:
         self._study, self._tuning = study, tuning
@@ -122,14 +102,7 @@ class Study:
         Begin a try; return None if there is nothing left that was not tried.
 
         The proposal depends on seed, number and the tries before it alone, so that a search that was killed goes on
-        as if it had not been.
-
-        Parameters
-        ----------
-        number
-            Of the try.
-        first
-            Reason and values of a try that is not left to the search.
+        as if it had not been. `first` has reason and values of a try that is not left to the search.
         """
         known = [tried.values for tried in self.tried]
         if first is not None:
@@ -162,12 +135,7 @@ def opened_study(folder: Path | None, space: Space, tuning: TuningConfig) -> Gen
     """
     Open the study in a folder, or a new one; it is closed, and whole, whatever ends the block.
 
-    Parameters
-    ----------
-    folder
-        Made if missing; None keeps the tries in memory alone.
-    space, tuning
-        Of the search.
+    The folder is made if it is missing; without one the tries are kept in memory alone.
 
     Raises
     ------

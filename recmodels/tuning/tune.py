@@ -26,22 +26,14 @@ Configure = Callable[[Mapping[str, Any]], AnyConfig]
 
 @dataclass(frozen=True, eq=False)
 class TuningResult:
-    """
-    What a search found.
-
-    Attributes
-    ----------
-    table
-        The tries (schema `recmodels.schemas.tuning.Tries`).
-    importances
-        How much each setting mattered, the most important first (`recmodels.tuning.study.importances`).
-    exhausted
-        Whether the search ended because there was nothing left to try.
-    """
+    """What a search found."""
 
     table: pl.DataFrame
+    """The tries (schema `recmodels.schemas.tuning.Tries`)."""
     importances: dict[str, float]
+    """How much each setting mattered, the most important first (`recmodels.tuning.study.importances`)."""
     exhausted: bool
+    """Whether the search ended because there was nothing left to try."""
 
 
 def tune(

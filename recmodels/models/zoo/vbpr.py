@@ -2,20 +2,16 @@
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from recmodels.models import base
-from recmodels.models.config import ModelConfig
 from recmodels.models.inputs import TrainingData
 from recmodels.models.layers.blocks import Features, frobenius_penalty, lookup, xavier_table
+from recmodels.models.zoo import bpr
 
 
-class Config(ModelConfig):
-    """Settings of VBPR."""
-
-    regularisation: float = Field(default=0.1, ge=0)
-    """Weight of the Frobenius norms of the batch's embeddings; the published grid is 1e-5 to 2."""
+class Config(bpr.Config):
+    """Settings of VBPR: those of BPR."""
 
 
 class Model(base.Model):

@@ -5,14 +5,16 @@ The formats themselves stand beside this file, one a file, and `registry` lists 
 a pair, the k-core, ids) is the same for all and belongs to `recmodels.data.dump`.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from recmodels.errors import InputError
+from recmodels.raw.rejects import RejectLog
 from recmodels.schemas.data import Split
 from recmodels.schemas.tables import ITEMS
 
@@ -79,6 +81,37 @@ class RawTable:
 
 
 @dataclass(frozen=True)
+class InBlocks:
+    """
+    How a file of interactions is read in blocks: cut where it is, in order, and parsed by any process.
+
+    Attributes
+    ----------
+    cut
+        Gets a file and the log of its rejects; yields blocks, which know the numbers of their lines.
+    parse
+        Gets a block and a log; returns its rows with some columns of `RAW_INTERACTIONS`, the same for all blocks. A
+        function of a module, or a `functools.partial` of one, that depends on nothing but the block.
+    refusal
+        Gets a file and its rejects; returns what to raise if no block has a row.
+    """
+
+    cut: Callable[[Path, RejectLog], Iterator[Any]]
+    parse: Callable[[Any, RejectLog], pl.DataFrame]
+    refusal: Callable[[Path, pl.DataFrame], InputError]
+
+    def read(self, path: Path) -> RawTable:
+        """Read a whole file; raises InputError if it has no valid row."""
+        log = RejectLog(path.name)
+        tables = [self.parse(block, log) for block in self.cut(path, log)]
+        rejects = log.frame()
+        if not any(table.height for table in tables):
+            raise self.refusal(path, rejects)
+        table = pl.concat(tables)
+        return RawTable(table, rejects, table.height + rejects.height)
+
+
+@dataclass(frozen=True)
 class Format:
     """
     How one form of raw files is read. Interactions are enough; items and features are read where a source has them.
@@ -91,6 +124,8 @@ class Format:
     read_interactions
         Returns rows with some columns of `RAW_INTERACTIONS`; with `summary` and `text` they are reviews. If the format
         is `numbered`, rows of schema `INTERACTIONS`, one a pair, whose ids are those of the file.
+    in_blocks
+        The same in blocks, where the format allows it and is not `numbered`.
     read_items
         Gets a file and the asins of the kept items; returns one row an item with some columns of `RAW_ITEMS`. If the
         format is `numbered`, it gets none and returns every item, with its `item_id`.
@@ -119,6 +154,7 @@ class Format:
     interactions: Role = Role.INTERACTIONS
     items: Role = Role.ITEMS
     numbered: bool = False
+    in_blocks: InBlocks | None = None
 
     @property
     def roles(self) -> list[Role]:

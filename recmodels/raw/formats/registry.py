@@ -7,7 +7,7 @@ from recmodels.raw.formats import mmrec
 from recmodels.raw.formats.base import Format, Role
 from recmodels.raw.formats.image_features import read_image_features
 from recmodels.raw.formats.metadata import read_metadata
-from recmodels.raw.formats.reviews import AmazonRelease, read_reviews
+from recmodels.raw.formats.reviews import AmazonRelease, reviews_in_blocks
 from recmodels.raw.formats.table import table_format
 
 ENTRY_POINTS = "recmodels.formats"
@@ -15,8 +15,10 @@ ENTRY_POINTS = "recmodels.formats"
 
 
 def _amazon(release: AmazonRelease) -> Format:
+    in_blocks = reviews_in_blocks(release)
     return Format(
-        read_interactions=lambda path: read_reviews(path, release),
+        read_interactions=in_blocks.read,
+        in_blocks=in_blocks,
         read_items=lambda path, wanted: read_metadata(path, release, wanted),
         readers={Role.IMAGE_FEATURES: lambda path, items: read_image_features(path, items["asin"].to_list())},
         interactions=Role.REVIEWS,

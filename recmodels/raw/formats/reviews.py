@@ -2,15 +2,17 @@
 
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 
 from recmodels.errors import InputError
-from recmodels.raw.formats.base import RAW_INTERACTIONS, RawTable
-from recmodels.raw.lines import LineBlock, read_blocks, require_lines
+from recmodels.raw.formats.base import RAW_INTERACTIONS, InBlocks, RawTable
+from recmodels.raw.lines import BLOCK_BYTES, LineBlock, read_blocks, require_lines
 from recmodels.raw.rejects import RejectLog
 from recmodels.raw.text import clean_texts
 
@@ -51,23 +53,35 @@ def read_reviews(path: Path, release: AmazonRelease) -> RawTable:
     A line is rejected, and counted, if it is no JSON object in UTF-8, lacks the reviewer, the asin or the time, or has
     an asin that is not 10 letters or digits, a rating that is no number between 0 and 5, or a time outside 1995-2100.
     """
-    keys = _KEYS[release]
-    log = RejectLog(path.name)
-    tables: list[pl.DataFrame] = []
-    for block in read_blocks(path, log):
+    return reviews_in_blocks(release).read(path)
+
+
+def reviews_in_blocks(release: AmazonRelease, *, block_bytes: int = BLOCK_BYTES) -> InBlocks:
+    """Return how review files are read in blocks of about so many bytes (see `read_reviews`)."""
+    return InBlocks(
+        cut=partial(_review_lines, block_bytes), parse=partial(_reviews, release), refusal=partial(_no_reviews, release)
+    )
+
+
+def _review_lines(block_bytes: int, path: Path, log: RejectLog) -> Iterator[LineBlock]:
+    for block in read_blocks(path, log, chunk_bytes=block_bytes):
         require_lines(path, block)
-        accepted = _read_block(block, keys, log)
-        tables.append(accepted.with_columns(clean_texts(accepted["summary"]), clean_texts(accepted["text"])))
-    table = pl.concat(tables) if tables else pl.DataFrame(schema=RAW_REVIEWS)
-    rejects = log.frame()
-    if table.is_empty():
-        raise InputError(
-            str(path),
-            expected=f"reviews of the {release} format "
-            f"(JSON lines with {keys.reviewer}, {keys.asin}, {keys.rating}, {keys.timestamp})",
-            found=_first_reject(rejects),
-        )
-    return RawTable(table, rejects, table.height + rejects.height)
+        yield block
+
+
+def _reviews(release: AmazonRelease, block: LineBlock, log: RejectLog) -> pl.DataFrame:
+    accepted = _read_block(block, _KEYS[release], log)
+    return accepted.with_columns(clean_texts(accepted["summary"]), clean_texts(accepted["text"]))
+
+
+def _no_reviews(release: AmazonRelease, path: Path, rejects: pl.DataFrame) -> InputError:
+    keys = _KEYS[release]
+    return InputError(
+        str(path),
+        expected=f"reviews of the {release} format "
+        f"(JSON lines with {keys.reviewer}, {keys.asin}, {keys.rating}, {keys.timestamp})",
+        found=_first_reject(rejects),
+    )
 
 
 def _first_reject(rejects: pl.DataFrame) -> str:

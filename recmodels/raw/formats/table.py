@@ -1,19 +1,20 @@
 """Plain tables of any shop: interactions and items as CSV, TSV or Parquet, features of the items as `.npy`."""
 
 import ast
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from recmodels.errors import InputError
-from recmodels.raw.formats.base import RAW_INTERACTIONS, RAW_ITEMS, Format, RawTable, Role
+from recmodels.raw.formats.base import RAW_INTERACTIONS, RAW_ITEMS, Format, InBlocks, RawTable, Role
 from recmodels.raw.formats.metadata import clean_items, parse_price
 from recmodels.raw.formats.reviews import LATEST
 from recmodels.raw.formats.table_columns import INTERACTION_COLUMNS, ITEM_COLUMNS, require_known
-from recmodels.raw.formats.table_rows import read_rows
+from recmodels.raw.formats.table_rows import ROWS_A_READ, read_rows
 from recmodels.raw.formats.vectors import feature_matrix, item_features
 from recmodels.raw.rejects import RejectLog
 from recmodels.raw.text import clean_texts
@@ -43,8 +44,10 @@ def table_format(columns: Mapping[str, str]) -> Format:
         InputError if a table can hold no such thing.
     """
     require_known(columns)
+    in_blocks = interactions_in_blocks(columns)
     return Format(
-        read_interactions=lambda path: read_interactions(path, columns),
+        read_interactions=in_blocks.read,
+        in_blocks=in_blocks,
         read_items=lambda path, wanted: read_items(path, wanted, columns),
         readers={Role.IMAGE_FEATURES: read_features, Role.TEXT_FEATURES: read_features},
         read_order=lambda path: read_order(path, columns),
@@ -61,39 +64,48 @@ def read_interactions(path: Path, columns: Mapping[str, str]) -> RawTable:
     row without user or item, or with a value that is none, is rejected. Texts are read where the table has a rating
     and a time for each; there both have to be given.
     """
-    log = RejectLog(path.name)
-    tables: list[pl.DataFrame] = []
-    for rows in read_rows(path, INTERACTION_COLUMNS, ("user", "item"), columns, log):
-        has = set(rows.columns)
-        reviewed = {"rating", "timestamp"} <= has and bool({"summary", "text"} & has)
-        values: dict[str, pl.Series] = {"reviewer": _name(rows["user"]), "asin": _name(rows["item"])}
-        faults = [("user is missing", values["reviewer"] == ""), ("item is missing", values["asin"] == "")]
-        for kind, convert, expected in (
-            ("rating", _number, "a number"),
-            ("timestamp", _seconds, "seconds, milliseconds or an ISO date from 1970 to 2100"),
-            ("split", _split, "train, valid or test"),
-        ):
-            if kind in has:
-                given = _given(rows[kind])
-                values[kind] = convert(rows[kind])
-                faults.append((f"{kind} is not {expected}", given & values[kind].is_null()))
-                if kind == "split" or (reviewed and kind != "split"):
-                    faults.append((f"{kind} is missing", ~given))
-        if reviewed:
-            faults.append(("rating of a review is negative", (values["rating"] < 0).fill_null(False)))
-            for kind in ("summary", "text"):
-                texts = rows[kind].cast(pl.String) if kind in has else pl.repeat("", rows.height, eager=True)
-                values[kind] = clean_texts(texts)
-        kept = _without_faults(rows, faults, log)
-        table = pl.DataFrame(values).filter(kept)
-        tables.append(table.cast({name: RAW_INTERACTIONS[name] for name in table.columns}))
-    table = pl.concat(tables) if tables else pl.DataFrame(schema={"reviewer": pl.String, "asin": pl.String})
-    rejects = log.frame()
-    if table.is_empty():
-        first = rejects.row(0, named=True) if rejects.height else None
-        found = f"{rejects.height:,} unreadable rows, the first: {first['reason']}" if first else "no rows"
-        raise InputError(str(path), expected="rows of user and item", found=found)
-    return RawTable(table, rejects, table.height + rejects.height)
+    return interactions_in_blocks(columns).read(path)
+
+
+def interactions_in_blocks(columns: Mapping[str, str], *, rows_a_block: int = ROWS_A_READ) -> InBlocks:
+    """Return how tables of interactions are read in blocks of at most about so many rows (see `read_interactions`)."""
+    return InBlocks(cut=partial(_rows, columns, rows_a_block), parse=_interactions, refusal=_no_interactions)
+
+
+def _rows(columns: Mapping[str, str], rows_a_block: int, path: Path, log: RejectLog) -> Iterator[pl.DataFrame]:
+    return read_rows(path, INTERACTION_COLUMNS, ("user", "item"), columns, log, rows_a_block=rows_a_block)
+
+
+def _no_interactions(path: Path, rejects: pl.DataFrame) -> InputError:
+    first = rejects.row(0, named=True) if rejects.height else None
+    found = f"{rejects.height:,} unreadable rows, the first: {first['reason']}" if first else "no rows"
+    return InputError(str(path), expected="rows of user and item", found=found)
+
+
+def _interactions(rows: pl.DataFrame, log: RejectLog) -> pl.DataFrame:
+    has = set(rows.columns)
+    reviewed = {"rating", "timestamp"} <= has and bool({"summary", "text"} & has)
+    values: dict[str, pl.Series] = {"reviewer": _name(rows["user"]), "asin": _name(rows["item"])}
+    faults = [("user is missing", values["reviewer"] == ""), ("item is missing", values["asin"] == "")]
+    for kind, convert, expected in (
+        ("rating", _number, "a number"),
+        ("timestamp", _seconds, "seconds, milliseconds or an ISO date from 1970 to 2100"),
+        ("split", _split, "train, valid or test"),
+    ):
+        if kind in has:
+            given = _given(rows[kind])
+            values[kind] = convert(rows[kind])
+            faults.append((f"{kind} is not {expected}", given & values[kind].is_null()))
+            if kind == "split" or (reviewed and kind != "split"):
+                faults.append((f"{kind} is missing", ~given))
+    if reviewed:
+        faults.append(("rating of a review is negative", (values["rating"] < 0).fill_null(False)))
+        for kind in ("summary", "text"):
+            texts = rows[kind].cast(pl.String) if kind in has else pl.repeat("", rows.height, eager=True)
+            values[kind] = clean_texts(texts)
+    kept = _without_faults(rows, faults, log)
+    table = pl.DataFrame(values).filter(kept)
+    return table.cast({name: RAW_INTERACTIONS[name] for name in table.columns})
 
 
 def read_items(path: Path, wanted: Collection[str], columns: Mapping[str, str]) -> RawTable:

@@ -14,12 +14,18 @@ from recmodels.raw.rejects import RejectLog
 
 PARQUET_MAGIC = b"PAR1"
 SEPARATORS = "\t,;|"
-_ROWS_A_READ = 65_536
+ROWS_A_READ = 65_536
 _QUOTE = b'"'
 
 
 def read_rows(
-    path: Path, wanted: Sequence[str], needed: Sequence[str], named: Mapping[str, str], log: RejectLog
+    path: Path,
+    wanted: Sequence[str],
+    needed: Sequence[str],
+    named: Mapping[str, str],
+    log: RejectLog,
+    *,
+    rows_a_block: int = ROWS_A_READ,
 ) -> Iterator[pl.DataFrame]:
     """
     Yield the rows of a table in parts: `line` (Int64), and what was found of the wanted columns by what they hold.
@@ -38,11 +44,13 @@ def read_rows(
         As `found_columns`.
     log
         Told of lines with too many or too few fields, an open quote, or no UTF-8.
+    rows_a_block
+        Most rows of a part of a Parquet file.
     """
     with path.open("rb") as handle:
         parquet = handle.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
     if parquet:
-        yield from _parquet_rows(path, wanted, needed, named)
+        yield from _parquet_rows(path, wanted, needed, named, rows_a_block)
     else:
         yield from text_rows(path, lambda header: _chosen(path, header, wanted, needed, named), log)
 
@@ -87,7 +95,7 @@ def _chosen(
 
 
 def _parquet_rows(
-    path: Path, wanted: Sequence[str], needed: Sequence[str], named: Mapping[str, str]
+    path: Path, wanted: Sequence[str], needed: Sequence[str], named: Mapping[str, str], rows_a_block: int
 ) -> Iterator[pl.DataFrame]:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -96,7 +104,7 @@ def _parquet_rows(
     line = 1
     try:
         with pq.ParquetFile(path) as stored:
-            for batch in stored.iter_batches(_ROWS_A_READ, columns=list(columns.values())):
+            for batch in stored.iter_batches(rows_a_block, columns=list(columns.values())):
                 rows = pl.DataFrame(pa.Table.from_batches([batch]))
                 yield rows.select(
                     pl.int_range(line, line + rows.height, dtype=pl.Int64).alias("line"),
@@ -199,7 +207,7 @@ def _quoted(lines: _Lines, separator: str, width: int, log: RejectLog) -> tuple[
             yield taken[-1][1] + "\n"
 
     reader = csv.reader(supply(), delimiter=separator, strict=True)
-    while lines.waiting and len(rows) < _ROWS_A_READ:
+    while lines.waiting and len(rows) < ROWS_A_READ:
         taken.clear()
         try:
             fields = next(reader, None)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recmodels.data.kcore import k_core_mask
+from recmodels.data.kcore import k_core_mask, k_core_masks
 
 edges = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=60)
 
@@ -43,3 +43,14 @@ def test_it_does_not_depend_on_the_order(pairs: list[tuple[int, int]], k: int, r
 @pytest.mark.parametrize("k", [0, 1])
 def test_one_keeps_everything(k: int) -> None:
     assert k_core_mask(np.array([0, 5]), np.array([3, 3]), k).all()
+
+
+@given(edges, st.integers(1, 6), st.integers(1, 5))
+def test_parts_of_users_keep_what_the_whole_keeps(pairs: list[tuple[int, int]], k: int, n_parts: int) -> None:
+    parts = [[pair for pair in pairs if pair[0] % n_parts == part] for part in range(n_parts)]
+    tables = [np.array(part, dtype=np.int64).reshape(-1, 2) for part in parts]
+    masks = k_core_masks([(table[:, 0] // n_parts, table[:, 1]) for table in tables], k)
+    kept = [
+        pair for part, mask in zip(parts, masks, strict=True) for pair, keep in zip(part, mask, strict=True) if keep
+    ]
+    assert sorted(kept) == sorted(brute_force(pairs, k))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 from sklearn.metrics import (
     average_precision_score,
     label_ranking_average_precision_score,
@@ -22,7 +23,7 @@ from recmodels.evaluation import evaluator
 from recmodels.evaluation.evaluator import ValidationRecall, evaluate, recall_at
 from recmodels.evaluation.non_personalised import popularity_embeddings, random_embeddings
 from recmodels.graphs.matrices import interaction_matrix
-from recmodels.ranking import ranker as ranking
+from recmodels.ranking import blocks
 from recmodels.ranking.ranker import EmbeddingScorer
 
 N_USERS, N_ITEMS = 9, 14
@@ -74,11 +75,27 @@ def loop(users: torch.Tensor, items: torch.Tensor, train: np.ndarray, held_out: 
 def test_every_metric_equals_its_definition_whatever_the_block_size(seed: int, k: int, block: int) -> None:
     users, items, train, held_out = problem(seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking, "_BLOCK_BYTES", block)
-        patch.setattr(ranking, "_LEAST_ROWS", 1)
+        patch.setattr(blocks, "_BLOCK_BYTES", block)
+        patch.setattr(blocks, "_LEAST_ROWS", 1)
         result = evaluate(EmbeddingScorer(users, items), pairs_of(train), pairs_of(held_out), ks=(k, 3))
     for metric, expected in loop(users, items, train, held_out, k).items():
         assert result.value(metric, k) == pytest.approx(expected), metric
+
+
+@pytest.mark.parametrize("n_together", [1, 2, 4])
+def test_users_in_blocks_are_measured_as_all_of_them_are(n_together: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    users, items, train, held_out = problem(6)
+    asked = (EmbeddingScorer(users, items), pairs_of(train), pairs_of(held_out))
+    expected = evaluate(*asked, ks=(5, 2))
+    monkeypatch.setattr(blocks, "_MOST_USERS", n_together)
+    monkeypatch.setattr(blocks, "_LEAST_ROWS", 1)
+    monkeypatch.setattr(blocks, "_BLOCK_BYTES", 4 * N_ITEMS)
+    assert len(blocks.user_blocks(np.flatnonzero(held_out.any(axis=1)), N_ITEMS)) > 1
+    found = evaluate(*asked, ks=(5, 2))
+    assert_frame_equal(found.per_user, expected.per_user, check_exact=True)
+    # Only sums are taken in another order.
+    for one, other in ((found.summary, expected.summary), (found.groups, expected.groups)):
+        assert_frame_equal(one, other, abs_tol=0, rel_tol=1e-14)
 
 
 def test_the_metrics_agree_with_scikit_learn() -> None:

@@ -22,9 +22,9 @@ from recmodels.io.files import (
     data_root,
     disk_errors_told,
     file_digest,
-    read_parquet,
     safe_join,
 )
+from recmodels.io.tables import read_table
 
 
 @pytest.mark.parametrize(
@@ -181,4 +181,4 @@ def test_a_damaged_table_is_told_in_one_line(tmp_path: Path) -> None:
         if content is not None:
             (tmp_path / "table.parquet").write_bytes(content)
         with pytest.raises(MissingObject, match=r"table\.parquet: expected a whole Parquet file, found .* Make it\.$"):
-            read_parquet(tmp_path / "table.parquet", "Make it.")
+            read_table(tmp_path / "table.parquet", "Make it.")

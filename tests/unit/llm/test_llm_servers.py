@@ -18,9 +18,10 @@ from recmodels.llm import runner
 from recmodels.llm.base import BudgetReached
 from recmodels.llm.cache import CallCache, Usage
 from recmodels.llm.runner import Progress
-from recmodels.profiles.config import ProfileConfig, resolve_profile_config
+from recmodels.profiles.config import ProfileConfig
 from recmodels.profiles.inputs import ItemInputs, UserInputs
 from recmodels.profiles.write import ProfileResult, write
+from recmodels.validation import validated
 
 CONFIGS = pytest.mark.parametrize("configure", [ollama_config, openai_config], ids=["ollama", "openai"])
 Configure = Callable[..., ProfileConfig]
@@ -99,7 +100,7 @@ def test_a_proxy_of_the_environment_is_used(
 @pytest.mark.parametrize("name", ["DAGSTER_POSTGRES_PASSWORD", "AWS_SECRET_ACCESS_KEY", "API_KEY_FILE", ""])
 def test_only_a_variable_that_is_named_like_a_key_is_sent(name: str) -> None:
     with pytest.raises(InputError, match="api_key_variable"):
-        resolve_profile_config({"backend": "openai", "model": MODEL, "api_key_variable": name})
+        validated(ProfileConfig, {"backend": "openai", "model": MODEL, "api_key_variable": name}, "profile settings")
 
 
 @CONFIGS
@@ -266,7 +267,7 @@ def test_sampling_settings_are_sent_over_the_defaults(
 )
 def test_sampling_that_no_back_end_could_use_is_refused(settings: dict[str, object], told: str) -> None:
     with pytest.raises(InputError, match=told):
-        resolve_profile_config(settings)
+        validated(ProfileConfig, settings, "profile settings")
 
 
 def test_a_service_that_refuses_bounds_is_asked_without_them(shop: Shop, llm: LoopbackLLM, cache: Path) -> None:
@@ -519,7 +520,7 @@ def test_without_prices_there_is_no_cost(shop: Shop, llm: LoopbackLLM, cache: Pa
 
 def test_a_budget_in_money_needs_prices() -> None:
     with pytest.raises(InputError, match="price per million"):
-        resolve_profile_config({"backend": "ollama", "budget_cost": 1.0})
+        validated(ProfileConfig, {"backend": "ollama", "budget_cost": 1.0}, "profile settings")
 
 
 def test_progress_ends_with_everything_done(shop: Shop, llm: LoopbackLLM, cache: Path) -> None:

@@ -5,6 +5,8 @@ import json
 import os
 import struct
 import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,11 @@ from recmodels.errors import InputError, MissingObject, PermanentFailure
 from recmodels.io.digest import frame_digest
 from recmodels.io.files import file_digest
 from recmodels.raw.download import Patience
-from recmodels.raw.formats.base import RawTable, Role
-from recmodels.raw.formats.reviews import AmazonRelease, read_reviews
+from recmodels.raw.formats.base import Role
+from recmodels.raw.formats.registry import FORMATS, format_named
+from recmodels.raw.lines import LineBlock, read_blocks
 from recmodels.raw.manifest import RawManifest
+from recmodels.raw.rejects import RejectLog
 
 ONCE = Patience(attempts=1, first_wait=0.0)
 REVIEW = {"reviewerID": "A", "asin": "B000000001", "overall": 5.0, "unixReviewTime": 10**9, "reviewText": "fine"}
@@ -257,12 +261,14 @@ def test_a_file_that_was_only_touched_or_copied_is_read(folder: Path) -> None:
 def test_a_file_that_is_replaced_while_it_is_read_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = prepare_raw_files(entry_of(), folder)
 
-    def replaced_meanwhile(path: Path, release: AmazonRelease) -> RawTable:
-        table = read_reviews(path, release)
+    def replaced_meanwhile(path: Path, log: RejectLog) -> Iterator[LineBlock]:
+        yield from read_blocks(path, log)
         path.write_bytes(gzip.compress(b"another\n"))
-        return table
 
-    monkeypatch.setattr("recmodels.raw.formats.registry.read_reviews", replaced_meanwhile)
+    form = format_named("amazon2014")
+    assert form.in_blocks is not None
+    replacing = replace(form, in_blocks=replace(form.in_blocks, cut=replaced_meanwhile))
+    monkeypatch.setitem(FORMATS, "amazon2014", replacing)
     with pytest.raises(InputError, match=r"reviews\.json\.gz: expected .*while it was read"):
         load_dump(manifest, entry_of())
 

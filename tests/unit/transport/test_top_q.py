@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 from scipy import sparse
 
 from recmodels.errors import InputError
+from recmodels.transport import candidates
 from recmodels.transport import top_q as module
 from recmodels.transport.sinkhorn import sinkhorn
 from recmodels.transport.top_q import top_q
@@ -47,7 +48,7 @@ def test_equals_the_top_of_the_dense_plan_ties_included(
     sharpened: bool, block_entries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The ways through the search that only large problems take are taken by small ones too.
-    monkeypatch.setattr(module, "_BLOCK_ENTRIES", block_entries)
+    monkeypatch.setattr(candidates, "_BLOCK_ENTRIES", block_entries)
     monkeypatch.setattr(module, "_CHEAP_PAIRS", 0 if sharpened else 1 << 22)
     check_against_dense()
 

@@ -1,0 +1,239 @@
+"""
+The rows of a raw file by user: parsed in blocks, dealt out to parts of users, one row a pair, names as codes.
+
+All rows of a user are in one part, so each part is worked on by itself, anywhere. How many parts there are depends on
+the size of the file alone, and the tables that `dump` beside this makes of them depend on neither parts nor blocks.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recmodels.compute.base import Compute
+from recmodels.io.files import disk_errors_told, scratch_directory
+from recmodels.raw.formats.base import RAW_INTERACTIONS, Format, RawTable
+from recmodels.raw.rejects import RejectLog
+
+PART_BYTES = 64 << 20
+"""Of a raw file as it is stored, to one part of users."""
+MOST_PARTS = 256
+HELD_BYTES = 1 << 30
+"""Rows dealt out that are held in memory; more of them wait on disk."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """
+    Where a raw file is cut. The tables are the same for any.
+
+    Attributes
+    ----------
+    part_bytes
+        Stored bytes of the file for each part of users.
+    held_bytes
+        Rows held in memory before they are written to `scratch`.
+    scratch
+        Folder for what waits on disk; None for the temporary one of the system. Nothing is left there.
+    """
+
+    part_bytes: int = PART_BYTES
+    held_bytes: int = HELD_BYTES
+    scratch: Path | None = None
+
+    def parts_of(self, path: Path) -> int:
+        """Return how many parts the users of a file are dealt out to."""
+        return min(MOST_PARTS, 1 + path.stat().st_size // self.part_bytes)
+
+
+@dataclass(frozen=True)
+class UserPart:
+    """
+    One row a pair of the users of a part.
+
+    Attributes
+    ----------
+    users, items
+        Names of its users and items (String), sorted, each once.
+    rows
+        `user` and `item` (UInt32: place among the names), `rating`, `timestamp` and `split`, by user and item.
+    texts
+        `summary` and `text` of the same rows; None for interactions without.
+    repeated_rows, repeated_pairs
+        Rows dropped for equal user, item and time, and for a later time.
+    """
+
+    users: pl.Series
+    items: pl.Series
+    rows: pl.DataFrame
+    texts: pl.DataFrame | None
+    repeated_rows: int
+    repeated_pairs: int
+
+
+def read_by_user(form: Format, path: Path, compute: Compute, limits: Limits) -> tuple[RawTable, list[UserPart]]:
+    """
+    Read a file of interactions into one row a pair, by parts of users.
+
+    Returns what `Format.read_interactions` does, with a table of its columns without rows, and the parts. Raises
+    InputError as that.
+    """
+    n_parts = limits.parts_of(path)
+    with _Waiting(n_parts, limits) as waiting:
+        if form.in_blocks is None:
+            whole = form.read_interactions(path)
+            types = pl.Schema(
+                {name: RAW_INTERACTIONS[name] for name in whole.table.columns if name in RAW_INTERACTIONS}
+            )
+            waiting.put(_dealt(whole.table.select(types.names()).cast(types), n_parts))
+            read = RawTable(whole.table.clear(), whole.rejects, whole.lines, duplicates=whole.duplicates)
+            del whole
+        else:
+            log, n_rows = RejectLog(path.name), 0
+            blocks, shared = form.in_blocks.cut(path, log), (form.in_blocks.parse, path.name, n_parts)
+            empty: pl.DataFrame | None = None
+            for dealt, rejected in compute.map(parse_and_deal, blocks, shared=shared):
+                log.take(rejected)
+                n_rows += sum(rows.height for rows in dealt)
+                empty = dealt[0].clear()
+                waiting.put(dealt)
+            rejects = log.frame()
+            if not n_rows or empty is None:
+                raise form.in_blocks.refusal(path, rejects)
+            read = RawTable(empty, rejects, n_rows + rejects.height)
+        return read, list(compute.map(one_row_a_pair, waiting))
+
+
+def parse_and_deal(shared: tuple[Any, str, int], block: Any) -> tuple[list[pl.DataFrame], RejectLog]:
+    """Parse a block and return its rows by part of users, and its rejects."""
+    parse, file, n_parts = shared
+    log = RejectLog(file)
+    return _dealt(parse(block, log), n_parts), log
+
+
+def _dealt(rows: pl.DataFrame, n_parts: int) -> list[pl.DataFrame]:
+    if n_parts == 1:
+        return [rows]
+    found = rows.with_columns(part=pl.col("reviewer").hash(0) % n_parts).partition_by(
+        "part", as_dict=True, include_key=False
+    )
+    return [found.get((part,), rows.clear()) for part in range(n_parts)]
+
+
+@dataclass
+class _Waiting:
+    """Rows by part, in memory up to a limit and then in files, which are gone in the end; read part by part."""
+
+    n_parts: int
+    limits: Limits
+    _held: list[list[pl.DataFrame]] = field(init=False)
+    _bytes: int = 0
+    _files: int = 0
+    _folder: Path | None = None
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> "_Waiting":
+        self._held = [[] for _ in range(self.n_parts)]
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+
+    def put(self, dealt: Sequence[pl.DataFrame]) -> None:
+        for part, rows in enumerate(dealt):
+            self._held[part].append(rows)
+            self._bytes += int(rows.estimated_size())
+        if self._bytes > self.limits.held_bytes:
+            self._write()
+
+    def _write(self) -> None:
+        for part, held in enumerate(self._held):
+            path = self._path(part, self._files)
+            with disk_errors_told(path):
+                pl.concat(held).write_ipc(path, compression="lz4")
+            held.clear()
+        self._files += 1
+        self._bytes = 0
+
+    def _path(self, part: int, file: int) -> Path:
+        if self._folder is None:
+            scratch = self.limits.scratch or Path(tempfile.gettempdir())
+            self._folder = self._stack.enter_context(scratch_directory(scratch / "rows"))
+        return self._folder / f"{part}-{file}.arrow"
+
+    def __iter__(self) -> Iterator[pl.DataFrame]:
+        """Yield the rows of each part, which is forgotten then."""
+        for part, held in enumerate(self._held):
+            paths = [self._path(part, file) for file in range(self._files)]
+            rows = pl.concat([*(pl.read_ipc(path) for path in paths), *held])
+            held.clear()
+            for path in paths:
+                path.unlink()
+            yield rows
+
+
+def one_row_a_pair(_: None, rows: pl.DataFrame) -> UserPart:
+    """
+    Keep one row a (reviewer, asin) pair: the earliest, of equal times the first by rating, texts and split.
+
+    Parameters
+    ----------
+    rows
+        Some columns of `RAW_INTERACTIONS`, with all rows of its users.
+    """
+    users, user = _names_and_codes(rows["reviewer"])
+    items, item = _names_and_codes(rows["asin"])
+    texts = [name for name in ("summary", "text") if name in rows.columns]
+    values = [
+        rows[name] if name in rows.columns else pl.repeat(None, rows.height, dtype=RAW_INTERACTIONS[name], eager=True)
+        for name in ("rating", "timestamp", "split")
+    ]
+    values = [series.alias(name) for series, name in zip(values, ("rating", "timestamp", "split"), strict=True)]
+    table = pl.DataFrame([user.alias("user"), item.alias("item"), *values])
+    order = table.select("user", "item", "timestamp").with_row_index("row").sort("user", "item", "timestamp")
+    as_before = [order[name].eq_missing(order[name].shift(1)) for name in ("user", "item", "timestamp")]
+    same_pair, same_time = (as_before[0] & as_before[1]), as_before[2]
+    if order.height:
+        same_pair = same_pair.scatter(0, False)
+    same_row = same_pair & same_time
+    row = order["row"]
+    tied = (same_row | same_row.shift(-1).fill_null(value=False)).arg_true()
+    if len(tied):
+        # Runs of equal user, item and time keep their places; what is first within one is told by the rest.
+        place = row.gather(tied)
+        found = table.select("user", "item", "timestamp", "rating", "split")[place].with_columns(place.alias("row"))
+        found = found.with_columns(rows[name].gather(place) for name in texts)
+        row = row.scatter(tied, found.sort("user", "item", "timestamp", "rating", *texts, "split")["row"])
+    first = row.filter(~same_pair)
+    return UserPart(
+        users=users,
+        items=items,
+        rows=table[first],
+        texts=rows.select(texts)[first] if len(texts) == 2 else None,
+        repeated_rows=int(same_row.sum()),
+        repeated_pairs=int(same_pair.sum()) - int(same_row.sum()),
+    )
+
+
+def _names_and_codes(values: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Return the distinct names, sorted, and the place of each value among them (UInt32)."""
+    names = values.unique().sort()
+    codes = pl.DataFrame({"name": names}).with_row_index("code")
+    found = pl.DataFrame({"name": values}).join(codes, on="name", how="left", maintain_order="left")
+    return names, found["code"]
+
+
+def numbered(names: Sequence[pl.Series]) -> tuple[pl.Series, list[np.ndarray]]:
+    """Return all names (String), sorted, each once, and the place of each of the given ones among them."""
+    every = pl.concat(names).unique().sort()
+    codes = pl.DataFrame({"name": every}).with_row_index("code")
+    found = [
+        pl.DataFrame({"name": own}).join(codes, on="name", how="left", maintain_order="left")["code"].to_numpy()
+        for own in names
+    ]
+    return every, found
