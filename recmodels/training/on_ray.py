@@ -96,16 +96,14 @@ def _told(compute: OnRay, inbox: Any, training: Any) -> Iterator[object]:
         # Before what they told is read: what they told before they ended counts.
         over, _ = ray.wait([training], timeout=0)
         try:
-            message = inbox.get(timeout=1)
-        except Empty:
-            if not over:
-                continue
             try:
-                ray.get(training)
-            except ray.exceptions.RayError as error:
-                last = str(error).strip().splitlines()[-1]
-                raise TransientFailure(f"training on a cluster: its processes ended {TRIES} times. {last}") from error
-            raise
+                message = inbox.get(timeout=1)
+            except Empty:
+                ray.get(over)
+                continue
+        except ray.exceptions.RayError as error:
+            last = str(error).strip().splitlines()[-1]
+            raise TransientFailure(f"training on a cluster, its processes started {starts} times: {last}") from error
         if message == _STARTED:
             starts += 1
             if starts > 1:
