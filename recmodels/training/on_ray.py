@@ -99,7 +99,8 @@ def _told(compute: OnRay, inbox: Any, training: Any) -> Iterator[object]:
             try:
                 message = inbox.get(timeout=1)
             except Empty:
-                ray.get(over)
+                if ray.get(over):
+                    raise TransientFailure("training on a cluster: it ended, and not all processes told how") from None
                 continue
         except ray.exceptions.RayError as error:
             last = str(error).strip().splitlines()[-1]
