@@ -172,17 +172,33 @@ def test_pods_and_policy_are_objects_of_kubernetes() -> None:
     ]
 
 
-def test_only_the_cluster_and_runs_reach_its_ports_and_only_with_the_token() -> None:
+def test_only_the_cluster_reaches_its_ports_dagster_its_job_server_and_only_with_the_token() -> None:
     policy, cluster = _manifests()
-    ours = {"ray.io/cluster": cluster["metadata"]["name"]}
-    assert policy["spec"]["podSelector"]["matchLabels"] == ours
+    ours = {"podSelector": {"matchLabels": {"ray.io/cluster": cluster["metadata"]["name"]}}}
+    assert {"podSelector": policy["spec"]["podSelector"]} == ours
     assert policy["spec"]["policyTypes"] == ["Ingress"]
-    (rule,) = policy["spec"]["ingress"]
-    allowed = [peer["podSelector"]["matchLabels"] for peer in rule["from"]]
-    assert ours in allowed
-    assert all(peer.keys() == {"podSelector"} for peer in rule["from"])
+    among_themselves, jobs = policy["spec"]["ingress"]
+    assert among_themselves == {"from": [ours]}
+    assert jobs == {
+        "from": [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "dagster"}}}],
+        "ports": [{"port": 8265}],
+    }
     assert cluster["spec"]["authOptions"]["mode"] == "token"
     assert cluster["spec"]["headGroupSpec"]["serviceType"] == "ClusterIP"
+
+
+def test_secrets_come_from_secrets_and_the_instance_is_that_of_the_other_pods() -> None:
+    (deployed,) = yaml.safe_load_all((DOCKER / "k8s-values.yaml").read_text())
+    for group in _groups():
+        (container,) = group["template"]["spec"]["containers"]
+        environment = {each["name"]: each.get("value") or each["valueFrom"] for each in container["env"]}
+        given = {name for name, value in environment.items() if isinstance(value, str)}
+        assert not [name for name in given if re.search(r"PASSWORD|SECRET|TOKEN|KEY", name)]
+        password = environment["DAGSTER_POSTGRES_PASSWORD"]["secretKeyRef"]
+        assert password == {"name": deployed["global"]["postgresqlSecretName"], "key": "postgresql-password"}
+        assert environment["DAGSTER_POSTGRES_HOST"] == deployed["postgresql"]["postgresqlHost"]
+        asked = set(re.findall(r"env: (DAGSTER_POSTGRES_\w+)", (DOCKER / "dagster.yaml").read_text()))
+        assert asked <= environment.keys()
 
 
 def test_pods_are_unprivileged_of_this_version_and_send_no_statistics() -> None:
