@@ -20,6 +20,7 @@ from recmodels.ranking.blocks import ITEMS, USERS, WHOLE_ITEMS, in_blocks
 _NOBODY = np.empty(0, dtype=np.int64)
 # Users at a time where whole rows of scores are made although there are too many items.
 _USERS_OF_WHOLE_ROWS = 16
+_WIDER = 16
 
 
 class Ranker(ABC):
@@ -144,8 +145,10 @@ class Scorer(Ranker):
         def rank_cut(here: slice) -> None:
             scores_of, running = self.scores_of(users[here]), RunningBest(len(users[here]), k)
             rows, columns = _by_column(barred[here]) if barred is not None else (_NOBODY, _NOBODY)
-            for first in range(0, self.n_items, ITEMS):
-                last = min(first + ITEMS, self.n_items)
+            # Fewer users, more items at a time.
+            width = ITEMS * min(max(USERS // len(users[here]), 1), _WIDER)
+            for first in range(0, self.n_items, width):
+                last = min(first + width, self.n_items)
                 scores = scores_of(slice(first, last))
                 some = slice(*np.searchsorted(columns, (first, last)))
                 scores[torch.from_numpy(rows[some]), torch.from_numpy(columns[some] - first)] = -torch.inf

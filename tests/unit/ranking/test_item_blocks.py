@@ -88,14 +88,18 @@ def test_scores_that_rise_from_block_to_block_and_scores_that_fall_are_ranked_al
     kind=st.sampled_from(KINDS),
     seed=st.integers(0, 10_000),
     width=st.integers(1, N_ITEMS + 1),
+    wider=st.integers(1, 3),
     together=st.integers(1, N_USERS),
     k=st.integers(1, N_ITEMS),
 )
-def test_items_in_blocks_are_ranked_as_all_scores_are(kind: str, seed: int, width: int, together: int, k: int) -> None:
+def test_items_in_blocks_are_ranked_as_all_scores_are(
+    kind: str, seed: int, width: int, wider: int, together: int, k: int
+) -> None:
     excluded, asked = excluded_pairs(seed), np.random.default_rng(seed).permutation(N_USERS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranking, "WHOLE_ITEMS", 1)
         patch.setattr(ranking, "ITEMS", width)
+        patch.setattr(ranking, "_WIDER", wider)
         model, scores = scorer(kind, seed)
         patch.setattr(model, "_together", together)
         found = model.top_items(torch.from_numpy(asked), k, excluded=excluded)
