@@ -17,6 +17,7 @@ from recmodels.errors import InputError
 from recmodels.evaluation.comparison import compare
 from recmodels.io.digest import digest_of
 from recmodels.io.files import atomic_file
+from recmodels.io.tables import read_table
 from recmodels.validation import validated
 
 
@@ -201,10 +202,10 @@ def users_beside(folder: Path) -> UsersOf:
 
     def users(row: ResultRow) -> pl.DataFrame | None:
         path, start = folder / (row.users or f"users-{row.dataset}.parquet"), f"{row.variant}|{row.seed}|"
-        if not path.is_file():
+        if not path.exists():
             return None
         if row.users:
-            return pl.read_parquet(path)
+            return read_table(path, "Evaluate the model again.")
         columns = [name for name in pl.read_parquet_schema(path) if name.startswith(start)]
         renamed = {name: name.removeprefix(start) for name in columns}
         return pl.read_parquet(path, columns=["user_id", *columns]).rename(renamed) if columns else None
