@@ -19,7 +19,7 @@ from assets.support.lineage import (
     versions_read,
 )
 from assets.support.partitions import DATASET_SEEDS, dataset_of, entry_of, seed_of
-from assets.support.resources import DataRoot
+from assets.support.resources import ComputeResource, DataRoot, compute_metadata
 from assets.support.stage import stage_asset
 from recmodels.calibration.config import CALIBRATED
 from recmodels.data.split import split_digest
@@ -117,7 +117,11 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         ),
     )
     def checkpoint(
-        context: dg.AssetExecutionContext, config: TrainingRunConfig, data_root: DataRoot, **tables: pl.DataFrame
+        context: dg.AssetExecutionContext,
+        config: TrainingRunConfig,
+        data_root: DataRoot,
+        compute: ComputeResource,
+        **tables: pl.DataFrame,
     ) -> dg.MaterializeResult[Path]:
         from recmodels.io.devices import device_name
         from recmodels.models.inputs import training_data
@@ -150,6 +154,7 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         )
         inputs = records_read(context)
         directory = staging_directory(data_root, context.run.run_id)
+        place = compute.open()
         result = train_checkpoint(
             directory,
             spec.model,
@@ -170,6 +175,7 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
             },
             on_epoch=[_logged(context)],
             state_directory=safe_join(data_root.root, "training_state", version),
+            compute=place,
         )
         curve = (result.history["epoch"].to_numpy(), result.history["valid_recall"].to_numpy())
         return materialized(
@@ -190,6 +196,8 @@ def checkpoint_asset(spec: ModelSpec) -> dg.AssetsDefinition:
                 "seconds": float(result.history["seconds"].sum()),
                 COMMIT: current_commit(),
                 DEVICE: device_name(resolved.training.device),
+                # What is one process is trained in that of the run.
+                **(compute_metadata(place) if resolved.training.shards > 1 else {}),
             },
         )
 

@@ -33,10 +33,10 @@ GROUP = "variants"
     code_version=TEXT_VERSION,
 )
 def item_profile_embeddings(
-    context: dg.AssetExecutionContext, data_root: DataRoot, item_profiles: pl.DataFrame
+    context: dg.AssetExecutionContext, data_root: DataRoot, compute: ComputeResource, item_profiles: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Each item's profile as a vector, also where the data set brings text features of its own."""
-    return embedded(context, data_root, item_profiles, "item_id")
+    return embedded(context, data_root, compute, item_profiles, "item_id")
 
 
 @stage_asset(
@@ -50,11 +50,12 @@ def item_profile_embeddings(
 def item_profile_knn(
     context: dg.AssetExecutionContext,
     data_root: DataRoot,
+    compute: ComputeResource,
     item_ids: pl.DataFrame,
     item_profile_embeddings: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Nearest neighbours of each item by the cosine of profile embeddings, also where an import has a table."""
-    return neighbours_of(context, item_profile_embeddings, titles=item_titles(context, data_root, item_ids))
+    return neighbours_of(context, compute, item_profile_embeddings, titles=item_titles(context, data_root, item_ids))
 
 
 def positives_asset(spec: ModelSpec) -> dg.AssetsDefinition:

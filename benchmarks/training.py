@@ -1,13 +1,18 @@
 """Training and evaluation against a textbook loop on Baby's size; peak memory of every model on Clothing's size."""
 
+import contextlib
 import random
+import tempfile
 import time
 from collections.abc import Iterable
+from multiprocessing import get_context
 from statistics import median
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
+import torch.distributed as dist
 
 from benchmarks import textbook_training as textbook
 from benchmarks.harness import (
@@ -26,6 +31,7 @@ from recmodels.evaluation.evaluator import evaluate
 from recmodels.graphs.matrices import interaction_matrix
 from recmodels.models.base import Batch
 from recmodels.models.inputs import TrainingData
+from recmodels.models.layers import columns
 from recmodels.models.layers.dimension_transport import column_cost
 from recmodels.models.registry import MODELS, build_model, resolve_config
 from recmodels.ranking.ranker import EmbeddingScorer
@@ -37,6 +43,10 @@ SIZES = {**PUBLISHED_SIZES, "quick": (800, 400, 6_000)}
 IMAGE_WIDTH, TEXT_WIDTH = 4096, 384
 GOALS = {"lightgcn": 4, "freedom": 5, "blast": 5, "bm3": 3, "layergcn": 3}
 ROUNDS = 3
+SHARDED = ("bpr", "lightgcn", "layergcn")
+SHARD_SIZES = {"large": (100_000, 60_000, 650_000), "quick": (2_000, 1_000, 10_000)}
+"""Users, items and training pairs."""
+SHARD_STEPS = 20
 
 
 def problem(name: str) -> tuple[TrainingData, tuple[np.ndarray, np.ndarray]]:
@@ -170,6 +180,57 @@ def measure_peaks(report: Report, names: Iterable[str], size: str) -> None:
         report.add(f"peak_mb_{name}", peak_of_process(train_some, name, size)[0], unit="MB", goal="<= 6,000 MB")
 
 
+def shard_steps(rank: int, shards: int, meeting: str, name: str, size: str, results: Any) -> None:
+    """Take steps with 1/shards of the columns; tell CPU seconds a step, and bytes of parameters and their state."""
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    n_users, n_items, n_pairs = SHARD_SIZES[size]
+    users, items = rng.integers(n_users, size=n_pairs), rng.integers(n_items, size=n_pairs)
+    data = TrainingData(n_users, n_items, users, items, users[:1], items[:1])
+    width = resolve_config(name).embedding_size // shards
+    model = build_model(name, resolve_config(name, {"embedding_size": width}), data, 0)
+    optimiser = torch.optim.Adam(model.parameters(), fused=True)
+    generator = torch.Generator().manual_seed(0)
+    with contextlib.ExitStack() as stack:
+        if shards > 1:
+            dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=shards)
+            stack.enter_context(columns.shared())
+        for step in range(SHARD_STEPS + 2):
+            if step == 2:
+                started = time.process_time()
+            batch = [torch.randint(n, (8192,), generator=generator) for n in (n_users, n_items, n_items)]
+            optimiser.zero_grad(set_to_none=True)
+            sum(model.loss(Batch(*batch)).values()).backward()
+            optimiser.step()
+        seconds = (time.process_time() - started) / SHARD_STEPS
+    state = [value for entries in optimiser.state.values() for value in entries.values()]
+    n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *state])
+    results.put((rank, seconds, n_bytes))
+
+
+def measure_shards(report: Report, names: Iterable[str], size: str, rounds: int) -> None:
+    """Give what a process needs where two share the columns, over what one needs that has all, in turns."""
+    context = get_context("spawn")
+    for name in names:
+        found: dict[int, list[tuple[float, int]]] = {1: [], 2: []}
+        for shards in list(found) * rounds:
+            results = context.SimpleQueue()
+            with tempfile.TemporaryDirectory() as folder:
+                arguments = shards, f"file://{folder}/meeting", name, size, results
+                processes = [context.Process(target=shard_steps, args=(rank, *arguments)) for rank in range(shards)]
+                for process in processes:
+                    process.start()
+                for process in processes:
+                    process.join()
+                    assert process.exitcode == 0
+            found[shards] += [results.get()[1:] for _ in range(shards)]
+        one, two = (median(seconds for seconds, _ in found[shards]) for shards in (1, 2))
+        what = f"a step of one process ({one * 1000:.0f} ms CPU)"
+        report.add(f"shards_2_cpu_{name}", two / one, unit="x", baseline=what, goal="<= 0.65x")
+        sizes = [found[shards][0][1] / 1e6 for shards in (1, 2)]
+        report.add(f"shards_2_state_{name}", sizes[1] / sizes[0], unit="x", baseline=f"{sizes[0]:.0f} MB", goal="0.5x")
+
+
 def main() -> None:
     arguments = parse_arguments(__doc__ or "")
     report = Report("Training and evaluation")
@@ -181,6 +242,7 @@ def main() -> None:
     measure_cost(report, data.n_items, 64 if arguments.quick else 800)
     stepwise = [name for name, spec in MODELS.items() if not spec.closed_form]
     measure_peaks(report, ("bpr",) if arguments.quick else stepwise, "quick" if arguments.quick else "clothing")
+    measure_shards(report, SHARDED, "quick" if arguments.quick else "large", rounds)
     report.finish(arguments.json)
 
 

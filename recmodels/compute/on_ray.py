@@ -46,26 +46,33 @@ class OnRay(Compute):
         self, function: Callable[[Any, Block], Result], blocks: Iterable[Block], *, shared: Any = None, gpus: float = 0
     ) -> Iterator[Result]:
         """Yield the result of every block in order; about two blocks a living processor are under way."""
-        ray = self._connected()
+        ray = self.connected()
         if gpus and not _living("GPU", self._counts):
             raise InputError(
                 "device of a stage", expected="a GPU in the cluster", found="none", action="Set the device to cpu."
             )
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_call)
         given = ray.put(shared)
-        todo = enumerate(blocks)
+        todo = iter(blocks)
         running: dict[Any, tuple[int, Block, int]] = {}
         done: dict[int, tuple[Result | None, BaseException | None]] = {}
-        following = 0
+        taken = following = 0
         more = True
         try:
             while True:
                 most = _BLOCKS_A_CPU * max(1, _living("CPU", self._counts))
                 while more and len(running) + len(done) < most:
-                    if (taken := next(todo, None)) is None:
+                    try:
+                        block = next(todo)
+                    except StopIteration:
                         more = False
-                    else:
-                        running[task.remote(function, given, taken[1])] = (*taken, 1)
+                        continue
+                    except Exception as error:  # raised when the blocks before it are done, as in one process
+                        done[taken] = None, error
+                        more = False
+                        continue
+                    running[task.remote(function, given, block)] = taken, block, 1
+                    taken += 1
                 if following in done:
                     result, error = done.pop(following)
                     if error is not None:
@@ -94,14 +101,23 @@ class OnRay(Compute):
 
     def group(self, factory: Callable[[Any, Block], Any], parts: Iterable[Block], *, shared: Any = None) -> Group:
         """Make every part in actors, at most one a living processor."""
-        self._connected()
+        self.connected()
         return _RayGroup(factory, list(parts), shared, self._counts)
 
     def record(self) -> dict[str, int | str]:
         """Return the engine, and of this object's work the most nodes at once, the blocks, and what was repeated."""
         return {"engine": self.engine, **self._counts}
 
-    def _connected(self) -> Any:
+    def living(self, resource: str) -> int:
+        """Return how much of a resource, such as ``CPU``, the living machines have."""
+        return _living(resource, self._counts)
+
+    def count_repeated(self) -> None:
+        """Count work that was done again because a machine died, beside that of this object's own methods."""
+        self._counts["repeated"] += 1
+
+    def connected(self) -> Any:
+        """Return the module of Ray, connected to the cluster."""
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         import ray
 

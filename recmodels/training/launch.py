@@ -13,6 +13,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -63,15 +64,25 @@ class Part:
     trained: Trained
 
 
+Start = Callable[[Job, list[Columns]], AbstractContextManager[Iterator[object]]]
+"""Starts a process for each list entry, where that is; gives what they tell, and ends all of them."""
+
+
 def train_in_shards(
     model: Model,
     data: TrainingData,
     seed: int,
     on_epoch: Iterable[Callable[[EpochRecord], None]],
     state_directory: Path | None,
+    start: Start,
 ) -> Trained:
     """
     Train a model in as many processes as its configuration names shards; see `recmodels.training.trainer.fit`.
+
+    Parameters
+    ----------
+    start
+        Starts the processes: `started_here`, or on a cluster `recmodels.training.on_ray.started`.
 
     Returns
     -------
@@ -93,9 +104,14 @@ def train_in_shards(
     job = Job(type(model), narrow, data, seed, state_directory, torch.get_num_threads())
     initial = _cut(model, shards)
     parts: dict[int, Part] = {}
-    with _started(job, initial) as messages:
+    told = -1
+    with start(job, initial) as messages:
         for message in messages:
             if isinstance(message, EpochRecord):
+                if message.epoch <= told:
+                    # Done again, by processes in the place of lost ones.
+                    continue
+                told = message.epoch
                 for callback in callbacks:
                     callback(message)
             elif isinstance(message, Warning):
@@ -119,6 +135,8 @@ def train_part(job: Job, initial: Columns, send: Send) -> None:
     folder = job.state_directory and job.state_directory / f"shard-{rank}-of-{dist.get_world_size()}"
     with columns.shared(deciding_threads=job.deciding_threads), warnings.catch_warnings():
         warnings.simplefilter("always" if rank == 0 else "ignore")
+        # What comes from another machine is read where it lies, and not written to.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         warnings.showwarning = partial(_tell, send)
         try:
             model = job.model(job.config, job.data, torch.Generator().manual_seed(job.seed))
@@ -156,7 +174,7 @@ def _joined(parts: list[Columns], model: Model) -> Columns:
 
 
 @contextlib.contextmanager
-def _started(job: Job, initial: list[Columns]) -> Generator[Iterator[object]]:
+def started_here(job: Job, initial: list[Columns]) -> Generator[Iterator[object]]:
     """Start a process for each cut on this machine; yield what they tell. All are ended on the way out."""
     # Forked from a server that does nothing but hold what is imported, so that they start at once, also the next time.
     # Adam imports the second.

@@ -7,6 +7,8 @@ from typing import Any
 import polars as pl
 
 from recmodels.checkpoints.store import Checkpoint, write_checkpoint
+from recmodels.compute.base import Compute
+from recmodels.compute.local import LOCAL
 from recmodels.models.base import AnyModel, Model
 from recmodels.models.config import AnyConfig
 from recmodels.models.inputs import TrainingData
@@ -27,6 +29,7 @@ def train_checkpoint(
     provenance: dict[str, Any],
     on_epoch: Iterable[Callable[[EpochRecord], None]] = (),
     state_directory: Path | None = None,
+    compute: Compute = LOCAL,
 ) -> FitResult:
     """
     Build a model, train it and write its checkpoint; see `build_model`, `fit` and `save_checkpoint`.
@@ -48,7 +51,7 @@ def train_checkpoint(
     ['epoch', 'penalty', 'valid_recall', 'training_seconds', 'seconds']
     """
     model = build_model(name, config, data, seed)
-    result = fit(model, data, seed=seed, on_epoch=on_epoch, state_directory=state_directory)
+    result = fit(model, data, seed=seed, on_epoch=on_epoch, state_directory=state_directory, compute=compute)
     tables = {"users": users, "items": items}
     save_checkpoint(
         directory, name=name, model=model, result=result, data=data, seed=seed, provenance=provenance, **tables

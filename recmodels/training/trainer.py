@@ -4,16 +4,19 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
+from recmodels.compute.base import Compute
+from recmodels.compute.local import LOCAL
 from recmodels.errors import InputError
 from recmodels.evaluation.evaluator import recall_at, validation_k
 from recmodels.models.base import ClosedFormModel, Model
 from recmodels.models.inputs import TrainingData
 from recmodels.ranking.ranker import Ranker
-from recmodels.training.launch import train_in_shards
+from recmodels.training.launch import Start, started_here, train_in_shards
 from recmodels.training.loop import EpochRecord, train
 
 
@@ -55,6 +58,7 @@ def fit(
     seed: int,
     on_epoch: Iterable[Callable[[EpochRecord], None]] = (),
     state_directory: Path | None = None,
+    compute: Compute = LOCAL,
 ) -> FitResult:
     """
     Train a model until its validation Recall@20 stops rising; it is left with the parameters of its best epoch.
@@ -77,6 +81,8 @@ def fit(
         Where to keep what is needed to go on after a crash. If it holds a state of the same training, that training
         continues as if it had never stopped. The last state stays there; `recmodels.training.state.discard` removes it.
         A model in closed form keeps none.
+    compute
+        Where the processes of a training in several shards run; all others are trained in this one.
 
     Raises
     ------
@@ -105,8 +111,11 @@ def fit(
         raise InputError("validation pairs", expected="at least one, to stop training by", found="none")
     if isinstance(model, ClosedFormModel):
         return _solve(model, data, on_epoch)
-    run = train if model.config.training.shards == 1 else train_in_shards
-    trained = run(model, data, seed, on_epoch, state_directory)
+    if model.config.training.shards == 1:
+        trained = train(model, data, seed, on_epoch, state_directory)
+    else:
+        start = _start_on(compute)
+        trained = train_in_shards(model, data, seed, on_epoch, state_directory, start)
     stopping = trained.stopping
     model.load_state_dict(stopping.best_parameters)
     return FitResult(
@@ -118,6 +127,17 @@ def fit(
         n_left_out=trained.n_left_out,
         n_steps=trained.n_steps,
     )
+
+
+def _start_on(compute: Compute) -> Start:
+    if compute.engine == LOCAL.engine:
+        return started_here
+    from recmodels.compute.on_ray import OnRay
+    from recmodels.training.on_ray import started
+
+    if not isinstance(compute, OnRay):
+        raise InputError("training.shards", expected="an engine that starts processes", found=compute.engine)
+    return partial(started, compute)
 
 
 def _solve(model: ClosedFormModel, data: TrainingData, on_epoch: Iterable[Callable[[EpochRecord], None]]) -> FitResult:

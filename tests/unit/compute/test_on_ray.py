@@ -87,6 +87,17 @@ def test_an_error_comes_as_itself_after_the_results_before_it(ray_here: OnRay) -
     assert ray_here.record()["repeated"] == 0
 
 
+def test_an_error_where_blocks_come_from_comes_after_the_results_before_it(ray_here: OnRay) -> None:
+    def blocks() -> Iterator[int]:
+        yield from (1, 2)
+        raise InputError("line 3", expected="a number", found="none")
+
+    results = ray_here.map(_scaled, blocks(), shared=np.ones(1))
+    assert [next(results)[0], next(results)[0]] == [1, 2]
+    with pytest.raises(InputError, match="line 3"):
+        next(results)
+
+
 def test_a_block_that_ends_its_process_again_and_again_is_given_up(ray_here: OnRay) -> None:
     compute = OnRay()
     with pytest.raises(TransientFailure, match="block 0: its machine or process ended 5 times"):
