@@ -153,6 +153,7 @@ def sinkhorn(
 
     Examples
     --------
+    >>> from scipy import sparse
     >>> cost = sparse.csr_array([[-1.0, 0.0], [0.0, -1.0]])
     >>> solved = sinkhorn(cost, np.array([0.5, 0.5]), np.array([0.5, 0.5]))
     >>> plan = np.exp(solved.log_f[:, None] + solved.log_g - cost.toarray())
