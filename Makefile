@@ -103,7 +103,7 @@ format: setup ## rewrite the code in the house style
 
 bench: setup ## all benchmarks in full; JSON goes to benchmarks/results
 	@mkdir -p benchmarks/results
-	@for name in ingest profiles embeddings graphs transport training orchestration explorer scale; do \
+	@for name in ingest profiles embeddings graphs transport training evaluation orchestration explorer scale; do \
 		echo "== $$name"; \
 		$(BIN)/python benchmarks/$$name.py --json benchmarks/results/$$name.json || exit 1; \
 	done

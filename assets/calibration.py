@@ -13,7 +13,7 @@ import polars as pl
 from assets.support.io_managers import staging_directory
 from assets.support.lineage import SPLIT_DIGEST, inline_table, materialized, records_read, versions_read
 from assets.support.partitions import DATASET_SEEDS, entry_of
-from assets.support.resources import DataRoot
+from assets.support.resources import ComputeResource, DataRoot, compute_metadata
 from assets.support.stage import stage_asset
 from assets.training import PROVENANCE, TESTED, checkpoint_key, group_of, intact_check
 from recmodels.calibration.config import calibrated
@@ -63,6 +63,7 @@ def calibrated_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         config: CalibrationRunConfig,
         data_root: DataRoot,
+        compute: ComputeResource,
         checkpoint: Path,
         **tables: pl.DataFrame,
     ) -> dg.MaterializeResult[Path]:
@@ -77,6 +78,7 @@ def calibrated_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         tables_read = [read[spec.source(graph)] for graph in sorted(graphs)]
         version = digest_of(CODE_VERSION, used.digest, base["data_version"], *tables_read)
         directory = staging_directory(data_root, context.run.run_id)
+        place = compute.open()
         result = calibrate_checkpoint(
             directory,
             checkpoint,
@@ -88,6 +90,7 @@ def calibrated_asset(spec: ModelSpec) -> dg.AssetsDefinition:
                 "calibrated_with": dict(used.values),
                 "read": read,
             },
+            compute=place,
             **tables,
         )
         tries = result.search.sort("valid_recall", descending=True, maintain_order=True)
@@ -105,6 +108,7 @@ def calibrated_asset(spec: ModelSpec) -> dg.AssetsDefinition:
                 **{key: value for key, value in result.chosen.items() if key.startswith(("strength_", "shortlist"))},
                 "valid_recall@20": result.chosen["valid_recall"],
                 "valid_recall@20_without": unchanged,
+                **compute_metadata(place),
             },
         )
 

@@ -5,7 +5,7 @@ import polars as pl
 
 from assets.support.lineage import materialized
 from assets.support.partitions import entry_of
-from assets.support.resources import DataRoot
+from assets.support.resources import ComputeResource, DataRoot, compute_metadata
 from assets.support.stage import stage_asset
 from recmodels.data.dump import read_image_embeddings, read_text_features
 from recmodels.raw.manifest import RawManifest
@@ -26,6 +26,7 @@ STORE = "text_embeddings.sqlite"
 def item_text_embeddings(
     context: dg.AssetExecutionContext,
     data_root: DataRoot,
+    compute: ComputeResource,
     raw_dumps: str,
     item_ids: pl.DataFrame,
     item_profiles: pl.DataFrame,
@@ -38,7 +39,7 @@ def item_text_embeddings(
     imported = read_text_features(RawManifest.parse(raw_dumps), item_ids)
     if not imported.is_empty():
         return materialized(context, imported, metadata={"imported": True})
-    return embedded(context, data_root, item_profiles, "item_id")
+    return embedded(context, data_root, compute, item_profiles, "item_id")
 
 
 @stage_asset(
@@ -48,10 +49,10 @@ def item_text_embeddings(
     code_version=TEXT_VERSION,
 )
 def user_text_embeddings(
-    context: dg.AssetExecutionContext, data_root: DataRoot, user_profiles: pl.DataFrame
+    context: dg.AssetExecutionContext, data_root: DataRoot, compute: ComputeResource, user_profiles: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Each user's profile as a vector of the data set's sentence encoder."""
-    return embedded(context, data_root, user_profiles, "user_id")
+    return embedded(context, data_root, compute, user_profiles, "user_id")
 
 
 @stage_asset(
@@ -73,11 +74,16 @@ def item_image_embeddings(
 
 
 def embedded(
-    context: dg.AssetExecutionContext, data_root: DataRoot, profiles: pl.DataFrame, id_column: str
+    context: dg.AssetExecutionContext,
+    data_root: DataRoot,
+    compute: ComputeResource,
+    profiles: pl.DataFrame,
+    id_column: str,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Return profiles as vectors of the data set's sentence encoder."""
     from recmodels.embeddings.encode import EncoderConfig, embed_table
 
+    place = compute.open()
     result = embed_table(
         profiles,
         id_column=id_column,
@@ -85,5 +91,6 @@ def embedded(
         config=EncoderConfig(model=entry_of(context.partition_key).encoder),
         store_path=data_root.cache(STORE),
         progress=lambda done, total: context.log.info(f"{done:,} of {total:,} texts encoded"),
+        compute=place,
     )
-    return materialized(context, result.table, metadata=result.stats)
+    return materialized(context, result.table, metadata={**result.stats, **compute_metadata(place)})

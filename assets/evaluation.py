@@ -13,8 +13,10 @@ from assets.calibration import CALIBRATED_TITLES
 from assets.support.checks import Verdict, recorded_check
 from assets.support.lineage import SPLIT_DIGEST, inline_image, inline_table, materialized, records_read
 from assets.support.partitions import ALL_SEEDS, DATASET_SEEDS, seed_of
+from assets.support.resources import ComputeResource, compute_metadata
 from assets.support.stage import stage_asset, stage_multi_asset
 from assets.training import PROVENANCE, TESTED, checkpoint_key, group_of
+from recmodels.compute.base import Compute
 from recmodels.data.split import split_digest
 from recmodels.errors import InputError
 from recmodels.io.digest import digest_of, frame_digest
@@ -82,13 +84,14 @@ def metrics_assets(model: str) -> dg.AssetsDefinition:
         ins={"checkpoint": dg.AssetIn(keys[0]), "interactions": dg.AssetIn(keys[1])},
     )
     def evaluate_model(
-        context: dg.AssetExecutionContext, checkpoint: Path, interactions: pl.DataFrame
+        context: dg.AssetExecutionContext, compute: ComputeResource, checkpoint: Path, interactions: pl.DataFrame
     ) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
         from recmodels.checkpoints.store import load_checkpoint
 
         stored = load_checkpoint(checkpoint)
         _require_same_split(stored.provenance[SPLIT_DIGEST], interactions, model)
-        yield from _evaluated(context, model, stored.ranker, interactions, made_from=stored.provenance[PROVENANCE])
+        made_from = stored.provenance[PROVENANCE]
+        yield from _evaluated(context, compute.open(), model, stored.ranker, interactions, made_from=made_from)
 
     return evaluate_model
 
@@ -104,7 +107,11 @@ def baseline_assets(baseline: str) -> dg.AssetsDefinition:
         ins={key.path[0]: dg.AssetIn(key) for key in keys},
     )
     def evaluate_floor(
-        context: dg.AssetExecutionContext, interactions: pl.DataFrame, users: pl.DataFrame, item_ids: pl.DataFrame
+        context: dg.AssetExecutionContext,
+        compute: ComputeResource,
+        interactions: pl.DataFrame,
+        users: pl.DataFrame,
+        item_ids: pl.DataFrame,
     ) -> Iterator[dg.MaterializeResult[pl.DataFrame]]:
         from recmodels.evaluation.non_personalised import popularity_embeddings, random_embeddings
         from recmodels.ranking.ranker import EmbeddingScorer
@@ -114,7 +121,8 @@ def baseline_assets(baseline: str) -> dg.AssetsDefinition:
         else:
             embeddings = random_embeddings(users.height, item_ids.height, seed=seed_of(context.partition_key))
         made_from = frame_digest(interactions.filter(pl.col("split") == "train"))
-        yield from _evaluated(context, baseline, EmbeddingScorer(*embeddings), interactions, made_from=made_from)
+        ranker = EmbeddingScorer(*embeddings)
+        yield from _evaluated(context, compute.open(), baseline, ranker, interactions, made_from=made_from)
 
     return evaluate_floor
 
@@ -132,6 +140,7 @@ def _require_same_split(trained_on: str, interactions: pl.DataFrame, model: str)
 
 def _evaluated(
     context: dg.AssetExecutionContext,
+    compute: Compute,
     model: str,
     ranker: "Ranker",
     interactions: pl.DataFrame,
@@ -141,7 +150,7 @@ def _evaluated(
     from recmodels.evaluation.evaluator import evaluate
     from recmodels.reporting.charts import recall_by_group
 
-    result = evaluate(ranker, _pairs(interactions, "train"), _pairs(interactions, "test"))
+    result = evaluate(ranker, _pairs(interactions, "train"), _pairs(interactions, "test"), compute=compute)
     split, inputs = split_digest(interactions), records_read(context)
     run = {
         "model": pl.lit(model),
@@ -166,6 +175,7 @@ def _evaluated(
             "figures": inline_table(metrics_by_group(metrics)),
             "recall_by_group": inline_image(recall_by_group(metrics)),
             **{figure_name(metric, k): result.value(metric, k) for metric, k in HEADLINE},
+            **compute_metadata(compute),
         },
     )
     yield materialized(

@@ -1,7 +1,7 @@
 """Graphs: the nearest neighbours of items in each modality, and of users by profile."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 import polars as pl
@@ -9,7 +9,7 @@ import polars as pl
 from assets.support.checks import Verdict, recorded_check
 from assets.support.lineage import inline_image, inline_table, materialized
 from assets.support.partitions import entry_of
-from assets.support.resources import DataRoot
+from assets.support.resources import ComputeResource, DataRoot, compute_metadata
 from assets.support.stage import stage_asset
 from assets.support.titles import item_titles
 from recmodels.data.dump import read_imported_knn
@@ -40,12 +40,13 @@ def _item_knn(
     def item_knn(
         context: dg.AssetExecutionContext,
         data_root: DataRoot,
+        compute: ComputeResource,
         raw_dumps: str,
         item_ids: pl.DataFrame,
         embeddings: pl.DataFrame,
     ) -> dg.MaterializeResult[pl.DataFrame]:
         imported = read_imported_knn(RawManifest.parse(raw_dumps), role, item_ids)
-        return neighbours_of(context, embeddings, imported, item_titles(context, data_root, item_ids))
+        return neighbours_of(context, compute, embeddings, imported, item_titles(context, data_root, item_ids))
 
     return item_knn
 
@@ -72,14 +73,15 @@ item_image_knn = _item_knn(
     code_version=CODE_VERSION,
 )
 def user_knn(
-    context: dg.AssetExecutionContext, user_text_embeddings: pl.DataFrame
+    context: dg.AssetExecutionContext, compute: ComputeResource, user_text_embeddings: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Nearest neighbours of each user by the cosine of profile embeddings, itself included."""
-    return neighbours_of(context, user_text_embeddings)
+    return neighbours_of(context, compute, user_text_embeddings)
 
 
 def neighbours_of(
     context: dg.AssetExecutionContext,
+    compute: ComputeResource,
     embeddings: pl.DataFrame,
     imported: pl.DataFrame | None = None,
     titles: Sequence[str] = (),
@@ -90,7 +92,7 @@ def neighbours_of(
     from recmodels.reporting.charts import knn_histograms
 
     came_with_data = False
-    measured: dict[str, float] = {}
+    measured: dict[str, Any] = {}
     if imported is not None and not imported.is_empty():
         came_with_data, table = True, imported
     elif embeddings.is_empty():
@@ -98,7 +100,9 @@ def neighbours_of(
     else:
         entry = entry_of(context.partition_key)
         vectors = embeddings["embedding"].to_numpy()
-        table = knn_table(vectors, entry.knn_k, index=entry.knn_index)
+        place = compute.open()
+        table = knn_table(vectors, entry.knn_k, index=entry.knn_index, compute=place)
+        measured |= compute_metadata(place)
         if entry.knn_index != "exact":
             measured[SAMPLED_RECALL] = knn_recall(table, vectors)
     n = table["src"].n_unique()

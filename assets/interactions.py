@@ -17,7 +17,7 @@ from assets.support.lineage import (
     records_read,
 )
 from assets.support.partitions import entry_of
-from assets.support.resources import DataRoot
+from assets.support.resources import ComputeResource, DataRoot, compute_metadata
 from assets.support.stage import stage_multi_asset
 from recmodels.data.by_user import Limits
 from recmodels.data.checks import (
@@ -67,7 +67,7 @@ def _table(key: str, description: str) -> dg.AssetSpec:
     ins={"raw_dumps": dg.AssetIn("raw_dumps")},
 )
 def read_raw_dumps(
-    context: dg.AssetExecutionContext, data_root: DataRoot, raw_dumps: str
+    context: dg.AssetExecutionContext, data_root: DataRoot, compute: ComputeResource, raw_dumps: str
 ) -> Iterator[dg.MaterializeResult[object]]:
     """Read the raw files, keep the k-core, number users and items, and split each user's rows."""
     from recmodels.reporting.charts import rows_of_users_and_items
@@ -75,7 +75,8 @@ def read_raw_dumps(
     manifest = RawManifest.parse(raw_dumps)
     entry = entry_of(context.partition_key).read_as(manifest.format)
     source = entry.sources[manifest.format]
-    prepared = prepare_tables(manifest, entry, limits=Limits(scratch=data_root.root / "staging"))
+    engine = compute.open()
+    prepared = prepare_tables(manifest, entry, compute=engine, limits=Limits(scratch=data_root.root / "staging"))
     dump, interactions, funnel = prepared.dump, prepared.interactions, prepared.funnel
     cold_users, cold_items = without_training(interactions, dump.users.height, dump.items.height)
     tables = {
@@ -103,6 +104,7 @@ def read_raw_dumps(
             "differences_from_published": dg.MetadataValue.json(compared),
             "users_without_training_rows": len(cold_users),
             "items_without_training_rows": len(cold_items),
+            **compute_metadata(engine),
         },
         "rejects": {
             "counts": dg.MetadataValue.json(dump.counts),

@@ -9,7 +9,7 @@ from assets.evaluation import TITLES
 from assets.support.lineage import inline_table, materialized
 from assets.support.links import explorer_link
 from assets.support.partitions import DATASET_SEEDS, dataset_of, seed_of
-from assets.support.resources import DataRoot
+from assets.support.resources import ComputeResource, DataRoot, compute_metadata
 from assets.support.stage import stage_asset
 from assets.support.titles import item_titles
 from assets.training import checkpoint_key, group_of
@@ -39,12 +39,13 @@ def recommendations_asset(model: str) -> dg.AssetsDefinition:
         ),
     )
     def recommendations(
-        context: dg.AssetExecutionContext, data_root: DataRoot, checkpoint: Path
+        context: dg.AssetExecutionContext, data_root: DataRoot, compute: ComputeResource, checkpoint: Path
     ) -> dg.MaterializeResult[object]:
         from recmodels.serving.recommender import Recommender
 
         recommender = Recommender.load(checkpoint)
-        table = recommender.recommend(recommender.checkpoint.users["user_id"].to_numpy(), TOP_N)
+        place = compute.open()
+        table = recommender.recommend(recommender.checkpoint.users["user_id"].to_numpy(), TOP_N, compute=place)
         checkpointed = recommender.checkpoint
         shown = named_users(checkpointed.users, example_users(checkpointed.seen))
         titles = item_titles(context, data_root, checkpointed.items)
@@ -58,6 +59,7 @@ def recommendations_asset(model: str) -> dg.AssetsDefinition:
                     dataset=dataset_of(context.partition_key), model=model, seed=seed_of(context.partition_key)
                 ),
                 "users_answered_by_popularity": table.filter(pl.col("source") == "popularity")["user_id"].n_unique(),
+                **compute_metadata(place),
             },
         )
 

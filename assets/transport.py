@@ -6,7 +6,7 @@ import polars as pl
 from assets.support.checks import Verdict, recorded_check
 from assets.support.lineage import inline_image, inline_table, materialized
 from assets.support.partitions import entry_of
-from assets.support.resources import DataRoot
+from assets.support.resources import ComputeResource, DataRoot, compute_metadata
 from assets.support.stage import stage_asset
 from assets.support.titles import item_titles
 from recmodels.reporting.examples import example_users, named_users
@@ -23,6 +23,7 @@ from recmodels.settings import transport_config, transport_settings
 def augmented_interactions(
     context: dg.AssetExecutionContext,
     data_root: DataRoot,
+    compute: ComputeResource,
     interactions: pl.DataFrame,
     users: pl.DataFrame,
     item_ids: pl.DataFrame,
@@ -38,12 +39,15 @@ def augmented_interactions(
     from recmodels.transport.augment import augment
 
     train = interactions.filter(pl.col("split") == "train").select("user_id", "item_id")
+    place = compute.open()
     result = augment(
         train,
         {"text": item_text_knn, "image": item_image_knn},
         n_users=users.height,
         n_items=item_ids.height,
         config=transport_config(entry_of(context.partition_key)),
+        compute=place,
+        keep_false_negatives=False,
     )
     titles = item_titles(context, data_root, item_ids)
     shown = named_users(users, example_users(interactions))
@@ -52,7 +56,12 @@ def augmented_interactions(
     return materialized(
         context,
         result.added,
-        metadata={"examples": inline_table(examples), "before_and_after": picture, **result.diagnostics},
+        metadata={
+            "examples": inline_table(examples),
+            "before_and_after": picture,
+            **result.diagnostics,
+            **compute_metadata(place),
+        },
     )
 
 

@@ -13,7 +13,7 @@ from assets.graphs import CODE_VERSION as KNN_VERSION
 from assets.graphs import neighbours_of
 from assets.support.lineage import materialized
 from assets.support.partitions import entry_of
-from assets.support.resources import DataRoot
+from assets.support.resources import ComputeResource, DataRoot, compute_metadata
 from assets.support.stage import STUDY_JOB, stage_asset
 from assets.support.titles import item_titles
 from assets.training import VARIANTS
@@ -33,10 +33,10 @@ GROUP = "variants"
     code_version=TEXT_VERSION,
 )
 def item_profile_embeddings(
-    context: dg.AssetExecutionContext, data_root: DataRoot, item_profiles: pl.DataFrame
+    context: dg.AssetExecutionContext, data_root: DataRoot, compute: ComputeResource, item_profiles: pl.DataFrame
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Each item's profile as a vector, also where the data set brings text features of its own."""
-    return embedded(context, data_root, item_profiles, "item_id")
+    return embedded(context, data_root, compute, item_profiles, "item_id")
 
 
 @stage_asset(
@@ -50,11 +50,12 @@ def item_profile_embeddings(
 def item_profile_knn(
     context: dg.AssetExecutionContext,
     data_root: DataRoot,
+    compute: ComputeResource,
     item_ids: pl.DataFrame,
     item_profile_embeddings: pl.DataFrame,
 ) -> dg.MaterializeResult[pl.DataFrame]:
     """Nearest neighbours of each item by the cosine of profile embeddings, also where an import has a table."""
-    return neighbours_of(context, item_profile_embeddings, titles=item_titles(context, data_root, item_ids))
+    return neighbours_of(context, compute, item_profile_embeddings, titles=item_titles(context, data_root, item_ids))
 
 
 def positives_asset(spec: ModelSpec) -> dg.AssetsDefinition:
@@ -74,6 +75,7 @@ def positives_asset(spec: ModelSpec) -> dg.AssetsDefinition:
     )
     def positives(
         context: dg.AssetExecutionContext,
+        compute: ComputeResource,
         interactions: pl.DataFrame,
         users: pl.DataFrame,
         item_ids: pl.DataFrame,
@@ -83,14 +85,17 @@ def positives_asset(spec: ModelSpec) -> dg.AssetsDefinition:
         from recmodels.transport.positives import added_positives
 
         train = interactions.filter(pl.col("split") == "train").select("user_id", "item_id")
+        place = compute.open()
         added = added_positives(
             train,
             {"text": item_text_knn, "image": item_image_knn},
             n_users=users.height,
             n_items=item_ids.height,
             config=positives_config(entry_of(context.partition_key), spec),
+            compute=place,
         )
-        return materialized(context, added, metadata={"n_added": added.height, "share": added.height / train.height})
+        shares = {"n_added": added.height, "share": added.height / train.height}
+        return materialized(context, added, metadata={**shares, **compute_metadata(place)})
 
     return positives
 

@@ -136,7 +136,8 @@ def served(command: Sequence[str | Path], url: str, log: Path | None = None, **e
                 time.sleep(0.2)
             yield server
         finally:
-            os.killpg(server.pid, signal.SIGTERM)
+            if server.poll() is None:
+                os.killpg(server.pid, signal.SIGTERM)
             server.wait()
 
 

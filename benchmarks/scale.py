@@ -132,9 +132,9 @@ def parsed(path: Path) -> Done:
 
 def distinct(reviews: "pl.DataFrame") -> Done:
     """Keep one review a pair."""
-    from recmodels.data.dump import distinct_pairs
+    from recmodels.data.by_user import one_row_a_pair
 
-    distinct_pairs(reviews)
+    one_row_a_pair(None, reviews)
     return Done(reviews.height, reviews.height)
 
 

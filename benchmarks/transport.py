@@ -29,6 +29,7 @@ from recmodels.transport.false_negatives import false_negatives
 from recmodels.transport.sinkhorn import sinkhorn
 
 TOLERANCE = 1e-8
+PARTS_NEIGHBOURS = 5
 HUGE_USERS, HUGE_ITEMS, HUGE_ACTIVITY = 5_000_000, 1_000_000, 2.3
 
 
@@ -61,14 +62,14 @@ def published(name: str) -> Problem | None:
     return Problem(pairs.filter(split=0).select("user_id", "item_id"), graphs, *PUBLISHED_SIZES[name][:2])
 
 
-def synthetic(scale: float) -> Problem:
-    """A share of the huge problem: sparse users, items of uneven popularity, two random item graphs."""
+def synthetic(scale: float, k: int = 10, modalities: tuple[str, ...] = ("text", "image")) -> Problem:
+    """A share of the huge problem: sparse users, items of uneven popularity, random item graphs."""
     rng = np.random.default_rng(0)
     n_users, n_items = round(HUGE_USERS * scale), round(HUGE_ITEMS * scale)
     activity = 1 + rng.poisson(HUGE_ACTIVITY - 1, n_users)
     users = np.repeat(np.arange(n_users, dtype=np.int32), activity)
     items = (n_items * rng.random(users.size) ** 1.5).astype(np.int32)
-    graphs = {name: random_neighbours(n_items, seed) for seed, name in enumerate(("text", "image"))}
+    graphs = {name: random_neighbours(n_items, seed, k) for seed, name in enumerate(modalities)}
     return Problem(pl.DataFrame({"user_id": users, "item_id": items}), graphs, n_users, n_items)
 
 
@@ -190,6 +191,38 @@ def augment_synthetic(scale: float) -> dict[str, float]:
     }
 
 
+def augment_parts(scale: float, entries_per_part: int) -> dict[str, float]:
+    problem = synthetic(scale, PARTS_NEIGHBOURS, ("text",))
+    start, start_cpu = time.perf_counter(), time.process_time()
+    result = augment(
+        problem.train,
+        problem.graphs,
+        TransportConfig(neighbours=PARTS_NEIGHBOURS),
+        n_users=problem.n_users,
+        n_items=problem.n_items,
+        entries_per_part=entries_per_part,
+        keep_false_negatives=False,
+    )
+    return {
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - start_cpu,
+        "edges": float(result.diagnostics["n_false_negatives"]),
+        "parts": float(result.diagnostics["n_parts"]),
+        "added": float(result.added.height),
+    }
+
+
+def measure_parts(report: Report, scale: float, entries_per_part: int) -> None:
+    """Users in parts, one after the other in this process: what a part of a cluster would do, and no faster here."""
+    peak, run = peak_of_process(augment_parts, scale, entries_per_part)
+    what = (
+        f"{HUGE_USERS * scale:,.0f} x {HUGE_ITEMS * scale:,.0f} in {run['parts']:.0f} parts, {run['edges']:,.0f} false "
+        f"negatives, {run['added']:,.0f} added; {run['cpu_seconds']:.0f} s of a core"
+    )
+    report.add("parts_s", run["seconds"], unit="s", baseline=what)
+    report.add("parts_peak_mb", peak, unit="MB", baseline="the whole process", goal="<= 16000 MB")
+
+
 def measure_growth(report: Report, scales: list[float], plot: Path | None) -> None:
     runs: list[dict[str, float]] = []
     peak = 0.0
@@ -238,6 +271,7 @@ def main() -> None:
         measure_augmentation(report, "quick", small)
         measure_sampler(report, small, rounds=1)
         measure_growth(report, [0.001, 0.002], None)
+        measure_parts(report, 0.002, 10_000)
     elif baby is None:
         report.skip("sinkhorn_vs_pot_speed_baby and others", "no real data sets beside the repository")
     else:
@@ -251,6 +285,7 @@ def main() -> None:
     if not arguments.quick:
         plot = arguments.json.with_name("transport_growth.png") if arguments.json else None
         measure_growth(report, [0.0625, 0.125, 0.25, 0.5, 1.0], plot)
+        measure_parts(report, 1.0, 1 << 23)
     report.finish(arguments.json)
 
 

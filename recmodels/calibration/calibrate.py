@@ -10,12 +10,15 @@ from torch import Tensor
 
 from recmodels.calibration.config import CalibrationConfig
 from recmodels.calibration.evidence import evidence_weights
+from recmodels.compute.base import Compute
+from recmodels.compute.local import LOCAL
 from recmodels.errors import InputError
 from recmodels.evaluation.evaluator import validation_k
 from recmodels.evaluation.metrics import METRICS
 from recmodels.graphs.matrices import entry_keys, occurs_in
 from recmodels.models.inputs import TrainingData
 from recmodels.ranking.calibrated import CalibratedRanker, Evidence, reordered, shortlist_support, standardised
+from recmodels.ranking.lists import best_lists
 from recmodels.ranking.ranker import Ranker
 
 _SWEEPS = 2
@@ -33,7 +36,7 @@ class Calibration:
     """The row of `search` that was chosen, by column."""
 
 
-def calibrate(base: Ranker, data: TrainingData, config: CalibrationConfig) -> Calibration:
+def calibrate(base: Ranker, data: TrainingData, config: CalibrationConfig, compute: Compute = LOCAL) -> Calibration:
     """
     Choose evidence strengths and length of the shortlist for a trained, frozen model by validation Recall@20.
 
@@ -58,7 +61,7 @@ def calibrate(base: Ranker, data: TrainingData, config: CalibrationConfig) -> Ca
     if data.valid_users.size == 0:
         raise InputError("validation pairs", expected="at least one, to choose a calibration by", found="none")
     weights = evidence_weights(data, config)
-    search = _Search(base, data, [Evidence(name, matrix, 0.0) for name, matrix in weights.items()], config)
+    search = _Search(base, data, [Evidence(name, matrix, 0.0) for name, matrix in weights.items()], config, compute)
     for length in sorted({min(length, data.n_items) for length in config.shortlists}):
         search.run(length)
     best = min(search.tries, key=lambda tried: (-tried.valid_recall, sum(tried.strengths), tried.shortlist))
@@ -86,7 +89,9 @@ class _Try:
 class _Search:
     """The shortlists of the users with validation items on them, made once, and what comes of their reordering."""
 
-    def __init__(self, base: Ranker, data: TrainingData, evidence: list[Evidence], config: CalibrationConfig) -> None:
+    def __init__(
+        self, base: Ranker, data: TrainingData, evidence: list[Evidence], config: CalibrationConfig, compute: Compute
+    ) -> None:
         held_out = data.valid_matrix()
         everyone = np.flatnonzero(np.diff(held_out.indptr))
         self.history: Any = data.train_matrix()
@@ -94,8 +99,7 @@ class _Search:
         self.tries: list[_Try] = []
         self.k = validation_k(data.n_items)
         longest = min(max(*config.shortlists, self.k), data.n_items)
-        items, scores = base.top_items(torch.from_numpy(everyone), longest, excluded=self.history)
-        items, scores = items.cpu(), scores.cpu()
+        items, scores = map(torch.from_numpy, best_lists(base, everyone, longest, self.history, compute))
         hits = occurs_in(everyone[:, None] * data.n_items + items.numpy(), entry_keys(held_out))
         hits &= scores.isfinite().numpy()
         # The others find nothing in any order.

@@ -9,6 +9,8 @@ import polars as pl
 from recmodels.calibration.calibrate import Calibration, calibrate
 from recmodels.calibration.config import CalibrationConfig
 from recmodels.checkpoints.store import load_checkpoint, write_checkpoint
+from recmodels.compute.base import Compute
+from recmodels.compute.local import LOCAL
 from recmodels.models.inputs import training_data
 from recmodels.ranking.calibrated import CalibratedRanker
 
@@ -21,6 +23,7 @@ def calibrate_checkpoint(
     provenance: dict[str, Any],
     item_text_knn: pl.DataFrame | None = None,
     item_image_knn: pl.DataFrame | None = None,
+    compute: Compute = LOCAL,
 ) -> Calibration:
     """
     Calibrate the ranking of a checkpoint and write the result as a checkpoint of its own.
@@ -45,7 +48,7 @@ def calibrate_checkpoint(
         item_text_knn=item_text_knn,
         item_image_knn=item_image_knn,
     )
-    calibration = calibrate(base, data, config)
+    calibration = calibrate(base, data, config, compute)
     record = {"config": config.model_dump(mode="json"), "chosen": calibration.chosen}
     write_checkpoint(
         directory,

@@ -3,7 +3,7 @@ What a stage asks of the place where it is computed: work on blocks, and parts t
 
 Stages cut their work by the data and never by the cluster, and take results in the order of the blocks: so a laptop and
 a cluster of any size make the same bytes. What runs there are functions and classes of modules, never closures, and
-nothing that is handed over is changed.
+nothing that is handed over, there or back, is changed: arrays that crossed processes cannot be.
 """
 
 from abc import ABC, abstractmethod

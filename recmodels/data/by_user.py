@@ -25,6 +25,7 @@ PART_BYTES = 64 << 20
 MOST_PARTS = 256
 HELD_BYTES = 1 << 30
 """Rows dealt out that are held in memory; more of them wait on disk."""
+_VALUES = ("rating", "timestamp", "split")
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ def parse_and_deal(shared: tuple[Any, str, int], block: Any) -> tuple[list[pl.Da
 def _dealt(rows: pl.DataFrame, n_parts: int) -> list[pl.DataFrame]:
     if n_parts == 1:
         return [rows]
+    # Equal on all machines with one version of polars; the tables do not depend on it.
     found = rows.with_columns(part=pl.col("reviewer").hash(0) % n_parts).partition_by(
         "part", as_dict=True, include_key=False
     )
@@ -186,15 +188,12 @@ def one_row_a_pair(_: None, rows: pl.DataFrame) -> UserPart:
     rows
         Some columns of `RAW_INTERACTIONS`, with all rows of its users.
     """
-    users, user = _names_and_codes(rows["reviewer"])
-    items, item = _names_and_codes(rows["asin"])
+    users, items = (rows[name].unique().sort() for name in ("reviewer", "asin"))
     texts = [name for name in ("summary", "text") if name in rows.columns]
-    values = [
-        rows[name] if name in rows.columns else pl.repeat(None, rows.height, dtype=RAW_INTERACTIONS[name], eager=True)
-        for name in ("rating", "timestamp", "split")
-    ]
-    values = [series.alias(name) for series, name in zip(values, ("rating", "timestamp", "split"), strict=True)]
-    table = pl.DataFrame([user.alias("user"), item.alias("item"), *values])
+    absent = [pl.lit(None, dtype=RAW_INTERACTIONS[name]).alias(name) for name in _VALUES if name not in rows.columns]
+    table = rows.with_columns(absent).select(
+        _places(rows["reviewer"], users).alias("user"), _places(rows["asin"], items).alias("item"), *_VALUES
+    )
     order = table.select("user", "item", "timestamp").with_row_index("row").sort("user", "item", "timestamp")
     as_before = [order[name].eq_missing(order[name].shift(1)) for name in ("user", "item", "timestamp")]
     same_pair, same_time = (as_before[0] & as_before[1]), as_before[2]
@@ -220,20 +219,15 @@ def one_row_a_pair(_: None, rows: pl.DataFrame) -> UserPart:
     )
 
 
-def _names_and_codes(values: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Return the distinct names, sorted, and the place of each value among them (UInt32)."""
-    names = values.unique().sort()
-    codes = pl.DataFrame({"name": names}).with_row_index("code")
-    found = pl.DataFrame({"name": values}).join(codes, on="name", how="left", maintain_order="left")
-    return names, found["code"]
-
-
 def numbered(names: Sequence[pl.Series]) -> tuple[pl.Series, list[np.ndarray]]:
     """Return all names (String), sorted, each once, and the place of each of the given ones among them."""
     every = pl.concat(names).unique().sort()
-    codes = pl.DataFrame({"name": every}).with_row_index("code")
-    found = [
-        pl.DataFrame({"name": own}).join(codes, on="name", how="left", maintain_order="left")["code"].to_numpy()
-        for own in names
-    ]
-    return every, found
+    return every, [_places(own, every).to_numpy() for own in names]
+
+
+def _places(values: pl.Series, names: pl.Series) -> pl.Series:
+    """Return the place of each value among distinct names (UInt32)."""
+    # A join: sorting or searching texts takes several times as long.
+    places = pl.DataFrame({"name": names}).with_row_index("place")
+    found = pl.DataFrame({"name": values}).join(places, on="name", how="left", maintain_order="left")
+    return found["place"]

@@ -1,18 +1,24 @@
 """Sentence embeddings of texts, each distinct text encoded once, ever."""
 
 import hashlib
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from recmodels.compute.base import Compute
+from recmodels.compute.local import LOCAL
 from recmodels.embeddings.config import EncoderConfig
-from recmodels.embeddings.encoder import load_encoder
+from recmodels.embeddings.encoder import Encoder, load_encoder
 from recmodels.embeddings.store import VectorStore
+from recmodels.errors import InputError
 from recmodels.schemas.tables import embedding_schema
 
 
@@ -37,6 +43,7 @@ def embed_table(
     config: EncoderConfig,
     store_path: Path,
     progress: Callable[[int, int], None] | None = None,
+    compute: Compute = LOCAL,
 ) -> EmbeddingResult:
     """
     Embed one text column.
@@ -54,16 +61,19 @@ def embed_table(
         text, so that every table and data set may share it. Only texts that it lacks are encoded.
     progress
         Called with (texts encoded, texts to encode).
+    compute
+        Where texts are encoded. The store is read and written by this process alone.
 
     Raises
     ------
     InputError
-        If the encoder cannot be found, or gives vectors that are not finite or have no length.
+        If the encoder cannot be found, or gives vectors that are not finite or have no length; if another machine has
+        other weights under its name.
     """
     started = time.perf_counter()
     table = table.sort(id_column)
     texts = [text.strip() for text in table[text_column].fill_null("").to_list()]
-    vectors, stats = encode_texts(texts, config, store_path, progress)
+    vectors, stats = encode_texts(texts, config, store_path, progress, compute)
     present = [bool(text) for text in texts]
     schema = embedding_schema(id_column, vectors.shape[1])
     frame = pl.DataFrame({id_column: table[id_column], "embedding": vectors, "present": present}, schema=schema)
@@ -76,6 +86,7 @@ def encode_texts(
     config: EncoderConfig,
     store_path: Path,
     progress: Callable[[int, int], None] | None = None,
+    compute: Compute = LOCAL,
 ) -> tuple[npt.NDArray[np.float32], dict[str, float | int | str]]:
     """
     Return the vectors of the texts, (n, width) float32 in the order given, and counts.
@@ -84,7 +95,7 @@ def encode_texts(
     interrupted run goes on where it stopped. What else is encoded does not change a vector (`Encoder.encode`), so
     neither does what the store had before.
     """
-    encoder = load_encoder(config.model, device=config.device, precision=config.precision, max_tokens=config.max_tokens)
+    encoder = _load(config)
     rows: dict[str, int] = {}
     index = np.array([rows.setdefault(text, len(rows)) for text in texts], dtype=np.int64)
     distinct = list(rows)
@@ -94,13 +105,21 @@ def encode_texts(
         missing = store.load(keys, vectors)
         missing.sort(key=lambda row: (-len(distinct[row]), distinct[row]))
         chunk = 32 * config.batch_size
-        for start in range(0, len(missing), chunk):
-            part = missing[start : start + chunk]
-            encoded = encoder.encode([distinct[row] for row in part], config.batch_size)
+        parts = [missing[start : start + chunk] for start in range(0, len(missing), chunk)]
+        here = config.model_copy(update={"device": encoder.device, "precision": encoder.precision})
+        results = compute.map(
+            _encoded,
+            ([distinct[row] for row in part] for part in parts),
+            shared=_Shared(here, encoder.digest, encoder),
+            gpus=float(encoder.device == "cuda"),
+        )
+        done = 0
+        for part, encoded in zip(parts, results, strict=True):
             store.save([keys[row] for row in part], encoded)
             vectors[part] = encoded
+            done += len(part)
             if progress:
-                progress(start + len(part), len(missing))
+                progress(done, len(missing))
     norms = np.linalg.norm(vectors, axis=1)
     stats: dict[str, float | int | str] = {
         "distinct": len(distinct),
@@ -115,3 +134,34 @@ def encode_texts(
         "precision": encoder.precision,
     }
     return vectors[index], stats
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """An encoder for all blocks; other processes get its name alone, load it themselves and compare its digest."""
+
+    config: EncoderConfig
+    digest: str
+    encoder: Encoder | None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"config": self.config, "digest": self.digest, "encoder": None}
+
+
+def _encoded(shared: _Shared, texts: list[str]) -> npt.NDArray[np.float32]:
+    encoder = shared.encoder or _load(shared.config, _load_once)
+    if encoder.digest != shared.digest:
+        raise InputError(
+            f"text encoder {shared.config.model!r} on {socket.gethostname()}",
+            expected=f"the weights that the run has, digest {shared.digest}",
+            found=encoder.digest,
+            action="Give every machine of the cluster the same files under this name.",
+        )
+    return encoder.encode(texts, shared.config.batch_size)
+
+
+def _load(config: EncoderConfig, load: Callable[..., Encoder] = load_encoder) -> Encoder:
+    return load(config.model, device=config.device, precision=config.precision, max_tokens=config.max_tokens)
+
+
+_load_once = lru_cache(maxsize=1)(load_encoder)

@@ -289,23 +289,16 @@ class _Ruler:
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """
-    What was measured of some users.
-
-    Attributes
-    ----------
-    columns
-        Metrics a user.
-    shown, novelty
-        By k: the ids of the items on anybody's list; sum of novelty and number of places.
-    recall
-        By group of items and k: of each user with held-out items of the group.
-    """
+    """What was measured of some users."""
 
     columns: dict[str, NDArray[np.float64]]
+    """Metrics a user."""
     shown: dict[int, Ids]
+    """By k, the ids of the items on anybody's list."""
     novelty: dict[int, tuple[np.float64, int]]
+    """By k, the sum of novelty and the number of places."""
     recall: dict[tuple[str, int], NDArray[np.float64]]
+    """By group of items and k, of each user with held-out items of the group."""
 
 
 def _measured(ruler: _Ruler, users: Ids) -> _Measured:

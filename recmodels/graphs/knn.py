@@ -5,14 +5,19 @@ Both ways only find candidates. Those are scored again in float64 and compared a
 once and share their neighbours: neither block sizes nor threads can change which of equal neighbours comes first.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 import torch
 
+from recmodels.compute.base import Compute
+from recmodels.compute.local import LOCAL
 from recmodels.errors import InputError
+from recmodels.graphs.distinct import distinct_rows
 from recmodels.graphs.matrices import checked_pairs
 from recmodels.schemas.tables import KNN
 
@@ -39,6 +44,7 @@ def knn_table(
     include_self: bool = True,
     target_recall: float = 0.99,
     seed: int = 0,
+    compute: Compute = LOCAL,
 ) -> pl.DataFrame:
     """
     Return the k nearest neighbours of every row by cosine similarity.
@@ -60,6 +66,9 @@ def knn_table(
         For ``ivf`` and ``hnsw``: share of the true neighbours to find, in (0, 1].
     seed
         Of the clustering of ``ivf`` and of the sample of rows.
+    compute
+        Where blocks of rows are compared with all rows, each with a GPU of its own if torch sees one here. An
+        approximate index is built and searched in this process, and what it finds is scored in blocks.
 
     Returns
     -------
@@ -107,25 +116,17 @@ def knn_table(
     width = min(k if include_self else k + 1, ids.size)
     if width > 1:
         x, lengths, unit = _normalised(x)
-        first, row = _distinct(unit)
-        x, lengths, unit = x[first], lengths[first], unit[first]
-        wanted = min(width, first.size)
-        search = _exact_search(unit, wanted, "cuda" if torch.cuda.is_available() else "cpu")
+        first, row = distinct_rows(unit)
+        if first.size < ids.size:
+            x, lengths, unit = x[first], lengths[first], unit[first]
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        starts = np.concatenate(([0], np.cumsum(np.bincount(row))))
+        rows = _Rows(x, lengths, unit, np.argsort(row, kind="stable").astype(np.int32), starts, width, device)
+        queries = np.array_split(np.arange(first.size), -(-(first.size**2) // _BLOCK_PRODUCTS))
+        blocks = ((block, None) for block in queries)
         if index != "exact":
-            built = _build(unit, index, seed)
-            _tune(built, unit, wanted, search, target_recall, seed)
-            search = _approximate_search(built, unit, wanted, search)
-        equals = pl.DataFrame({"row": row, "id": ids})
-        # More than the first `width` of equal rows can never be needed.
-        listed = equals.filter(pl.int_range(pl.len()).over("row") < width).select(other="row", dst="id")
-        for queries in np.array_split(np.arange(first.size), -(-(first.size**2) // _BLOCK_PRODUCTS)):
-            at, others = search(queries)
-            similarities = _cosines(x, lengths, queries[at], others)
-            found = pl.DataFrame({"row": queries[at], "other": others, "similarity": similarities})
-            ranked = found.join(listed, on="other").sort("row", -pl.col("similarity"), "dst")
-            nearest = ranked.filter(pl.int_range(pl.len()).over("row") < width)
-            block = equals.select("row", src="id").join(nearest, on="row").filter(pl.col("src") != pl.col("dst"))
-            edges.append(block.select("src", "dst", "similarity"))
+            blocks = _found_in_index(rows, queries, index, target_recall, seed)
+        edges.extend(compute.map(_nearest, blocks, shared=rows, gpus=float(device == "cuda" and index == "exact")))
     table = pl.concat(edges).sort("src", pl.col("src") != pl.col("dst"), -pl.col("similarity"), "dst")
     table = table.with_columns(rank=pl.int_range(pl.len(), dtype=pl.Int16).over("src")).filter(pl.col("rank") < k)
     return table.select(*KNN)
@@ -193,11 +194,72 @@ def _normalised(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, lengths, np.add(unit, 0, out=unit)
 
 
-def _distinct(unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first row of each set of equal rows, and for every row the number of its set."""
-    as_bytes = unit.view(np.dtype((np.void, unit.shape[1] * unit.itemsize))).ravel()
-    _, first, row = np.unique(as_bytes, return_index=True, return_inverse=True)
-    return first, row
+@dataclass(frozen=True)
+class _Rows:
+    """
+    Distinct rows and who has them: what is found among, for every block of queries.
+
+    Attributes
+    ----------
+    x, lengths, unit
+        As `_normalised` returns them.
+    ids, starts
+        The ids that have row i, rising, are ``ids[starts[i] : starts[i + 1]]``.
+    width
+        Neighbours that are wanted of each, the row itself included.
+    device
+        Where rows are compared.
+    """
+
+    x: np.ndarray
+    lengths: np.ndarray
+    unit: np.ndarray
+    ids: np.ndarray
+    starts: np.ndarray
+    width: int
+    device: str
+
+    @cached_property
+    def search(self) -> Search:
+        """The exact search, which keeps its memory from block to block."""
+        return _exact_search(self.unit, min(self.width, len(self.unit)), self.device)
+
+    def having(self, rows: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return pairs of a place in `rows` and an id that has the row there, of each row the `most` smallest."""
+        counts = np.minimum(self.starts[rows + 1] - self.starts[rows], most)
+        at = np.repeat(np.arange(rows.size), counts)
+        return at, self.ids[np.arange(at.size) + np.repeat(self.starts[rows] - (np.cumsum(counts) - counts), counts)]
+
+
+_Pairs = tuple[np.ndarray, np.ndarray]
+
+
+def _nearest(rows: _Rows, block: tuple[np.ndarray, _Pairs | None]) -> pl.DataFrame:
+    """Return (src, dst, similarity) of a block of distinct rows, with the candidates that were found if they were."""
+    queries, found = block
+    at, others = rows.search(queries) if found is None else found
+    similarities = _cosines(rows.x, rows.lengths, queries[at], others)
+    # More than the first `width` of equal rows can never be needed.
+    pair, dst = rows.having(others, rows.width)
+    pairs = pl.DataFrame({"query": at[pair], "dst": dst, "similarity": similarities[pair]})
+    ranked = pairs.sort("query", -pl.col("similarity"), "dst")
+    nearest = ranked.filter(pl.int_range(pl.len()).over("query") < rows.width)
+    query, src = rows.having(queries, len(rows.ids))
+    joined = pl.DataFrame({"query": query, "src": src}).join(nearest, on="query")
+    return joined.filter(pl.col("src") != pl.col("dst")).select("src", "dst", "similarity")
+
+
+def _found_in_index(
+    rows: _Rows, queries: list[np.ndarray], index: Index, target_recall: float, seed: int
+) -> Iterator[tuple[np.ndarray, _Pairs]]:
+    """Yield blocks of rows with what an approximate index finds for them."""
+    wanted = min(rows.width, len(rows.unit))
+    exact = _exact_search(rows.unit, wanted, rows.device)
+    built = _build(rows.unit, index, seed)
+    _tune(built, rows.unit, wanted, exact, target_recall, seed)
+    search = _approximate_search(built, rows.unit, wanted, exact)
+    for block in queries:
+        yield block, search(block)
 
 
 def _cosines(x: np.ndarray, lengths: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:

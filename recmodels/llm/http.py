@@ -29,8 +29,8 @@ class JsonServer:
     Plain aiohttp: with 64 calls in flight the client's own work bounds the rate, and a layer of httpx above it doubles
     that work. Proxies of the environment (``HTTP_PROXY``, ``HTTPS_PROXY``, ``NO_PROXY``) are used; they are looked up
     once, where aiohttp would start a thread for every call. Redirects are not followed. Paths are appended to the
-    address; of the configuration the calls in flight, the seconds a call may take and the model's name, for messages,
-    count.
+    address, headers sent with every call; of the configuration the calls in flight, the seconds a call may take and the
+    model's name, for messages, count.
     """
 
     def __init__(self, address: str, config: LLMConfig, headers: Mapping[str, str] | None = None) -> None:

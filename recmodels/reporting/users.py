@@ -54,7 +54,7 @@ def user_example(
     titles: Sequence[str],
 ) -> UserExample:
     """
-    Return what is shown of a user, whom the raw files call by `name`; titles of items are by id.
+    Return what is shown of a user of a table `INTERACTIONS`, whom the raw files call by `name`; titles are by item id.
 
     Per model, in the order in which they are to stand, `recommendations` has a table with columns user_id, rank and
     item_id.

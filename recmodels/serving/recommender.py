@@ -13,11 +13,21 @@ from torch.nn import functional
 
 from recmodels.checkpoints.runs import run_folder
 from recmodels.checkpoints.store import Checkpoint, load_checkpoint
+from recmodels.compute.base import Compute
+from recmodels.compute.local import LOCAL
 from recmodels.evaluation.non_personalised import popularity_embeddings
 from recmodels.graphs.matrices import interaction_matrix
 from recmodels.ranking.ranker import EmbeddingScorer, LinearScorer, Ranker
-from recmodels.schemas.tables import RECOMMENDATIONS
-from recmodels.serving.answers import MODEL, NAMED, NAMED_SIMILAR, POPULARITY, SIMILAR_ITEMS, UNKNOWN, top_items
+from recmodels.serving.answers import (
+    MODEL,
+    NAMED_SIMILAR,
+    POPULARITY,
+    SIMILAR_ITEMS,
+    UNKNOWN,
+    named,
+    recommendations,
+    top_items,
+)
 from recmodels.serving.fold_in import fold_in
 from recmodels.serving.names import ItemNames, names, whole_numbers
 
@@ -121,7 +131,9 @@ class Recommender:
         asked = names("reviewer_ids", reviewer_ids)
         return np.array([self._user_ids.get(name, UNKNOWN_USER) for name in asked], dtype=np.int64)
 
-    def recommend(self, user_ids: ArrayLike, n: int = 20, *, exclude_seen: bool = True) -> pl.DataFrame:
+    def recommend(
+        self, user_ids: ArrayLike, n: int = 20, *, exclude_seen: bool = True, compute: Compute = LOCAL
+    ) -> pl.DataFrame:
         """
         Return the best items for each of the users.
 
@@ -135,6 +147,8 @@ class Recommender:
             Items per user, at most as many as there are. A user who has seen so many that fewer are left gets fewer.
         exclude_seen
             Leave out the user's training and validation items.
+        compute
+            Where blocks of users are ranked.
 
         Returns
         -------
@@ -145,18 +159,8 @@ class Recommender:
             f"user_ids ({UNKNOWN_USER} for a stranger)", user_ids, UNKNOWN_USER, self._n_users - 1, _NAMES_FOR_USERS
         )
         n = self._length(n)
-        items, scores = self._best(users, n, exclude_seen=exclude_seen)
-        frame = pl.DataFrame(
-            {
-                "user_id": np.repeat(users, n),
-                "rank": np.tile(np.arange(1, n + 1), len(users)),
-                "item_id": items.ravel(),
-                "score": scores.ravel(),
-                "source": np.where(np.repeat(self._known(users), n), MODEL, POPULARITY).tolist(),
-            },
-            schema_overrides=RECOMMENDATIONS,
-        )
-        return frame.filter(pl.col("score").is_finite())
+        items, scores = self._best(users, n, exclude_seen=exclude_seen, compute=compute)
+        return recommendations(users, self._known(users), items, scores)
 
     def recommend_for(
         self,
@@ -200,7 +204,7 @@ class Recommender:
         users, n = self.user_ids(asked), self._length(n)
         best = self._best(users, n, exclude_seen=exclude_seen, barred=self._names.barred(only, without))
         source = np.where(self._known(users), MODEL, np.where(users == UNKNOWN_USER, UNKNOWN, POPULARITY))
-        return self._named(asked, source.tolist(), *best)
+        return named(self.items, asked, source.tolist(), *best)
 
     def recommend_for_history(
         self,
@@ -240,7 +244,7 @@ class Recommender:
         ranker = fold_in(self.checkpoint.ranker, self._train, history) if had.size else self._popular
         barred = self._names.barred(only, without)
         best = top_items(ranker, torch.tensor([0]), n, history if exclude_seen else None, barred)
-        return self._named([""], [MODEL if had.size else POPULARITY], *best).drop("reviewer_id")
+        return named(self.items, [""], [MODEL if had.size else POPULARITY], *best).drop("reviewer_id")
 
     def similar_items(self, item_ids: ArrayLike, n: int = 20) -> pl.DataFrame:
         """
@@ -290,7 +294,13 @@ class Recommender:
         return min(int(whole_numbers("n", n, 1)[0]), self._n_items)
 
     def _best(
-        self, users: NDArray[np.int64], n: int, *, exclude_seen: bool, barred: NDArray[np.bool_] | None = None
+        self,
+        users: NDArray[np.int64],
+        n: int,
+        *,
+        exclude_seen: bool,
+        barred: NDArray[np.bool_] | None = None,
+        compute: Compute = LOCAL,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return items and scores (m, n) for users in the order asked, minus infinity where there are no more."""
         known, asked_at = np.unique(users, return_inverse=True)
@@ -305,25 +315,8 @@ class Recommender:
             if not (rows := np.flatnonzero(chosen)).size:
                 continue
             asked = torch.from_numpy(np.maximum(known[rows], 0))
-            items[rows], scores[rows] = top_items(ranker, asked, n, self._seen if excluded else None, barred)
+            items[rows], scores[rows] = top_items(ranker, asked, n, self._seen if excluded else None, barred, compute)
         return items[asked_at], scores[asked_at]
-
-    def _named(
-        self, users: list[str], sources: list[str], items: NDArray[np.int64], scores: NDArray[np.float32]
-    ) -> pl.DataFrame:
-        n, rows = items.shape[1], np.flatnonzero(np.isfinite(scores.ravel()))
-        ids = items.ravel()[rows]
-        return pl.DataFrame(
-            {
-                "reviewer_id": [users[row] for row in (rows // n).tolist()],
-                "rank": rows % n + 1,
-                "asin": self.items["asin"].gather(ids),
-                "title": self.items["title"].gather(ids),
-                "score": scores.ravel()[rows],
-                "source": [sources[row] for row in (rows // n).tolist()],
-            },
-            schema_overrides=NAMED,
-        )
 
     @cached_property
     def _user_ids(self) -> dict[str, int]:

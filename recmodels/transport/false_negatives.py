@@ -106,13 +106,9 @@ class ItemEvidence:
     cooccurrence: sparse.csr_array | None
     binary: bool
 
-    def products(self, positives: sparse.csr_array) -> np.ndarray:
-        """Return the products of each user's rows up to it, int64, shape (n_users + 1,): more than stored entries."""
-        work = np.concatenate(([0], np.cumsum(np.diff(self.pattern.indptr)[positives.indices])))[positives.indptr]
-        if self.cooccurrence is not None:
-            n_together = np.diff(self.cooccurrence.indptr)[positives.indices]
-            work += np.concatenate(([0], np.cumsum(n_together)))[positives.indptr]
-        return work
+    def edges(self, positives: sparse.csr_array) -> np.ndarray:
+        """Return the edges from each user's positives, of all users up to it, int64, shape (n_users + 1,)."""
+        return _summed(self.pattern, positives)
 
 
 def item_evidence(
@@ -144,8 +140,11 @@ def false_negatives_of_rows(items: ItemEvidence, positives: sparse.csr_array) ->
     n_users, n_items = shape_of(positives)
     if not items.pattern.nnz:
         return sparse.csr_array((n_users, n_items), dtype=np.float32)
+    work = items.edges(positives)
+    if items.cooccurrence is not None:
+        work += _summed(items.cooccurrence, positives)
     blocks: list[sparse.csr_array] = []
-    for first, last in row_blocks(items.products(positives), _BLOCK_PRODUCTS):
+    for first, last in row_blocks(work, _BLOCK_PRODUCTS):
         rows = positives[first:last]
         block = sparse.csr_array(rows @ items.pattern)
         block.sort_indices()
@@ -160,6 +159,11 @@ def false_negatives_of_rows(items: ItemEvidence, positives: sparse.csr_array) ->
             block.data += _values_at(sparse.csr_array(rows @ items.cooccurrence), block)
         blocks.append(only_entries(block, outside))
     return _stacked(blocks, n_items)
+
+
+def _summed(matrix: sparse.csr_array, rows: sparse.csr_array) -> np.ndarray:
+    """Entries of the rows of a matrix that the columns of others stand for, summed up to each of these."""
+    return np.concatenate(([0], np.cumsum(np.diff(matrix.indptr)[rows.indices])))[rows.indptr]
 
 
 def _shares(present: Mapping[str, pl.DataFrame], weights: Mapping[str, float] | None) -> dict[str, float]:

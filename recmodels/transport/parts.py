@@ -137,11 +137,12 @@ class PlanRows:
 
     def _kernel_of(self, form: str) -> Kernel:
         if self._kernel is None or self._kernel[0] != form:
-            if form == "scaling":
-                on = resolve_device("cuda", setting="transport.backend").type if self._on_cuda else "cpu"
-                self._kernel = (form, scaling_kernel(self._cost, self._epsilon, on))
-            else:
-                self._kernel = (form, log_kernel(self._cost, self._epsilon))
+            on = resolve_device("cuda", setting="transport.backend").type if self._on_cuda else "cpu"
+            scaling = form == "scaling"
+            self._kernel = (
+                form,
+                scaling_kernel(self._cost, self._epsilon, on) if scaling else log_kernel(self._cost, self._epsilon),
+            )
         return self._kernel[1]
 
     def _rows(self, form: str, log_g: np.ndarray) -> np.ndarray:
@@ -228,10 +229,10 @@ def user_parts(
     """
     Cut users, in order, into parts of about so many stored costs; a user with more stands alone.
 
-    What a user counts for is known before the false negatives are: 1, the training pairs, and the products of finding
-    them, more than there are costs where edges meet in an item.
+    What a user counts for is known before the false negatives are: 1, the training pairs, and the edges that leave
+    their items, more than there are costs where edges meet in an item.
     """
-    work = items.products(positives) + positives.indptr + np.arange(a.size + 1)
+    work = items.edges(positives) + positives.indptr + np.arange(a.size + 1)
     for first, last in row_blocks(work, entries_per_part):
         whole = last - first == a.size
         yield UserRows(first, positives if whole else positives[first:last], a[first:last])

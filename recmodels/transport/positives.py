@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
+from recmodels.compute.base import Compute
+from recmodels.compute.local import LOCAL
 from recmodels.graphs.matrices import interaction_matrix
 from recmodels.schemas.tables import AUGMENTED
 from recmodels.transport.augment import augment
@@ -23,6 +25,7 @@ def added_positives(
     n_users: int,
     n_items: int,
     config: PositivesConfig | None = None,
+    compute: Compute = LOCAL,
 ) -> pl.DataFrame:
     """
     Return the pairs that a training adds to its positives (schema `AUGMENTED`); those drawn at random have mass 1.
@@ -40,6 +43,8 @@ def added_positives(
         Numbers of users and items.
     config
         Settings; None takes the paper's transport.
+    compute
+        Where transport keeps its parts; false negatives are drawn here.
 
     Raises
     ------
@@ -56,7 +61,8 @@ def added_positives(
     """
     config = config or PositivesConfig()
     if config.strategy == "transport":
-        return augment(interactions, item_graphs, n_users=n_users, n_items=n_items, config=config).added
+        sizes = {"n_users": n_users, "n_items": n_items}
+        return augment(interactions, item_graphs, config, **sizes, compute=compute, keep_false_negatives=False).added
     users, items = interactions["user_id"].to_numpy(), interactions["item_id"].to_numpy()
     candidates = false_negatives(users, items, n_users, n_items, item_graphs, k=config.neighbours)
     positives = interaction_matrix(users, items, n_users, n_items)

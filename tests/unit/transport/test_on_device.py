@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from recmodels.errors import InputError
 from recmodels.transport.kernels import scaling_kernel
-from recmodels.transport.sinkhorn import sinkhorn
+from recmodels.transport.sinkhorn import Form, sinkhorn
 
 
 def problem() -> tuple[sparse.csr_array, np.ndarray, np.ndarray]:
@@ -22,6 +23,13 @@ def test_cuda_solves_what_the_cpu_solves() -> None:
     assert on_cuda.converged
     np.testing.assert_allclose(on_cuda.log_f, on_cpu.log_f, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(on_cuda.log_g, on_cpu.log_g, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("form", ["scaling", "log"])
+def test_a_device_that_is_not_there_is_refused_by_its_setting(form: Form, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(InputError, match=r"transport\.backend"):
+        sinkhorn(*problem(), solver="cuda", form=form)
 
 
 def test_products_with_a_stored_matrix_are_those_of_scipy() -> None:

@@ -191,8 +191,8 @@ def test_parts_hold_about_as_many_costs_as_asked_and_never_half_a_user() -> None
     assert len(parts) > 10
     assert [part.first for part in parts] == np.cumsum([0, *(part.a.size for part in parts[:-1])]).tolist()
     assert sum(part.a.size for part in parts) == 300
-    longest = 1 + int(np.diff(items.products(positives) + positives.indptr).max())
-    assert max(part.positives.nnz + int(items.products(part.positives)[-1]) for part in parts) < 200 + longest
+    longest = 1 + int(np.diff(items.edges(positives) + positives.indptr).max())
+    assert max(part.positives.nnz + int(items.edges(part.positives)[-1]) for part in parts) < 200 + longest
     assert [part.a.size for part in user_parts(positives, np.ones(300), items, 1)] == [1] * 300
 
 
