@@ -46,7 +46,7 @@ ROUNDS = 3
 SHARDED = ("bpr", "lightgcn", "layergcn")
 SHARD_SIZES = {"large": (100_000, 60_000, 650_000), "quick": (2_000, 1_000, 10_000)}
 """Users, items and training pairs."""
-SHARD_STEPS = 20
+SHARD_STEPS = 10
 
 
 def problem(name: str) -> tuple[TrainingData, tuple[np.ndarray, np.ndarray]]:
