@@ -15,15 +15,15 @@ from recmodels.raw.demo import write_demo_dump
 pytestmark = pytest.mark.slow
 
 
-def _made(folder: Path, raw: Path, models: list[str]) -> tuple[dict[str, str], set[str]]:
+def _made(folder: Path, dataset: str, raw: Path, models: list[str]) -> tuple[dict[str, str], set[str]]:
     """Return the data version of every asset from raw files to recommendations, and which say where they were made."""
     (folder / "home").mkdir(parents=True)
     with dg.DagsterInstance.local_temp(str(folder / "home")) as instance:
         run = runner(DataRoot(path=str(folder / "data")), instance)
         results = [
-            run("prepare", config={"raw_dumps": {"config": {"raw_dir": str(raw)}}}),
-            run("train", {"dataset": "demo", "seed": "0"}, assets=assets_of_models(models)),
-            run("evaluate"),
+            run("prepare", dataset, config={"raw_dumps": {"config": {"raw_dir": str(raw)}}}),
+            run("train", {"dataset": dataset, "seed": "0"}, assets=assets_of_models(models)),
+            run("evaluate", dataset),
         ]
         assert all(result.success for result in results), [failure_texts(result) for result in results]
         versions = {name: version for result in results for name, version in data_versions(result).items()}
@@ -36,17 +36,36 @@ def _made(folder: Path, raw: Path, models: list[str]) -> tuple[dict[str, str], s
         return versions, placed
 
 
+def _made_twice(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, raw: Path, models: list[str]
+) -> tuple[dict[str, str], set[str]]:
+    local, placed = _made(tmp_path / "local", dataset, raw, models)
+    assert placed == set()
+    monkeypatch.setenv(ENGINE_VARIABLE, "ray")
+    monkeypatch.setenv(ADDRESS_VARIABLE, cluster.address)
+    distributed, placed = _made(tmp_path / "distributed", dataset, raw, models)
+    assert distributed == local
+    return distributed, placed
+
+
 def test_the_demo_has_the_same_data_versions_on_a_cluster(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_demo_dump(tmp_path / "raw", n_users=60, n_items=40)
     (tmp_path / "catalogue.toml").write_text("demo.sources.amazon2014.k_core = 2\ndemo.training.epochs = 2\n")
     monkeypatch.setenv("RECMODELS_CATALOGUE", str(tmp_path / "catalogue.toml"))
-    local, placed = _made(tmp_path / "local", tmp_path / "raw", ["lightgcn", "blast"])
-    assert placed == set()
-    monkeypatch.setenv(ENGINE_VARIABLE, "ray")
-    monkeypatch.setenv(ADDRESS_VARIABLE, cluster.address)
-    distributed, placed = _made(tmp_path / "distributed", tmp_path / "raw", ["lightgcn", "blast"])
-    assert distributed == local
-    assert {"recommendations/blast", "item_text_knn", "user_text_embeddings"} <= distributed.keys()
-    assert {"item_text_embeddings", "user_text_embeddings", "item_text_knn", "item_image_knn", "user_knn"} <= placed
+    made, placed = _made_twice(cluster, tmp_path, monkeypatch, "demo", tmp_path / "raw", ["lightgcn", "blast"])
+    assert {"recommendations/blast", "item_text_knn", "user_text_embeddings"} <= made.keys()
+    graphs = {"item_text_knn", "item_image_knn", "user_knn"}
+    assert graphs | {"item_text_embeddings", "user_text_embeddings", "augmented_interactions"} <= placed
+    assert {"interactions", "metrics/blast", "recommendations/blast"} <= placed
+
+
+def test_gift_cards_has_the_same_data_versions_on_a_cluster(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared_data: Path
+) -> None:
+    (tmp_path / "catalogue.toml").write_text("gift_cards.training.epochs = 2\n")
+    monkeypatch.setenv("RECMODELS_CATALOGUE", str(tmp_path / "catalogue.toml"))
+    raw = shared_data / "raw" / "gift_cards"
+    made, _ = _made_twice(cluster, tmp_path, monkeypatch, "gift_cards", raw, ["lightgcn"])
+    assert {"recommendations/lightgcn", "item_profiles", "user_knn"} <= made.keys()
