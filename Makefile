@@ -76,7 +76,8 @@ check: setup lint types contracts doctests ## before a commit, in minutes: lint,
 	$(PYTEST) $(PARALLEL) -m 'not slow' tests/unit $(ARGS)
 
 test: setup lint types contracts doctests ## what CI runs: lint, types, import contracts, examples, all tests
-	$(PYTEST) $(PARALLEL) --ignore tests/service $(ARGS)
+	$(PYTEST) $(PARALLEL) --ignore tests/service --ignore tests/cluster $(ARGS)
+	$(PYTEST) tests/cluster
 	@export RECMODELS_SKIP_LLAMA=$${RECMODELS_SKIP_LLAMA:-1}; required=0; if .ci/services; then required=1; fi; \
 	RECMODELS_REQUIRE_SERVICES=$$required $(PYTEST) tests/service
 

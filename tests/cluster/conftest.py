@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from recmodels.compute import on_ray
 from recmodels.compute.on_ray import OnRay
 
 NODES = 2
@@ -85,6 +86,9 @@ def _machines() -> Iterator[LocalCluster]:
         # Other processes find the functions of test modules where this one does.
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # A crowded machine is no reason to end a worker, or to let it wait behind all else.
+        patch.setenv("RAY_memory_monitor_refresh_ms", "0")
+        patch.setenv("RAY_worker_niceness", "0")
         machines = LocalCluster()
         signal.signal(signal.SIGTERM, handler)
         yield machines
@@ -93,8 +97,9 @@ def _machines() -> Iterator[LocalCluster]:
 
 
 @pytest.fixture
-def cluster(_machines: LocalCluster) -> LocalCluster:
-    """The cluster with all its nodes."""
+def cluster(_machines: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> LocalCluster:
+    """The cluster with all its nodes; a group does not wait long for a node that is gone."""
+    monkeypatch.setattr(on_ray, "_JOINING_SECONDS", 8.0)
     _machines.restore()
     return _machines
 

@@ -1,12 +1,8 @@
 """Transport on a Ray cluster: the bytes of the same parts in one process, also where a node dies between iterations."""
 
-import os
-import signal
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import polars as pl
@@ -26,25 +22,6 @@ pytestmark = pytest.mark.slow
 N_USERS, N_ITEMS = 2000, 300
 
 
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[Any]:
-    """A head and two nodes of one processor each, all in this machine."""
-    import ray
-    from ray.cluster_utils import Cluster
-
-    handler = signal.getsignal(signal.SIGTERM)
-    with mock.patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join(sys.path), "RAY_USAGE_STATS_ENABLED": "0"}):
-        args = {"num_cpus": 1, "object_store_memory": 100_000_000, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args=args)
-        for _ in range(2):
-            cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
-        ray.init(address=cluster.address, log_to_driver=False)
-        signal.signal(signal.SIGTERM, handler)
-        yield cluster
-        ray.shutdown()
-        cluster.shutdown()
-
-
 class _Watched(Group):
     """A group that tells of every question before it is asked."""
 
@@ -62,8 +39,8 @@ class _Watched(Group):
 class WatchedRay(OnRay):
     """Ray that tells what groups are asked."""
 
-    def __init__(self, told: Callable[[str], None]) -> None:
-        super().__init__()
+    def __init__(self, address: str, told: Callable[[str], None]) -> None:
+        super().__init__(address)
         self._told = told
 
     def group(self, factory: Callable[[Any, Any], Any], parts: Any, *, shared: Any = None) -> Group:
@@ -109,22 +86,22 @@ def check_same(found: Augmentation, expected: Augmentation) -> None:
 @pytest.mark.parametrize(
     "settings", [{"evidence": "collaborative"}, {"epsilon": 0.02}, {"relaxation": 0.5, "epsilon": 0.3, "ratio": 40.0}]
 )
-def test_parts_on_a_cluster_give_the_bytes_of_parts_here(nodes: Any, settings: dict[str, Any]) -> None:
-    place = OnRay()
+def test_parts_on_a_cluster_give_the_bytes_of_parts_here(cluster: Any, settings: dict[str, Any]) -> None:
+    place = cluster.compute()
     check_same(run(place, **settings), run(LOCAL, **settings))
     assert place.record()["repeated"] == 0
     assert place.record()["nodes"] == 3
 
 
-def test_a_node_that_dies_between_two_iterations_changes_no_byte(nodes: Any) -> None:
+def test_a_node_that_dies_between_two_iterations_changes_no_byte(cluster: Any) -> None:
     asked: list[str] = []
 
     def told(method: str) -> None:
         asked.append(method)
         if asked.count("columns") == 6 and method == "columns":
-            nodes.remove_node(nodes.list_all_nodes()[-1], allow_graceful=False)
+            cluster.kill_a_working_node()
 
-    place = WatchedRay(told)
+    place = WatchedRay(cluster.address, told)
     found = run(place, epsilon=0.02)
     check_same(found, run(LOCAL, epsilon=0.02))
     assert asked.count("columns") == found.diagnostics["iterations"] > 6
