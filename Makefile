@@ -68,7 +68,7 @@ doctor: setup ## what this machine has for a run and what it lacks: make doctor 
 up: ## build and start the deployment of docker/compose.yaml on http://127.0.0.1:3000; docs/deploying.md
 	docker compose --file docker/compose.yaml $(if $(filter gpu,$(HARDWARE)),--file docker/compose.gpu.yaml) up --build --detach $(ARGS)
 
-# Two processes with one thread each: the tests are many and small. Deployments are many processes themselves: one by one.
+# Two processes with one thread each: the tests are many and small. Clusters and deployments are many processes themselves: one by one.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 PARALLEL := -n 2 --dist loadfile
 
