@@ -28,7 +28,8 @@ class LLMConfig(BaseModel, extra="forbid", frozen=True):
 
     server: Annotated[str, OPERATIONAL] = ""
     """Address of the server. Empty: the environment variable ``OLLAMA_HOST`` or ``http://127.0.0.1:11434`` for
-    ``ollama``, ``OPENAI_BASE_URL`` or ``http://127.0.0.1:8000/v1`` for ``openai``."""
+    ``ollama``, ``OPENAI_BASE_URL`` or ``http://127.0.0.1:8000/v1`` for ``openai``. Several, by commas, have to have the
+    same model, and share the calls: each takes `in_flight` of them."""
 
     api_key_variable: Annotated[str, OPERATIONAL] = Field(
         default="OPENAI_API_KEY", pattern=r"^([A-Za-z0-9_]+_)?API_KEY$"

@@ -13,6 +13,7 @@ from recmodels.llm.http import JsonServer
 
 DEFAULT_MODEL = "llama3.1:8b"
 DEFAULT_ADDRESS = "http://127.0.0.1:11434"
+ADDRESS_VARIABLE = "OLLAMA_HOST"
 _SAMPLING = {"repeat_penalty": 1.1}
 """Defaults of `LLMConfig.sampling`; no part of the cache key, which the answers paid for under earlier ones keep."""
 
@@ -49,7 +50,7 @@ class OllamaServer:
 
     def __init__(self, config: LLMConfig, answers: AnswerFormat) -> None:
         self.model = config.model or DEFAULT_MODEL
-        self.address = config.server or os.environ.get("OLLAMA_HOST") or DEFAULT_ADDRESS
+        self.address = config.server or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
         self.in_flight = config.in_flight
         self.parameters: Mapping[str, object] = {
             "temperature": config.temperature,

@@ -12,6 +12,7 @@ from recmodels.llm.config import LLMConfig
 from recmodels.llm.http import JsonServer
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000/v1"
+ADDRESS_VARIABLE = "OPENAI_BASE_URL"
 _SAMPLING = {"frequency_penalty": 0.3}
 """Defaults of `LLMConfig.sampling`; no part of the cache key, which the answers paid for under earlier ones keep."""
 
@@ -57,7 +58,7 @@ class OpenAIServer:
 
     def __init__(self, config: LLMConfig, answers: AnswerFormat) -> None:
         self.model = config.model
-        self.address = (config.server or os.environ.get("OPENAI_BASE_URL") or DEFAULT_ADDRESS).rstrip("/")
+        self.address = (config.server or os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS).rstrip("/")
         self.in_flight = config.in_flight
         self.parameters: Mapping[str, object] = {
             "temperature": config.temperature,
