@@ -98,7 +98,8 @@ def _shows(text: str) -> Callable[[Command], bool]:
 
 
 def _trains(command: Command) -> bool:
-    return any(command.root.glob("training_state/**/*.safetensors"))
+    """Tell whether a state is whole: one that is being written has a name with a dot before it until then."""
+    return any(command.root.glob("training_state/**/epoch-*/*.safetensors"))
 
 
 def _interrupt(command: Command, moment: Callable[[Command], bool], number: signal.Signals) -> None:

@@ -79,7 +79,7 @@ def test_figures_have_two_digits() -> None:
 def test_bytes_and_core_seconds_are_those_of_the_work() -> None:
     def wait_and_fill(block: np.ndarray) -> Done:
         filled = np.ones(block.size)
-        time.sleep(0.3)  # costs no core
+        time.sleep(2)  # costs no core
         begun = time.process_time()
         while time.process_time() - begun < 0.1:
             pass
@@ -90,7 +90,7 @@ def test_bytes_and_core_seconds_are_those_of_the_work() -> None:
     assert found.rows == found.units == 20_000_000
     # Zeros that nobody wrote to take no memory, so 8 bytes a number.
     assert found.bytes == pytest.approx(160e6, rel=0.1)
-    assert 0.1 <= found.core_seconds < 0.3
+    assert 0.1 <= found.core_seconds < 2
 
 
 @pytest.mark.parametrize("name", list(STAGES))
