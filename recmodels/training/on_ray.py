@@ -15,6 +15,8 @@ from recmodels.errors import InputError, TransientFailure
 from recmodels.training.launch import LONGEST_WAIT, Columns, Job, train_part
 
 _STARTED = "started"
+_ENDING_SECONDS = 60.0
+"""For Ray Train to end once all processes have told what they had to."""
 
 
 @contextlib.contextmanager
@@ -53,8 +55,11 @@ def started(compute: OnRay, job: Job, initial: list[Columns]) -> Generator[Itera
             "initial": [ray.put(cut) for cut in initial],
             "inbox": inbox,
         }
+        training = launcher.fit.remote(given, len(initial), resource == "GPU", folder)
         try:
-            yield _told(compute, inbox, launcher.fit.remote(given, len(initial), resource == "GPU", folder))
+            yield _told(compute, inbox, training)
+            # Ray Train gives its processors back as it ends; killed, it leaves them taken until the run is over.
+            ray.wait([training], timeout=_ENDING_SECONDS)
         finally:
             ray.kill(launcher)
             inbox.shutdown(force=True)
