@@ -93,7 +93,6 @@ def test_tables_are_those_of_this_process(cluster: Any, folder: Path) -> None:
     assert local.dump.rejects["line"].to_list() == [18, 4322]
     assert local.dump.reviews.height == local.interactions.height > 3000
     assert compute.record()["blocks"] > 10
-    assert compute.record()["repeated"] == 0
 
 
 def test_a_node_that_dies_while_blocks_are_parsed_changes_nothing(
