@@ -51,8 +51,7 @@ class RunningBest:
 
     def lists(self) -> tuple[Tensor, Tensor]:
         """Return items (n_users, k) int64, best first, and their scores, float32."""
-        ordered = (self._keys >> 32).int()
-        return _LOW - (self._keys & _LOW), (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(torch.float32)
+        return _LOW - (self._keys & _LOW), _scores(self._keys)
 
     def _enter_few(self, scores: Tensor, first: int) -> None:
         """Enter the scores of a block that are above a user's least one."""
@@ -76,12 +75,20 @@ class RunningBest:
     def _enter(self, rows: Tensor | slice, keys: Tensor) -> None:
         best = torch.cat([self._keys[rows], keys], dim=1).topk(self._keys.shape[1], dim=1).values
         self._keys[rows] = best
-        ordered = (best[:, -1:] >> 32).int()
-        self._least[rows] = (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(torch.float32)
+        self._least[rows] = _scores(best[:, -1:])
 
 
 def _keys(scores: Tensor, items: Tensor) -> Tensor:
     """Return int64 numbers in the order of float32 scores, those of equal ones in the reverse order of the items."""
     # Adding 0 turns -0 into 0. The bits of a float order as an integer once those of negative ones are turned round.
-    bits = (scores + 0.0).view(torch.int32)
-    return ((bits ^ ((bits >> 31) & 0x7FFFFFFF)).long() << 32) | (_LOW - items)
+    return (_turned((scores + 0.0).view(torch.int32)).long() << 32) | (_LOW - items)
+
+
+def _scores(keys: Tensor) -> Tensor:
+    """Return the float32 scores that `_keys` made numbers of."""
+    return _turned((keys >> 32).int()).view(torch.float32)
+
+
+def _turned(bits: Tensor) -> Tensor:
+    """Return int32 bits with those of negative numbers turned round; done twice, it is undone."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
