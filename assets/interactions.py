@@ -76,7 +76,7 @@ def read_raw_dumps(
     entry = entry_of(context.partition_key).read_as(manifest.format)
     source = entry.sources[manifest.format]
     engine = compute.open()
-    prepared = prepare_tables(manifest, entry, compute=engine, limits=Limits(scratch=data_root.root / "staging"))
+    prepared = prepare_tables(manifest, entry, compute=engine, limits=Limits(scratch=data_root.staging))
     dump, interactions, funnel = prepared.dump, prepared.interactions, prepared.funnel
     cold_users, cold_items = without_training(interactions, dump.users.height, dump.items.height)
     tables = {

@@ -175,7 +175,7 @@ class DocumentIOManager(_StoredIOManager):
 
 def staging_directory(data_root: DataRoot, run_id: str) -> Path:
     """Return a path, not yet there, for a directory that `DirectoryIOManager` will move to its place."""
-    return safe_join(data_root.root, "staging", run_id, uuid.uuid4().hex)
+    return safe_join(data_root.staging, run_id, uuid.uuid4().hex)
 
 
 class DirectoryIOManager(_StoredIOManager):

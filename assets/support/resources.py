@@ -25,6 +25,11 @@ class DataRoot(dg.ConfigurableResource[None]):
         """Return the folder in which the raw files of a data set are kept unless a run names another."""
         return safe_join(self.root, "raw", dataset)
 
+    @property
+    def staging(self) -> Path:
+        """What runs write before it is stored."""
+        return self.root / "staging"
+
     def cache(self, name: str) -> Path:
         """Return the path of a cache that may be deleted at any time at the price of computing it again."""
         return safe_join(cache_folder(self.root), name)
