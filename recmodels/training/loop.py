@@ -23,6 +23,7 @@ from recmodels.models.inputs import TrainingData
 from recmodels.models.layers import columns
 from recmodels.ranking.ranker import EmbeddingScorer
 from recmodels.training import state as training_state
+from recmodels.training.memory import freed_memory_kept
 from recmodels.training.pairs import TrainingPairs, training_pairs
 from recmodels.training.recorded import StepRecorder, records_steps
 
@@ -79,6 +80,7 @@ class Trained:
     n_steps: int
 
 
+@freed_memory_kept()
 def train(
     model: Model,
     data: TrainingData,
