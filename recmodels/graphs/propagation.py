@@ -5,7 +5,8 @@ Autograd's own backward of a sparse product transposes the matrix at every call.
 that `Adjacency` already holds, which for a symmetric matrix is the matrix itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,48 @@ from recmodels.errors import InputError
 from recmodels.graphs.adjacency import Adjacency, csr_tensor
 
 _HALF = (torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """
+    A graph over some of the nodes of a larger one, whose last layer is added to them: FREEDOM's items, BLAST's users.
+
+    Attributes
+    ----------
+    graph
+        Square; None adds the nodes as they are.
+    first
+        Row of its first node among those of the larger graph.
+    n_nodes
+        Number of its nodes, which are in a row there.
+    n_layers
+        Propagations over it, of which the last is added.
+    weight
+        Factor of what is added.
+    """
+
+    graph: Adjacency | None
+    first: int
+    n_nodes: int
+    n_layers: int = 1
+    weight: float = 1.0
+
+    @property
+    def transposed(self) -> "Beside":
+        """The same with the transpose of its matrix."""
+        if self.graph is None or self.graph.symmetric:
+            return self
+        return Beside(self.graph.transposed, self.first, self.n_nodes, self.n_layers, self.weight)
+
+    def add(self, total: torch.Tensor, x: torch.Tensor) -> None:
+        """Add what comes over the graph from `x` to `total`, both of all nodes."""
+        part = slice(self.first, self.first + self.n_nodes)
+        layer = x[part]
+        if self.graph is not None:
+            for _ in range(self.n_layers):
+                layer = _multiply(self.graph, layer)
+        total[part].add_(layer, alpha=self.weight)
 
 
 def propagate(adjacency: Adjacency, x: torch.Tensor) -> torch.Tensor:
@@ -55,7 +98,7 @@ def propagate(adjacency: Adjacency, x: torch.Tensor) -> torch.Tensor:
     return _Product.apply(adjacency, x)
 
 
-def light_gcn(adjacency: Adjacency, x: torch.Tensor, n_layers: int) -> torch.Tensor:
+def light_gcn(adjacency: Adjacency, x: torch.Tensor, n_layers: int, beside: Sequence[Beside] = ()) -> torch.Tensor:
     r"""
     Light graph convolution: the mean of the layers :math:`\frac{1}{L+1} \sum_{l=0}^{L} \hat A^l X` (LightGCN, eq. 8).
 
@@ -67,11 +110,13 @@ def light_gcn(adjacency: Adjacency, x: torch.Tensor, n_layers: int) -> torch.Ten
         Layer 0, shape (n, d).
     n_layers
         L, at least 0; 0 returns `x`.
+    beside
+        What other graphs add, in the same pass: no part of the nodes is copied, forward or backward.
 
     Returns
     -------
     torch.Tensor
-        Shape (n, d). No layer is kept for the backward pass, which is the same sum with the transpose.
+        Shape (n, d). No layer is kept for the backward pass, which is the same sum with the transposes.
 
     Raises
     ------
@@ -83,7 +128,10 @@ def light_gcn(adjacency: Adjacency, x: torch.Tensor, n_layers: int) -> torch.Ten
         raise InputError("adjacency", expected="a square matrix", found=f"shape {adjacency.shape}")
     if n_layers < 0:
         raise InputError("n_layers", expected="at least 0", found=str(n_layers))
-    return _MeanOfLayers.apply(adjacency, x, n_layers) if n_layers else x
+    for graph in beside:
+        if graph.graph is not None and graph.graph.shape != (graph.n_nodes, graph.n_nodes):
+            raise InputError("graph beside", expected=f"{graph.n_nodes} nodes", found=f"shape {graph.graph.shape}")
+    return _MeanOfLayers.apply(adjacency, x, n_layers, tuple(beside)) if n_layers or beside else x
 
 
 def _check(adjacency: Adjacency, x: torch.Tensor) -> None:
@@ -154,14 +202,17 @@ def _multiply(adjacency: Adjacency, x: torch.Tensor, scale: float = 1) -> torch.
     return sparse_product(adjacency, x, None if scale == 1 else matrix.values() * scale)
 
 
-def _mean_of_layers(adjacency: Adjacency, x: torch.Tensor, n_layers: int) -> torch.Tensor:
+def _mean_of_layers(adjacency: Adjacency, x: torch.Tensor, n_layers: int, beside: Sequence[Beside]) -> torch.Tensor:
     if x.dtype in _HALF:
-        return _mean_of_layers(adjacency, x.to(adjacency.matrix.dtype), n_layers).to(x.dtype)
+        return _mean_of_layers(adjacency, x.to(adjacency.matrix.dtype), n_layers, beside).to(x.dtype)
     # Horner's rule, x + A(x + A(x + ...)), holds two arrays however many layers there are.
     total, share = x, 1 / (n_layers + 1)
     for _ in range(n_layers - 1):
         total = _multiply(adjacency, total).add_(x)
-    return _multiply(adjacency, total, share).add_(x, alpha=share)
+    total = _multiply(adjacency, total, share).add_(x, alpha=share) if n_layers else x.clone()
+    for graph in beside:
+        graph.add(total, x)
+    return total
 
 
 class _Product(torch.autograd.Function):
@@ -179,12 +230,14 @@ class _Product(torch.autograd.Function):
 
 class _MeanOfLayers(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, adjacency: Adjacency, x: torch.Tensor, n_layers: int) -> torch.Tensor:
-        ctx.adjacency = adjacency
-        ctx.n_layers = n_layers
+    def forward(
+        ctx: Any, adjacency: Adjacency, x: torch.Tensor, n_layers: int, beside: tuple[Beside, ...]
+    ) -> torch.Tensor:
+        ctx.adjacency, ctx.n_layers, ctx.beside = adjacency, n_layers, beside
         with torch.autocast(x.device.type, enabled=False):
-            return _mean_of_layers(adjacency, x, n_layers)
+            return _mean_of_layers(adjacency, x, n_layers, beside)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, torch.Tensor, None]:
-        return None, light_gcn(ctx.adjacency.transposed, gradients[0], ctx.n_layers), None
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, torch.Tensor, None, None]:
+        beside = [graph.transposed for graph in ctx.beside]
+        return None, light_gcn(ctx.adjacency.transposed, gradients[0], ctx.n_layers, beside), None, None

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from recmodels.errors import InputError
 from recmodels.graphs.neighbour_graphs import k_bin
+from recmodels.graphs.propagation import Beside
 from recmodels.models import base
 from recmodels.models.config import TrainingConfig
 from recmodels.models.inputs import TrainingData
@@ -68,10 +69,11 @@ class Model(freedom.Model):
         losses = self.ranking_losses(self.profiles(batch.users), positive, negative, batch.barred)
         return {"profile": self.config.profile_weight * losses.mean()}
 
-    def _with_similar_users(self, users: Tensor) -> Tensor:
+    def _beside(self) -> list[Beside]:
         if self.user_graph is None:
-            return users
-        return users + self.config.user_graph_weight * self._over(self.user_graph, 0, self.config.n_uu_layers)
+            return super()._beside()
+        users = Beside(self.user_graph, 0, self.n_users, self.config.n_uu_layers, self.config.user_graph_weight)
+        return [users, *super()._beside()]
 
 
 def _check(config: Config, data: TrainingData) -> None:

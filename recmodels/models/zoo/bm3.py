@@ -8,11 +8,18 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from recmodels.graphs.propagation import light_gcn
+from recmodels.graphs.propagation import Beside, light_gcn
 from recmodels.models import base
 from recmodels.models.config import FeatureConfig
 from recmodels.models.inputs import TrainingData
-from recmodels.models.layers.blocks import FeaturesByModality, dropout, frobenius_penalty, linear, lookup, node_table
+from recmodels.models.layers.blocks import (
+    FeaturesByModality,
+    dropout,
+    frobenius_penalty,
+    linear,
+    lookup_each,
+    node_table,
+)
 
 
 class Config(FeatureConfig):
@@ -57,19 +64,19 @@ class Model(base.Model):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return the predictor's output for all users and items."""
-        users, items = self._embed()
+        users, items = self.split(self._embed())
         return self.predictor(users), self.predictor(items)
 
     def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the disagreement of user and item, that of each modality with the item and itself, and the penalty."""
-        all_users, all_items = self._embed()
-        user, item = lookup(all_users, batch.users), lookup(all_items, batch.positives)
+        nodes = self._embed()
+        user, item = lookup_each(nodes, batch.users, batch.positives + self.n_users)
         # Only the batch's rows are perturbed: the others' targets enter no term.
         user_target, item_target = self._target(user), self._target(item)
         parts = {
             "agreement": _disagreement(self.predictor(user), item_target)
             + _disagreement(self.predictor(item), user_target),
-            "penalty": self.config.regularisation * frobenius_penalty(all_users, all_items, n_rows=self.n_items),
+            "penalty": self.config.regularisation * frobenius_penalty(*self.split(nodes), n_rows=self.n_items),
         }
         for modality, features in self.features.present():
             projected = features(batch.positives)
@@ -79,9 +86,9 @@ class Model(base.Model):
             )
         return parts
 
-    def _embed(self) -> tuple[Tensor, Tensor]:
-        users, items = self.split(light_gcn(self.adjacency, self.nodes, self.config.n_layers))
-        return users, items + self.nodes[self.n_users :]
+    def _embed(self) -> Tensor:
+        items_themselves = Beside(None, self.n_users, self.n_items)
+        return light_gcn(self.adjacency, self.nodes, self.config.n_layers, [items_themselves])
 
     def _target(self, x: Tensor) -> Tensor:
         return dropout(x.detach(), self.config.dropout, self.generator)

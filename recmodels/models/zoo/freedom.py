@@ -6,11 +6,11 @@ from torch import Tensor
 
 from recmodels.errors import InputError
 from recmodels.graphs.adjacency import Adjacency
-from recmodels.graphs.propagation import light_gcn, propagate
+from recmodels.graphs.propagation import Beside, light_gcn
 from recmodels.models import base
 from recmodels.models.config import FusedGraphConfig
 from recmodels.models.inputs import TrainingData
-from recmodels.models.layers.blocks import FeaturesByModality, bpr_loss, lookup, lookup_each, node_table
+from recmodels.models.layers.blocks import FeaturesByModality, bpr_loss, node_table
 from recmodels.models.layers.item_graphs import fused_item_graph
 
 
@@ -56,13 +56,11 @@ class Model(base.Model):
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """Return the embeddings over the full graphs."""
-        return self._embed(self.adjacency)
+        return self.split(self._embed(self.adjacency))
 
     def loss(self, batch: base.Batch) -> dict[str, Tensor]:
         """Return the ranking losses of the embeddings and of what describes users and items."""
-        all_users, all_items = self._embed(self.dropped_adjacency)
-        user = lookup(all_users, batch.users)
-        positive, negative = lookup_each(all_items, batch.positives, batch.negatives)
+        user, positive, negative = self.of_batch(self._embed(self.dropped_adjacency), batch)
         return {
             self.config.training.loss: self.ranking_losses(user, positive, negative, batch.barred).mean(),
             **self._item_losses(user, batch),
@@ -85,20 +83,12 @@ class Model(base.Model):
         """Return nothing: FREEDOM has no features of users. The last two are embeddings of the batch's items."""
         return {}
 
-    def _embed(self, adjacency: Adjacency) -> tuple[Tensor, Tensor]:
-        users, items = self.split(light_gcn(adjacency, self.nodes, self.config.n_ui_layers))
-        return self._with_similar_users(users), items + self._over(self.item_graph, 1, self.config.n_ii_layers)
+    def _embed(self, adjacency: Adjacency) -> Tensor:
+        return light_gcn(adjacency, self.nodes, self.config.n_ui_layers, self._beside())
 
-    def _with_similar_users(self, users: Tensor) -> Tensor:
-        """Return the users as they are: FREEDOM has no graph of users."""
-        return users
-
-    def _over(self, graph: Adjacency, side: int, n_layers: int) -> Tensor:
-        """Return the last layer over a graph of users (side 0) or items (side 1)."""
-        nodes = self.split(self.nodes)[side]
-        for _ in range(n_layers):
-            nodes = propagate(graph, nodes)
-        return nodes
+    def _beside(self) -> list[Beside]:
+        """Return the graphs whose last layer is added to that of users and items: here that of items."""
+        return [Beside(self.item_graph, self.n_users, self.n_items, self.config.n_ii_layers)]
 
 
 def _check(config: Config, data: TrainingData) -> None:

@@ -8,7 +8,7 @@ from scipy import sparse
 from recmodels.errors import InputError
 from recmodels.graphs.adjacency import Adjacency
 from recmodels.graphs.bipartite import BipartiteGraph
-from recmodels.graphs.propagation import light_gcn, propagate
+from recmodels.graphs.propagation import Beside, light_gcn, propagate
 
 
 @pytest.fixture(params=["symmetric", "square", "wide"])
@@ -41,6 +41,26 @@ def test_light_gcn_is_the_mean_of_its_layers(n_layers: int) -> None:
             layers.append(adjacency.matrix.to_dense() @ layers[-1])
         assert torch.allclose(light_gcn(adjacency, x, n_layers), torch.stack(layers).mean(dim=0))
         assert torch.autograd.gradcheck(lambda y, a=adjacency: light_gcn(a, y, n_layers), (x,))
+
+
+@pytest.mark.parametrize("n_layers", [0, 1, 3])
+def test_graphs_beside_add_their_last_layer_to_their_nodes(n_layers: int) -> None:
+    rng = np.random.default_rng(1)
+    adjacency = BipartiteGraph(rng.integers(0, 5, 12), rng.integers(0, 4, 12), 5, 4, dtype=torch.float64).adjacency()
+    users, items = (
+        Adjacency.from_scipy(sparse.random_array((n, n), density=0.4, rng=rng), dtype=torch.float64) for n in (5, 4)
+    )
+    beside = [Beside(users, 0, 5, n_layers=1, weight=0.3), Beside(items, 5, 4, n_layers=2), Beside(None, 5, 4)]
+    x = torch.randn(9, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    over_items = items.matrix.to_dense() @ items.matrix.to_dense() @ x[5:]
+    added = torch.cat([0.3 * users.matrix.to_dense() @ x[:5], over_items + x[5:]])
+    before = x.detach().clone()
+    assert torch.allclose(light_gcn(adjacency, x, n_layers, beside), light_gcn(adjacency, x, n_layers) + added)
+    assert torch.autograd.gradcheck(lambda y: light_gcn(adjacency, y, n_layers, beside), (x,))
+    assert torch.autograd.gradgradcheck(lambda y: light_gcn(adjacency, y, n_layers, beside), (x,))
+    assert torch.equal(x, before)
+    with pytest.raises(InputError, match="graph beside: expected 5 nodes"):
+        light_gcn(adjacency, x, n_layers, [Beside(items, 0, 5)])
 
 
 def test_the_root_of_the_degrees_is_a_fixed_point_and_no_eigenvalue_exceeds_one() -> None:
