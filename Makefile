@@ -70,7 +70,8 @@ up: ## build and start the deployment of docker/compose.yaml on http://127.0.0.1
 
 # Two processes with one thread each: the tests are many and small. Clusters and deployments are many processes themselves: one by one.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-PARALLEL := -n 2 --dist loadfile
+# Files in their own order: the long runs come before the many short ones, so that both processes end together.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 check: setup lint types contracts doctests ## before a commit, in minutes: lint, types, import contracts, examples, unit tests
 	$(PYTEST) $(PARALLEL) -m 'not slow' tests/unit $(ARGS)
