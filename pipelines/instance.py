@@ -16,6 +16,7 @@ from recmodels.errors import InputError
 from recmodels.io.files import atomic_file, data_root
 
 _SCARCE_BYTES = 10_000_000
+_HOME = "dagster"
 
 
 def prepare_home() -> Path:
@@ -24,8 +25,7 @@ def prepare_home() -> Path:
 
     Raises InputError if the data root cannot be written.
     """
-    root = data_root()
-    home = Path(os.environ.get("DAGSTER_HOME") or root_home(root))
+    root, home = data_root(), instance_home()
     try:
         home.mkdir(parents=True, exist_ok=True)
         settings = home / "dagster.yaml"
@@ -47,10 +47,9 @@ def prepare_home() -> Path:
 
 def require_own_home() -> None:
     """Raise InputError if ``DAGSTER_HOME`` lies in another data root, whose tables would be shown with runs of this."""
-    root = data_root()
-    home = Path(os.environ.get("DAGSTER_HOME") or root_home(root)).resolve()
+    root, home = data_root(), instance_home().resolve()
     other = home.parent
-    if home == root_home(other) and other != root and (other / "tables").is_dir():
+    if home == other / _HOME and other != root and (other / "tables").is_dir():
         raise InputError(
             f"DAGSTER_HOME {home}",
             expected=f"the instance of the data root {root}",
@@ -59,9 +58,9 @@ def require_own_home() -> None:
         )
 
 
-def root_home(root: Path) -> Path:
-    """Return the instance's directory of a data root."""
-    return root / "dagster"
+def instance_home() -> Path:
+    """Return the instance's directory: what ``DAGSTER_HOME`` names, or else that of the data root."""
+    return Path(os.environ.get("DAGSTER_HOME") or data_root() / _HOME)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """`recmodels results`: what was measured of the studies, as a file and as a page."""
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +43,7 @@ def results(
     The page has the name of the file and the ending .md; what stands above its tables comes from <name>_preface.md. A
     README one folder above gets its table, where it has the two lines that mark the place.
     """
-    from pipelines.instance import open_instance, root_home
+    from pipelines.instance import instance_home, open_instance
     from recmodels.io.files import atomic_file, data_root
     from recmodels.studies.entries import load_studies
     from recmodels.studies.page import overview, results_page
@@ -63,7 +64,7 @@ def results(
         found = read_rows(path)
         users_of |= dict.fromkeys((row.cell for row in found), users_beside(path.parent))
         measured += found
-    if root_home(data_root()).is_dir():
+    if instance_home().is_dir():
         with open_instance() as instance:
             of_graph = list(_of_graph(instance))
         users_of |= dict.fromkeys((row.cell for row in of_graph), users_beside(data_root()))
@@ -105,16 +106,16 @@ def _into_readme(path: Path, table: str) -> None:
 
 
 def _of_graph(instance: "dg.DagsterInstance") -> "Iterator[ResultRow]":
-    """Yield what an instance has of the rows of all studies."""
+    """Yield what an instance has of the rows of all studies, on the data sets that these are about."""
     from assets.studies import result_rows
     from assets.support.resources import DataRoot
     from recmodels.catalogue.entries import load_catalogue
     from recmodels.studies.entries import load_studies
 
-    seeds: dict[str, set[int]] = {}
+    known = load_catalogue()
+    seeds: dict[tuple[str, str], set[int]] = {}
     for study in load_studies().values():
-        for row in study.rows:
-            seeds.setdefault(row, set()).update(study.seeds)
-    for dataset in load_catalogue():
-        for row, of_row in seeds.items():
-            yield from result_rows(instance, DataRoot(), dataset, [row], sorted(of_row))
+        for cell in product(known.keys() & study.data_sets, study.rows):
+            seeds.setdefault(cell, set()).update(study.seeds)
+    for (dataset, row), of_cell in sorted(seeds.items()):
+        yield from result_rows(instance, DataRoot(), dataset, [row], sorted(of_cell))

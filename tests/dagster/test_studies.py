@@ -59,6 +59,13 @@ def ended(process: subprocess.Popen[str]) -> str:
     return output
 
 
+def exported(into: Path, **env: str) -> dict[str, dict[str, float]]:
+    """Return the test figures by row that `recmodels results` takes out of the graph."""
+    line = [sys.executable, "-m", "pipelines.cli", "results", "--into", str(into)]
+    subprocess.run(line, check=True, capture_output=True, env={**os.environ, **env})
+    return {row["variant"]: row["test"] for row in json.loads(into.read_text())["rows"]}
+
+
 def made(instance: dg.DagsterInstance) -> dict[str, int]:
     """Return how often each asset of a row, and the study, was made."""
     keys = [*row_keys(STUDIES[STUDY]), study_key(STUDY)]
@@ -121,6 +128,12 @@ def test_the_command_and_a_backfill_give_the_same_table_and_make_nothing_twice(
     assert [row["variant"] for row in told["figures"]] == [row for row in ROWS for _ in range(2)]
     assert {test["first"] for test in told["tests"]} == set(ROWS[1:])
     assert all(row["split_digest"] and row["data_versions"] and row["commit"] != "None" for row in told["rows"])
+    # Results are those of the data sets that a study is about.
+    mine = tmp_path / "mine.toml"
+    mine.write_text(f"[studies.mine]\ntitle = 'Mine'\nabout = ''\ndata_sets = ['demo']\nseeds = [0]\nrows = {ROWS}\n")
+    assert exported(tmp_path / "docs" / "packaged.json") == {}
+    figures = exported(tmp_path / "docs" / "mine.json", RECMODELS_STUDIES=str(mine))
+    assert figures == {row["variant"]: row["test"] for row in told["rows"]}
 
     monkeypatch.setenv("RECMODELS_DATA", str(tmp_path / "other" / "data"))
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "other" / "home"))
