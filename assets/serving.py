@@ -4,7 +4,6 @@ What is asked of finished results: which checkpoint is current, opened for answe
 Nothing here is an asset, and nothing is written.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from assets.support.resources import DataRoot
 from assets.support.staleness import survey
 from assets.training import checkpoint_key
 from recmodels.errors import InputError, MissingObject
+from recmodels.io.files import instance_home
 from recmodels.models.registry import NON_PERSONALISED
 from recmodels.validation import require_known
 
@@ -131,7 +131,7 @@ def best_model(board: "pl.DataFrame") -> str | None:
 
 
 def _current_instance(root: Path) -> dg.DagsterInstance:
-    home = Path(os.environ.get("DAGSTER_HOME") or root / "dagster")
+    home = instance_home(root)
     if not home.is_dir():
         raise InputError(
             f"Dagster's records {home}",

@@ -13,10 +13,9 @@ import dagster as dg
 from sqlalchemy.exc import DBAPIError
 
 from recmodels.errors import InputError
-from recmodels.io.files import atomic_file, data_root
+from recmodels.io.files import INSTANCE_FOLDER, atomic_file, data_root, instance_home
 
 _SCARCE_BYTES = 10_000_000
-_HOME = "dagster"
 
 
 def prepare_home() -> Path:
@@ -25,7 +24,8 @@ def prepare_home() -> Path:
 
     Raises InputError if the data root cannot be written.
     """
-    root, home = data_root(), instance_home()
+    root = data_root()
+    home = instance_home(root)
     try:
         home.mkdir(parents=True, exist_ok=True)
         settings = home / "dagster.yaml"
@@ -47,20 +47,16 @@ def prepare_home() -> Path:
 
 def require_own_home() -> None:
     """Raise InputError if ``DAGSTER_HOME`` lies in another data root, whose tables would be shown with runs of this."""
-    root, home = data_root(), instance_home().resolve()
+    root = data_root()
+    home = instance_home(root).resolve()
     other = home.parent
-    if home == other / _HOME and other != root and (other / "tables").is_dir():
+    if home == other / INSTANCE_FOLDER and other != root and (other / "tables").is_dir():
         raise InputError(
             f"DAGSTER_HOME {home}",
             expected=f"the instance of the data root {root}",
             found=f"that of the data root {other}",
             action=f"Unset DAGSTER_HOME, or set RECMODELS_DATA={other}.",
         )
-
-
-def instance_home() -> Path:
-    """Return the instance's directory: what ``DAGSTER_HOME`` names, or else that of the data root."""
-    return Path(os.environ.get("DAGSTER_HOME") or data_root() / _HOME)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from assets.support.dagster_internals import is_migrated
 from recmodels.catalogue.entries import DatasetEntry
 from recmodels.compute.engines import ADDRESS_VARIABLE, compute_from
 from recmodels.errors import InputError, RecmodelsError
+from recmodels.io.files import instance_home
 from recmodels.io.hub import require_safetensors
 from recmodels.llm.factory import make_backend
 from recmodels.profiles.answers import profile_answers
@@ -67,7 +68,7 @@ def examine(
     yield llm_server(profiles)
     for name in dict.fromkeys([entry.encoder, *(other.encoder for other in others)]):
         yield encoder_weights(name, required=name == entry.encoder)
-    yield dagster_instance(Path(os.environ.get("DAGSTER_HOME") or root / "dagster"))
+    yield dagster_instance(instance_home(root))
 
 
 def packages() -> Finding:

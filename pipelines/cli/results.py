@@ -43,8 +43,8 @@ def results(
     The page has the name of the file and the ending .md; what stands above its tables comes from <name>_preface.md. A
     README one folder above gets its table, where it has the two lines that mark the place.
     """
-    from pipelines.instance import instance_home, open_instance
-    from recmodels.io.files import atomic_file, data_root
+    from pipelines.instance import open_instance
+    from recmodels.io.files import atomic_file, data_root, instance_home
     from recmodels.studies.entries import load_studies
     from recmodels.studies.page import overview, results_page
     from recmodels.studies.results import (
@@ -64,7 +64,7 @@ def results(
         found = read_rows(path)
         users_of |= dict.fromkeys((row.cell for row in found), users_beside(path.parent))
         measured += found
-    if instance_home().is_dir():
+    if instance_home(data_root()).is_dir():
         with open_instance() as instance:
             of_graph = list(_of_graph(instance))
         users_of |= dict.fromkeys((row.cell for row in of_graph), users_beside(data_root()))

@@ -18,6 +18,8 @@ from recmodels.io.processes import has_ended, host
 
 DATA_ROOT_VARIABLE = "RECMODELS_DATA"
 CACHE_VARIABLE = "RECMODELS_CACHE"
+INSTANCE_FOLDER = "dagster"
+"""Where below a data root Dagster's records are unless ``DAGSTER_HOME`` says otherwise."""
 MANIFEST = "manifest.json"
 """Name of the file of a stored directory that has the digests of the others."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -31,6 +33,11 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 def data_root() -> Path:
     """Return the absolute directory of everything that the product writes: ``RECMODELS_DATA``, or else ``./data``."""
     return Path(os.environ.get(DATA_ROOT_VARIABLE) or "data").resolve()
+
+
+def instance_home(root: Path) -> Path:
+    """Return the directory of Dagster's records: what ``DAGSTER_HOME`` names, or else that of a data root."""
+    return Path(os.environ.get("DAGSTER_HOME") or root / INSTANCE_FOLDER)
 
 
 def cache_folder(root: Path) -> Path:
