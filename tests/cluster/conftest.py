@@ -41,6 +41,16 @@ class LocalCluster:
         """Return a place to compute that has counted nothing yet."""
         return OnRay(self.address)
 
+    def undisturbed(self) -> OnRay:
+        """Return such a place once no node counts any more that died in another test."""
+        compute = self.compute()
+        compute.connected()
+        end = time.monotonic() + 60
+        while compute.living("CPU") != NODES:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        return compute
+
     def restore(self) -> None:
         """Start nodes for those that died."""
         while len(self._cluster.worker_nodes) < NODES:

@@ -52,8 +52,9 @@ def test_a_stage_has_the_same_bytes_calm_and_with_a_node_that_dies(
     stage: str, stages: dict[str, Callable[[Compute], bytes]], cluster: Any, kill_one_node_after: Kill
 ) -> None:
     local = stages[stage](LOCAL)
-    calm = cluster.compute()
+    calm = cluster.undisturbed()
     assert stages[stage](calm) == local
+    assert calm.record()["repeated"] == 0
     assert int(calm.record()["blocks"]) >= 10
     disturbed = cluster.compute()
     kill_one_node_after()

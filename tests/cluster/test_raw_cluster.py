@@ -88,11 +88,12 @@ def require_equal(found: Prepared, expected: Prepared) -> None:
 
 
 def test_tables_are_those_of_this_process(cluster: Any, folder: Path) -> None:
-    local, compute = read(folder, LOCAL), cluster.compute()
+    local, compute = read(folder, LOCAL), cluster.undisturbed()
     require_equal(read(folder, compute), local)
     assert local.dump.rejects["line"].to_list() == [18, 4322]
     assert local.dump.reviews.height == local.interactions.height > 3000
     assert compute.record()["blocks"] > 10
+    assert compute.record()["repeated"] == 0
 
 
 def test_a_node_that_dies_while_blocks_are_parsed_changes_nothing(

@@ -87,8 +87,9 @@ def check_same(found: Augmentation, expected: Augmentation) -> None:
     "settings", [{"evidence": "collaborative"}, {"epsilon": 0.02}, {"relaxation": 0.5, "epsilon": 0.3, "ratio": 40.0}]
 )
 def test_parts_on_a_cluster_give_the_bytes_of_parts_here(cluster: Any, settings: dict[str, Any]) -> None:
-    place = cluster.compute()
+    place = cluster.undisturbed()
     check_same(run(place, **settings), run(LOCAL, **settings))
+    assert place.record()["repeated"] == 0
     assert place.record()["nodes"] == 3
 
 
