@@ -1,6 +1,5 @@
 """Training in shards on a Ray cluster: the bytes of this machine, whatever dies."""
 
-
 import pytest
 import torch
 
