@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from pipelines.cli.interrupts import ending_orderly, raise_if_interrupted
 from pipelines.cli.options import Dataset, Profiles, ProfileSetting, choices, data_set, model_names, profile_overrides
-from pipelines.cli.output import CONSOLE
+from pipelines.cli.output import CONSOLE, print_error
 from pipelines.cli.rows import show_rows
 from recmodels.errors import InputError
 from recmodels.models.registry import DEFAULT_MODELS, MODELS
@@ -173,7 +173,7 @@ def _executed(step: "Step", instance: "dg.DagsterInstance", progress: "ProgressD
     raise_if_interrupted()
     if not result.success:
         for failure in progress.failures:
-            CONSOLE.print(f"error: {failure}", style="red", markup=False, soft_wrap=True)
+            print_error(failure)
         again = "mend what is said above, then run the same command again." if progress.permanent else AGAIN
         CONSOLE.print(f"What was materialised before is intact; {again}", soft_wrap=True)
     return result.success
