@@ -80,6 +80,7 @@ def explorer_app(results: Results, hosts: list[str] | None = None) -> Starlette:
             Route("/", show_page),
             Route("/docs", show_docs),
             Route("/openapi.json", show_openapi),
+            Route("/favicon.ico", lambda _: Response(status_code=204)),
             Route("/report/{dataset}", show_report),
             *(Route(f"/{name}", _served((static / name).read_text(), kind)) for name, kind in _STATIC.items()),
             *(
