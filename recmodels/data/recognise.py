@@ -11,7 +11,7 @@ import numpy as np
 
 from recmodels.catalogue.entries import Source
 from recmodels.data.kcore import k_core_mask
-from recmodels.errors import InputError, RecmodelsError
+from recmodels.errors import InputError
 from recmodels.io.files import is_plain
 from recmodels.raw.formats.base import Role
 from recmodels.raw.formats.image_features import ASIN_BYTES, RECORD_BYTES
@@ -115,6 +115,8 @@ def recognise(folder: Path, columns: Mapping[str, str] | None = None) -> Recogni
             ]
     unsure += _guesses(form, main, looks)
     unsure += _without_order(form, chosen, columns)
+    if columns and form != "table":
+        unsure.append(f"columns: files of the format {form} have fixed names; {', '.join(columns)} is left out")
     unsure += [
         f"{look.path.name}: no file of the format {form}; it is left out"
         for look in looks
@@ -148,8 +150,8 @@ def look_at(path: Path, columns: Mapping[str, str]) -> Look:
         if _is_image_records(path):
             return Look(path, _AMAZON, Role.IMAGE_FEATURES)
         text = next(read_chunks(path, _A_LOOK)).removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="replace")
-    except (OSError, RecmodelsError, StopIteration):
-        return Look(path)
+    except (OSError, InputError) as error:
+        return Look(path, also=[error.found if isinstance(error, InputError) else error.strerror or str(error)])
     line = next((line for line in text.splitlines() if line.strip()), "").strip()
     if line.startswith("{"):
         return _record(path, line)

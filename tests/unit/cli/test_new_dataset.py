@@ -89,12 +89,14 @@ def test_columns_of_other_names_are_named_on_the_command_line(folder: Path, cata
         ({"user_id": "u", "parent_asin": "B000000001", "rating": 5, "timestamp": 10**12}, json.dumps, "amazon2023"),
     ],
 )  # fmt: skip
-def test_amazon_releases_are_told_apart(review, metadata, expected: str, folder: Path, catalogue: Path) -> None:
+def test_amazon_releases_are_told_apart(review, metadata, expected: str, folder: Path, catalogue: Path, capsys) -> None:
     (folder / "Shop_5.json").write_text(json.dumps(review) + "\n")
     key = "parent_asin" if "parent_asin" in review else "asin"
     (folder / "meta_Shop.json").write_text(metadata({key: "B000000001", "title": "A thing"}) + "\n")
-    assert main(["new-dataset", "mine", str(folder)]) == 0
+    assert main(["new-dataset", "mine", str(folder), "--column", "user=kunde"]) == 0
+    assert f"columns: files of the format {expected} have fixed names; user is left out" in capsys.readouterr().out
     entry, dump = read(folder)
+    assert "columns" not in catalogue.read_text()
     assert list(entry.sources) == [expected]
     assert entry.sources[expected].k_core == 1
     assert dump.items["title"].to_list() == ["A thing"]
@@ -201,6 +203,8 @@ def test_a_catalogue_keeps_what_it_has(folder: Path, catalogue: Path, capsys) ->
         ({"r.csv": "größe,user,item\n".encode("latin-1")}, "found r.csv (no UTF-8: save it as that)"),
         ({"r.csv": RATINGS.encode("utf-16")}, "found r.csv (no UTF-8: save it as that)"),
         ({"r.xlsx": b"PK\x03\x04\x14"}, "found r.xlsx (a zip archive or spreadsheet: unpack it, or save it as CSV)"),
+        ({"r.csv": ""}, "found r.csv (an empty one)"),
+        ({"r.parquet": b"PAR1garbage"}, "found r.parquet ("),
         ({"r.json": '[{"user_id": 1}]'}, "found r.json (a JSON array: one record a line is needed)"),
         ({"r.csv": "user,item,date\na,b,31/01/2024\n"}, "Correct the column, or rename it so that it is not read."),
     ],
