@@ -160,6 +160,8 @@ def look_at(path: Path, columns: Mapping[str, str]) -> Look:
     if "\ufffd" in line:
         return Look(path, also=["no UTF-8: save it as that"])
     separator, header = header_of(line)
+    if "::" in line and len(header) == 1:
+        return Look(path, also=["separated by '::': write tabs instead", *line.split("::")])
     if separator == "\t" and {"userID", "itemID"} <= set(header):
         numbers = all(re.match(r"\d+\t", row) for row in text.splitlines()[1:-1])
         if numbers and header.index("userID") == 0:

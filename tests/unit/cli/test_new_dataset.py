@@ -203,6 +203,8 @@ def test_a_catalogue_keeps_what_it_has(folder: Path, catalogue: Path, capsys) ->
         ({"r.csv": "größe,user,item\n".encode("latin-1")}, "found r.csv (no UTF-8: save it as that)"),
         ({"r.csv": RATINGS.encode("utf-16")}, "found r.csv (no UTF-8: save it as that)"),
         ({"r.xlsx": b"PK\x03\x04\x14"}, "found r.xlsx (a zip archive or spreadsheet: unpack it, or save it as CSV)"),
+        ({"r.dat": "1::1193::5::978300760\n"}, "found r.dat (separated by '::': write tabs instead, 1, 1193"),
+        ({"r.dat": "1::1193::5::978300760\n"}, "put the names of its columns before it"),
         ({"r.csv": ""}, "found r.csv (an empty one)"),
         ({"r.parquet": b"PAR1garbage"}, "found r.parquet ("),
         ({"r.json": '[{"user_id": 1}]'}, "found r.json (a JSON array: one record a line is needed)"),
