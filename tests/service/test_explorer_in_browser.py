@@ -243,9 +243,14 @@ def test_pictures_are_loaded_where_the_reader_asks_for_them_and_from_public_plac
 def test_stale_models_are_told_and_a_wrong_user_is_one_clear_line(browser: Browser, address: str) -> None:
     page = _opened(browser, f"{address}/?user=R2")
     expect(page.locator(".note")).to_contain_text("3 checkpoints are not what a run would make now.")
+    page.locator(".note summary").click()
+    expect(page.locator(".note li").first).to_contain_text("(seed 0)")
     page.close()
     page = _opened(browser, f"{address}/?user=R1l", lists=0)
     expect(page.locator("#status")).to_contain_text("user: expected a user of the data set, found 'R1l'.")
+    page.locator("#any").click()
+    expect(page.locator(".list ol")).to_have_count(3)
+    expect(page.locator("#status")).to_contain_text("13 users, 16 items")
     page.close()
 
 

@@ -113,8 +113,7 @@ async function openDataset() {
   showChoices();
   byId("report").hidden = !overview.report;
   byId("report").href = `/report/${encodeURIComponent(dataset)}`;
-  say(`${counted(overview.users, "user")}, ${counted(overview.items, "item")}, ${counted(overview.rows, "row")}, ` +
-    `${counted(overview.models.length, "trained model")}.`);
+  saySizes();
   const user = chosen.get("user");
   const opened = user ? openUser(user) : anyUser();
   if (chosen.has("item")) await showItem(chosen.get("item")).catch(told);
@@ -122,10 +121,20 @@ async function openDataset() {
   showStale(dataset).catch(() => {});
 }
 
+function saySizes() {
+  say(`${counted(overview.users, "user")}, ${counted(overview.items, "item")}, ${counted(overview.rows, "row")}, ` +
+    `${counted(overview.models.length, "trained model")}.`);
+}
+
 async function showStale(dataset) {
   const stale = await ask("stale", { dataset });
   if (dataset !== overview.dataset || !stale.length) return;
-  const entries = stale.map(({ model, seed, reasons }) => make("li", {}, `${model}, seed ${seed}: ${reasons.join("; ")}`));
+  const seeds = new Map();
+  for (const { model, seed, reasons } of stale) {
+    const why = `${model}: ${reasons.join("; ")}`;
+    seeds.set(why, [...(seeds.get(why) ?? []), seed]);
+  }
+  const entries = [...seeds].map(([why, of]) => make("li", {}, `${why} (seed${of.length === 1 ? "" : "s"} ${of.join(", ")})`));
   byId("notes").replaceChildren(make("div", { className: "note" },
     make("strong", {}, `${counted(stale.length, "checkpoint")} ${stale.length === 1 ? "is" : "are"} not what a run would make now.`),
     ` Lists come from what is stored; \`recmodels run --dataset ${dataset}\` brings it up to date.`,
@@ -157,6 +166,7 @@ async function openUser(name, step = false) {
   remember({ user: name, group: byId("group").value, seed: byId("seed").value }, step);
   shown = inAddress();
   const details = await ask("user", { dataset: overview.dataset, user: name }, signal);
+  saySizes();
   const heldOut = new Map(details.held_out.map((item) => [item.asin, make("span", { className: "muted facts" })]));
   showUser(details, heldOut);
   if (overview.hint) return byId("lists").replaceChildren(make("p", { className: "note" }, overview.hint));
