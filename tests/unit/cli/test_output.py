@@ -29,6 +29,15 @@ def test_what_a_file_holds_cannot_steer_the_terminal_through_an_error() -> None:
     assert printed.get() == "error: r.csv has  [2J and  31m\nand a second line\n"
 
 
+def test_an_error_never_stands_where_json_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recommend", "--dataset", "dem", "--user", "x", "--json"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: --dataset: ")
+    assert main(["recommend", "--dataset", "dem", "--user", "x"]) == 1
+    assert capsys.readouterr().out.startswith("error: --dataset: ")
+
+
 def test_the_version_and_the_environment_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("recmodels 0.")
