@@ -188,5 +188,6 @@ def _print_outcome(dataset: str, board: "pl.DataFrame", report: Path, seconds: f
     show_rows(leaderboard_figures(board).to_dicts(), as_json=False)
     CONSOLE.print(f"recommendations  {root / 'tables' / 'recommendations'}", soft_wrap=True)
     CONSOLE.print(f"report           {report}", soft_wrap=True)
-    CONSOLE.print("explorer         make explore, then http://127.0.0.1:3100", soft_wrap=True)
+    explorer = "make explore" if dataset == "demo" else f"make explore DATASET={dataset}"
+    CONSOLE.print(f"explorer         {explorer}, then http://127.0.0.1:3100/?dataset={dataset}", soft_wrap=True)
     CONSOLE.print(f"user interface   make dev, then http://127.0.0.1:3000   ({seconds:.0f} s in all)", soft_wrap=True)

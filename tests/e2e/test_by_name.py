@@ -92,6 +92,7 @@ def test_a_run_ends_with_three_recommendations_by_title_of_the_best_model(finish
         _, asin, expected, _ = _named(root, best, user)[0]
         assert title.strip().rstrip("…") == (expected or asin)[: len(title.strip().rstrip("…"))]
         assert ", who had " in to
+    assert "make explore, then http://127.0.0.1:3100/?dataset=demo" in output
     assert last.startswith(f"More: `recmodels recommend --dataset demo --model {best} --user ")
 
 
