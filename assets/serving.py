@@ -82,7 +82,7 @@ def current_checkpoint(instance: dg.DagsterInstance, data_root: DataRoot, datase
         others = [other for other in TITLES if trained_seeds(instance, dataset, other)]
         raise InputError(
             f"checkpoint of {model} for {dataset}",
-            expected=f"one of seed {seed}",
+            expected=f"one of seed {seed!r}",
             found=f"seeds {', '.join(map(str, seeds))}" if seeds else "none",
             action=f"Trained are {', '.join(others)}." if others else f"Run `recmodels run --dataset {dataset}` first.",
         )

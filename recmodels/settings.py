@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from recmodels.calibration.config import CalibrationConfig
 from recmodels.catalogue.entries import DatasetEntry
+from recmodels.embeddings.config import require_encoder_name
 from recmodels.errors import InputError
 from recmodels.io.digest import digest_of
 from recmodels.models.config import AnyConfig, TrainingConfig
@@ -229,6 +230,7 @@ def validated_entry(entry: DatasetEntry) -> DatasetEntry:
     recmodels.errors.InputError: catalogue, [demo.transport]: expected some of ... Did you mean epsilon?
     """
     stages: dict[str, Callable[[], object]] = {
+        "encoder": lambda: require_encoder_name(entry.encoder),
         "profiles": lambda: profile_config(entry),
         "training": lambda: validated(TrainingConfig, entry.training, "training"),
         "transport": lambda: transport_config(entry),

@@ -2,12 +2,15 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from recmodels.errors import InputError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -34,7 +37,8 @@ def validated(kind: type[Settings], values: Mapping[str, Any], where: str) -> Se
     try:
         return kind.model_validate(dict(values))
     except ValidationError as error:
-        raise InputError(where, expected="values within their types and ranges", found=problems(error)) from error
+        found = problems(error, kind)
+        raise InputError(where, expected="values within their types and ranges", found=found) from error
 
 
 def merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,12 +95,29 @@ def require_known(where: str, found: str, known: Iterable[str], action: str = ""
         raise InputError(where, expected=f"one of {', '.join(names)}", found=repr(found), action=hint)
 
 
-def problems(error: ValidationError) -> str:
-    """Return what pydantic found wrong, in one line."""
+def problems(error: ValidationError, kind: type[BaseModel] | None = None) -> str:
+    """Return what pydantic found wrong in one line, with the nearest name that its class has for one that it lacks."""
     return "; ".join(
-        f"{'.'.join(map(str, problem['loc'])) or 'text'}: {problem['msg']}, got {shortened(repr(problem['input']))}"
-        for problem in error.errors()
+        f"{'.'.join(map(str, problem['loc'])) or 'text'}: {_problem(problem, kind)}" for problem in error.errors()
     )
+
+
+def _problem(problem: "ErrorDetails", kind: type[BaseModel] | None) -> str:
+    *above, name = problem["loc"] or ("",)
+    if problem["type"] == "extra_forbidden":
+        hint = did_you_mean(str(name), _names_at(kind, above))
+        return f"no such setting{f' ({hint})' if hint else ''}"
+    told = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    cause = getattr(problem.get("ctx", {}).get("error"), "__cause__", None)
+    return told if isinstance(cause, InputError) else f"{told}, got {shortened(repr(problem['input']))}"
+
+
+def _names_at(kind: Any, place: Sequence[int | str]) -> Iterable[str]:
+    """Return the names of the settings of a class, or of one within it: in a field, or in a mapping or list there."""
+    for part in place:
+        fields = getattr(kind, "model_fields", {})
+        kind = fields[part].annotation if part in fields else (None, *get_args(kind))[-1]
+    return getattr(kind, "model_fields", {})
 
 
 def shown(value: Any) -> str:

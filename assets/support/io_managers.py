@@ -62,7 +62,8 @@ def recorded_path(
     record = latest_materialization(instance, key, partition_key)
     name = " of ".join([key.to_user_string(), "/".join(partition_parts(partition_key))]).removesuffix(" of ")
     if record is None:
-        raise MissingObject(f"{name} was never materialised: materialise it first.")
+        of = "".join(f", as `recmodels run --dataset {dataset}` does" for dataset in partition_parts(partition_key)[:1])
+        raise MissingObject(f"{name} was never materialised: materialise it first{of}.")
     if STORED_AT not in record.metadata:
         raise MissingObject(
             f"{name} was stored by an earlier version of recmodels, which did not record where: materialise it again."

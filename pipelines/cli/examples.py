@@ -1,5 +1,6 @@
 """What a finished run ends with: a few recommendations of its best model, by title."""
 
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ def print_examples(dataset: str, board: "pl.DataFrame") -> None:
         for (title, asin), (had_title, had_asin) in zip(_names(best), _names(had), strict=False):
             say(f"  {printable(title or asin, _CHARACTERS)}")
             say(f"    to {user}, who had {printable(had_title or had_asin, _CHARACTERS)}")
-    say(f"More: `recmodels recommend --dataset {dataset} --model {model} --user {user}`")
+    say(f"More: `recmodels recommend --dataset {dataset} --model {model} --user {shlex.quote(user)}`")
 
 
 def _names(items: "pl.DataFrame") -> "Iterator[tuple[str | None, str]]":

@@ -199,7 +199,8 @@ def encoder_weights(name: str, *, required: bool) -> Finding:
     """Open the weights of an encoder that are here; ask the hub for those that are not."""
     from huggingface_hub import try_to_load_from_cache
 
-    from recmodels.embeddings.encoder import WHEEL_ENCODER, locate_encoder, split_commit
+    from recmodels.embeddings.config import WHEEL_ENCODER, split_commit
+    from recmodels.embeddings.encoder import locate_encoder
 
     subject = f"encoder {name}"
     local = name == WHEEL_ENCODER or Path(name).is_dir()

@@ -21,7 +21,7 @@ from pipelines.cli.explore import explore
 from pipelines.cli.leaderboard import leaderboard
 from pipelines.cli.models import models
 from pipelines.cli.new_dataset import new_dataset
-from pipelines.cli.output import CONSOLE
+from pipelines.cli.output import beside_json, print_error
 from pipelines.cli.recommend import recommend
 from pipelines.cli.results import results
 from pipelines.cli.run import run
@@ -91,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app(arguments, prog_name="recmodels")
     except RecmodelsError as error:
-        CONSOLE.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+        with beside_json("--json" in (sys.argv if arguments is None else arguments)):
+            print_error(str(error))
         return 1
     except SystemExit as ended:
         return int(ended.code or 0)

@@ -48,7 +48,8 @@ def new_dataset(
     for line in found.seen:
         say(f"  {line}")
     guesses = found.unsure if domain else [*found.unsure, f"prompts call the products {title.lower()!r}: --domain"]
-    say("not sure, please look:")
+    if guesses:
+        say("not sure, please look:")
     for line in guesses:
         say(f"  {line}")
     say(f"added to {path}:\n")

@@ -9,6 +9,16 @@ from rich.table import Table
 CONSOLE = Console(highlight=False, emoji=False)
 
 
+def without_controls(text: str) -> str:
+    """Return a text with blanks in place of control characters other than line ends: none can steer the terminal."""
+    return "".join(character if character.isprintable() or character == "\n" else " " for character in text)
+
+
+def print_error(text: str) -> None:
+    """Print what went wrong, which may quote what a file holds."""
+    CONSOLE.print(f"error: {without_controls(text)}", style="red", markup=False, soft_wrap=True)
+
+
 @contextlib.contextmanager
 def beside_json(as_json: bool) -> Generator[None]:
     """Print what happens on the error output while JSON is to come."""

@@ -18,7 +18,9 @@ def recommend(
     history: Annotated[
         str, typer.Option(metavar="ASIN,ASIN", help="What somebody had whom the model never saw, in place of --user.")
     ] = "",
-    only: Annotated[str, typer.Option(metavar="ASIN,ASIN", help="Recommend among these items alone.")] = "",
+    only: Annotated[
+        str | None, typer.Option(metavar="ASIN,ASIN", help="Recommend among these items alone.", show_default="all")
+    ] = None,
     without: Annotated[str, typer.Option(metavar="ASIN,ASIN", help="Items not to recommend.")] = "",
     number: Length = 10,
     as_json: AsJson = False,
@@ -35,8 +37,10 @@ def recommend(
             found="both" if user else "neither",
             action="Give --user ID, or --history ASIN,ASIN.",
         )
+    if any(not name.strip() for name in user or ()):
+        raise InputError("--user", expected="a reviewer's id", found="an empty one")
     name, recommender = opened(dataset, model, seed)
-    filters: dict[str, Any] = {"only": _asins(only) or None, "without": _asins(without)}
+    filters: dict[str, Any] = {"only": None if only is None else _asins(only), "without": _asins(without)}
     if user:
         rows = recommender.recommend_for(user, number, **filters).to_dicts()
     else:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.cells import cell_len
 
-from pipelines.cli.output import CONSOLE
+from pipelines.cli.output import CONSOLE, without_controls
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON list of rows.")]
 
@@ -40,13 +40,13 @@ def show_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
 
 
 def say(line: str) -> None:
-    """Print a line as it is."""
-    CONSOLE.print(line, markup=False, emoji=False, soft_wrap=True)
+    """Print a line as it is, but for control characters."""
+    CONSOLE.print(without_controls(line), markup=False, emoji=False, soft_wrap=True)
 
 
 def printable(text: str, characters: int = _CHARACTERS) -> str:
     """Return a text on one line, without control characters, cut where it is longer."""
-    plain = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    plain = " ".join(without_controls(text).split())
     return plain if len(plain) <= characters else plain[: characters - 1] + "…"
 
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from pipelines.cli.interrupts import ending_orderly, raise_if_interrupted
 from pipelines.cli.options import Dataset, Profiles, ProfileSetting, choices, data_set, model_names, profile_overrides
-from pipelines.cli.output import CONSOLE
+from pipelines.cli.output import CONSOLE, print_error
 from pipelines.cli.rows import show_rows
 from recmodels.errors import InputError
 from recmodels.models.registry import DEFAULT_MODELS, MODELS
@@ -173,7 +173,7 @@ def _executed(step: "Step", instance: "dg.DagsterInstance", progress: "ProgressD
     raise_if_interrupted()
     if not result.success:
         for failure in progress.failures:
-            CONSOLE.print(f"error: {failure}", style="red", markup=False, soft_wrap=True)
+            print_error(failure)
         again = "mend what is said above, then run the same command again." if progress.permanent else AGAIN
         CONSOLE.print(f"What was materialised before is intact; {again}", soft_wrap=True)
     return result.success
@@ -188,5 +188,6 @@ def _print_outcome(dataset: str, board: "pl.DataFrame", report: Path, seconds: f
     show_rows(leaderboard_figures(board).to_dicts(), as_json=False)
     CONSOLE.print(f"recommendations  {root / 'tables' / 'recommendations'}", soft_wrap=True)
     CONSOLE.print(f"report           {report}", soft_wrap=True)
-    CONSOLE.print("explorer         make explore, then http://127.0.0.1:3100", soft_wrap=True)
+    explorer = "make explore" if dataset == "demo" else f"make explore DATASET={dataset}"
+    CONSOLE.print(f"explorer         {explorer}, then http://127.0.0.1:3100/?dataset={dataset}", soft_wrap=True)
     CONSOLE.print(f"user interface   make dev, then http://127.0.0.1:3000   ({seconds:.0f} s in all)", soft_wrap=True)

@@ -41,6 +41,7 @@ class OfUsers(OfDataSet):
     group: str | None = None
     """Only users with so many training rows: `0-4`, `5-9`, `10-19` or `20+`."""
     limit: int = Field(default=20, ge=1, le=200)
+    """How many at most."""
 
 
 class OfGroup(OfDataSet):
@@ -77,6 +78,7 @@ class ForUser(OfModel, OfUser):
     """Asks a model about a user."""
 
     n: int = Field(default=20, ge=1, le=200)
+    """How many items, fewer where there are fewer."""
 
 
 class Why(OfModel, OfUser, OfItem):
@@ -87,6 +89,7 @@ class Like(OfModel, OfItem):
     """Asks a model about an item."""
 
     n: int = Field(default=10, ge=1, le=200)
+    """How many items, fewer where there are fewer."""
 
 
 class KnownDataSet(TypedDict):

@@ -70,6 +70,9 @@ def explorer_app(results: Results, hosts: list[str] | None = None) -> Starlette:
     async def show_openapi(_: Request) -> Response:
         return JSONResponse(openapi())
 
+    async def no_icon(_: Request) -> Response:
+        return Response(status_code=204)
+
     async def show_report(request: Request) -> Response:
         look_up = functools.partial(results.report, request.path_params["dataset"])
         path = await anyio.to_thread.run_sync(look_up, limiter=limiter)
@@ -80,6 +83,7 @@ def explorer_app(results: Results, hosts: list[str] | None = None) -> Starlette:
             Route("/", show_page),
             Route("/docs", show_docs),
             Route("/openapi.json", show_openapi),
+            Route("/favicon.ico", no_icon),
             Route("/report/{dataset}", show_report),
             *(Route(f"/{name}", _served((static / name).read_text(), kind)) for name, kind in _STATIC.items()),
             *(

@@ -2,6 +2,7 @@
 
 import os
 import tomllib
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from recmodels.errors import InputError
 from recmodels.io.files import safe_join
 from recmodels.raw.formats.base import Role
 from recmodels.raw.formats.registry import format_named
-from recmodels.validation import overlaid, validated
+from recmodels.validation import did_you_mean, overlaid, validated
 
 CATALOGUE_VARIABLE = "RECMODELS_CATALOGUE"
 
@@ -57,7 +58,7 @@ class Source(_Strict):
             try:
                 safe_join(Path(), name)
             except InputError as error:
-                raise ValueError(f"expected {error.expected}") from error
+                raise ValueError(str(error)) from error
         return files
 
 
@@ -157,7 +158,7 @@ def load_catalogue(user_file: Path | None = None) -> dict[str, DatasetEntry]:
     ['amazon2014', 'mmrec']
     """
     tables = tomllib.loads(resources.files("recmodels.catalogue").joinpath("packaged.toml").read_text("utf-8"))
-    where = "packaged catalogue"
+    where, packaged = "packaged catalogue", list(tables)
     named = user_file or (Path(value) if (value := os.environ.get(CATALOGUE_VARIABLE)) else None)
     if named is not None:
         where = f"catalogue {named}"
@@ -170,10 +171,10 @@ def load_catalogue(user_file: Path | None = None) -> dict[str, DatasetEntry]:
                 found=str(error),
                 action=f"Correct it or unset {CATALOGUE_VARIABLE}.",
             ) from error
-    return {key: _entry(key, table, where) for key, table in tables.items()}
+    return {key: _entry(key, table, where, packaged) for key, table in tables.items()}
 
 
-def _entry(key: str, table: Any, where: str) -> DatasetEntry:
+def _entry(key: str, table: Any, where: str, packaged: Iterable[str]) -> DatasetEntry:
     try:
         safe_join(Path(), key)
     except InputError as error:
@@ -182,4 +183,8 @@ def _entry(key: str, table: Any, where: str) -> DatasetEntry:
         ) from error
     if not isinstance(table, dict):
         raise InputError(f"{where}, {key}", expected="a table [key]", found=repr(table))
+    if "sources" not in table and (hint := did_you_mean(key, packaged)):
+        raise InputError(
+            f"{where}, {key}", expected="a data set that is there, or `sources`", found="neither", action=hint
+        )
     return validated(DatasetEntry, {"key": key, **table}, f"{where}, {key}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recmodels.catalogue.entries import DatasetEntry, Source, load_catalogue
 from recmodels.errors import InputError
-from recmodels.io.files import atomic_file, safe_join
+from recmodels.io.files import atomic_file, is_plain
 from recmodels.raw.formats.base import Role
 
 
@@ -62,7 +62,17 @@ def add_entry(path: Path, key: str, text: str) -> DatasetEntry:
 
 def require_new(path: Path, key: str) -> None:
     """Raise InputError if a name is not plain, or there is a data set of it already, packaged or in the file."""
-    safe_join(Path(), key)
+    if not is_plain(key):
+        raise InputError(
+            f"data set {key!r}",
+            expected="a plain name of letters a to z, digits, '.', '_' and '-' that does not start with a dot",
+            found=repr(key),
+            action="Choose another name; --title can be anything.",
+        )
+    try:
+        path.exists()
+    except OSError as error:
+        raise InputError(f"catalogue {path}", expected="a file that can be read", found=str(error.strerror)) from error
     if key in load_catalogue(path if path.exists() else Path(os.devnull)):
         raise InputError(
             f"data set {key!r}",

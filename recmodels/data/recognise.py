@@ -4,14 +4,15 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from recmodels.catalogue.entries import Source
 from recmodels.data.kcore import k_core_mask
-from recmodels.errors import InputError, RecmodelsError
+from recmodels.errors import InputError
+from recmodels.io.files import is_plain
 from recmodels.raw.formats.base import Role
 from recmodels.raw.formats.image_features import ASIN_BYTES, RECORD_BYTES
 from recmodels.raw.formats.registry import format_named
@@ -24,6 +25,14 @@ USUAL_CORE = 5
 LARGEST_READ = 1 << 30
 """Bytes of interactions that are read through to see whether they are a k-core."""
 _A_LOOK = 1 << 16
+_PACKED = {
+    b"PK\x03\x04": "a zip archive or spreadsheet: unpack it, or save it as CSV",
+    b"BZh": "packed by bzip2: unpack it",
+    b"\xfd7zXZ": "packed by xz: unpack it",
+    b"\x28\xb5\x2f\xfd": "packed by zstd: unpack it",
+    b"7z\xbc\xaf": "a 7z archive: unpack it",
+}
+_IN_A_SPLIT = re.compile(r"(^|[._-])(train|valid|validation|val|dev|test)[._-]")
 _AMAZON = ("amazon2014", "amazon2018", "amazon2023")
 _CORE_IN_NAME = re.compile(r"_\d{1,2}(core)?$")
 _MODALITIES = {
@@ -88,12 +97,15 @@ def recognise(folder: Path, columns: Mapping[str, str] | None = None) -> Recogni
     require_known(columns)
     looks = [look_at(path, columns) for path in _files(folder)]
     form, main = _interactions(folder, looks)
+    if form == "table":  # of which a release's metadata can be the items
+        also_items = {"formats": (form,), "role": Role.ITEMS}
+        looks = [replace(look, **also_items) if look.role == Role.METADATA else look for look in looks]
     seen, unsure = [], []
     chosen: dict[Role, Look] = {}
     for role in format_named(form).roles:
         fitting = [look for look in looks if role == look.role and form in look.formats]
         if fitting:
-            best = main if main in fitting else max(fitting, key=lambda look: (len(look.columns), _size(look)))
+            best = main if main in fitting else max(fitting, key=_rank)
             chosen[role] = best
             seen.append(f"{best.path.name}: {role}{_shown(best.columns)}")
             unsure += [
@@ -103,7 +115,15 @@ def recognise(folder: Path, columns: Mapping[str, str] | None = None) -> Recogni
             ]
     unsure += _guesses(form, main, looks)
     unsure += _without_order(form, chosen, columns)
-    unsure += [f"{look.path.name}: no file of the format {form}; it is left out" for look in looks if look.role is None]
+    if columns and form != "table":
+        unsure.append(f"columns: files of the format {form} have fixed names; {', '.join(columns)} is left out")
+    unsure += [
+        f"{look.path.name}: no file of the format {form}; it is left out"
+        for look in looks
+        if look.role is None or form not in look.formats
+    ]
+    for look in chosen.values():
+        _require_plain(look.path)
     k_core, sure, why = _core(form, main, columns)
     if why:
         (seen if sure else unsure).append(f"k_core = {k_core}: {why}")
@@ -121,6 +141,8 @@ def look_at(path: Path, columns: Mapping[str, str]) -> Look:
     try:
         with path.open("rb") as handle:
             start = handle.read(8)
+        if packed := next((kind for mark, kind in _PACKED.items() if start.startswith(mark)), None):
+            return Look(path, also=[packed])
         if start.startswith(b"\x93NUMPY"):
             return _array(path)
         if start.startswith(PARQUET_MAGIC):
@@ -128,12 +150,18 @@ def look_at(path: Path, columns: Mapping[str, str]) -> Look:
         if _is_image_records(path):
             return Look(path, _AMAZON, Role.IMAGE_FEATURES)
         text = next(read_chunks(path, _A_LOOK)).removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="replace")
-    except (OSError, RecmodelsError, StopIteration):
-        return Look(path)
+    except (OSError, InputError) as error:
+        return Look(path, also=[error.found if isinstance(error, InputError) else error.strerror or str(error)])
     line = next((line for line in text.splitlines() if line.strip()), "").strip()
     if line.startswith("{"):
         return _record(path, line)
+    if line.startswith("["):
+        return Look(path, also=["a JSON array: one record a line is needed"])
+    if "\ufffd" in line:
+        return Look(path, also=["no UTF-8: save it as that"])
     separator, header = header_of(line)
+    if "::" in line and len(header) == 1:
+        return Look(path, also=["separated by '::': write tabs instead", *line.split("::")])
     if separator == "\t" and {"userID", "itemID"} <= set(header):
         numbers = all(re.match(r"\d+\t", row) for row in text.splitlines()[1:-1])
         if numbers and header.index("userID") == 0:
@@ -158,16 +186,33 @@ def _interactions(folder: Path, looks: Sequence[Look]) -> tuple[str, Look]:
         first = format_named(form).interactions
         fitting = [look for look in looks if form in look.formats and look.role == first]
         if fitting:
-            best = max(fitting, key=lambda look: (len(look.columns), _size(look)))
+            best = max(fitting, key=_rank)
             return _release(best, looks) if form in _AMAZON else form, best
     found = "; ".join(f"{look.path.name} ({', '.join(look.also)[:80] or 'unknown'})" for look in looks)
+    action = "If a table is there, name its columns: --column user=NAME --column item=NAME."
+    if any(re.fullmatch(r"[\d.]+", name) for look in looks for name in look.also):
+        action = "If the first line of a table is a row already, put the names of its columns before it: user, item ..."
     raise InputError(
         str(folder),
         expected="a file of interactions: Amazon reviews, an .inter table, or a CSV, TSV or Parquet table whose first "
         "line names the columns of user and item",
         found=found or "no files",
-        action="If a table is there, name its columns: --column user=NAME --column item=NAME.",
+        action=action if looks else "Name the folder that the files themselves are in.",
     )
+
+
+def _rank(look: Look) -> tuple[int, int, bool]:
+    return len(look.columns), _size(look), is_plain(look.path.name)
+
+
+def _require_plain(path: Path) -> None:
+    if not is_plain(path.name):
+        raise InputError(
+            str(path),
+            expected="a plain name of letters a to z, digits, '.', '_' and '-'",
+            found=repr(path.name),
+            action="Rename the file.",
+        )
 
 
 def _release(reviews: Look, looks: Sequence[Look]) -> str:
@@ -187,6 +232,8 @@ def _guesses(form: str, main: Look, looks: Sequence[Look]) -> Iterator[str]:
         yield f"{main.path.name}: its texts are not read, for reviews need a rating and a time"
     if form in ("table", "mmrec") and not {"timestamp", "split"} & set(main.columns):
         yield f"{main.path.name}: no column of times, so that it can only be split at random or by a column `split`"
+    if form == "table" and _IN_A_SPLIT.search(main.path.name):
+        yield f"{main.path.name}: a part by its name; to keep a split, make one table of it with a column `split`"
     for look in looks:
         if look.path.suffix == ".npy" and look.role and not _named_modality(look.path):
             yield f"{look.path.name}: taken for {look.role}; name it text*.npy if it is of texts"
@@ -198,7 +245,8 @@ def _without_order(form: str, chosen: dict[Role, Look], columns: Mapping[str, st
     arrays = [role for role in _MODALITIES if role in chosen]
     if read_order is None or not arrays:
         return []
-    order = chosen.get(Role.FEATURE_IDS) or chosen.get(Role.ITEMS)
+    items = chosen.get(Role.ITEMS)
+    order = chosen.get(Role.FEATURE_IDS) or (items if items and items.columns else None)
     told: list[str] = []
     n_rows = len(read_order(order.path)) if order else 0
     for role in arrays:

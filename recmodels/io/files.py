@@ -51,6 +51,11 @@ def cache_folder(root: Path) -> Path:
     return Path(named).resolve() if named else safe_join(root, "cache")
 
 
+def is_plain(name: str) -> bool:
+    """Tell whether a name can be part of a path below a root (see `safe_join`)."""
+    return bool(_SAFE_NAME.fullmatch(name))
+
+
 def safe_join(root: Path, *parts: str) -> Path:
     """
     Join names below a root; raises InputError if one is not plain (letters, digits, ``.``, ``_``, ``-``, no dot first).
@@ -58,7 +63,7 @@ def safe_join(root: Path, *parts: str) -> Path:
     So no partition key or asset name can reach outside the root.
     """
     for part in parts:
-        if not _SAFE_NAME.fullmatch(part):
+        if not is_plain(part):
             raise InputError(
                 f"path part {part!r}",
                 expected="a plain name of letters, digits, '.', '_' and '-' that does not start with a dot",

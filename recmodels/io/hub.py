@@ -17,6 +17,11 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PICKLE = "pytorch_model.bin"
 
 
+def is_commit(text: str) -> bool:
+    """Tell whether a text names a commit in full: a branch or a tag may move."""
+    return bool(_COMMIT.fullmatch(text))
+
+
 def fetch_model(name: str, commit: str, patterns: Sequence[str]) -> Path:
     """
     Return the directory with a hub model's files at a commit, fetched if it is not on this machine yet.
@@ -38,7 +43,7 @@ def fetch_model(name: str, commit: str, patterns: Sequence[str]) -> Path:
 
     where = f"model {name!r}"
     try:
-        if not _COMMIT.fullmatch(commit):
+        if not is_commit(commit):
             # Is it a hub model at all? The hub's own check of names says so without a network.
             raise ValueError(f"{commit!r} is no commit of 40 hexadecimal digits, and a branch or tag may move")
         directory = Path(snapshot_download(name, revision=commit, allow_patterns=list(patterns)))

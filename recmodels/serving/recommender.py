@@ -73,6 +73,8 @@ class Recommender:
     ...     directory = Path(folder) / "ease"
     ...     _ = train_checkpoint(directory, "ease", resolve_config("ease"), example_data(), seed=0, **facts)
     ...     recommender = Recommender.load(directory, items=titles)
+    >>> recommender
+    <Recommender ease, seed 0: 12 users, 16 items>
 
     Names in, names and titles out, also for somebody whom the model never saw:
 
@@ -104,6 +106,11 @@ class Recommender:
         self._train = interaction_matrix(train["user_id"], train["item_id"], self._n_users, self._n_items)
         self._warm = np.diff(self._train.indptr) > 0
         self._popular = EmbeddingScorer(*popularity_embeddings(self._train.indices, self._n_users, self._n_items))
+
+    def __repr__(self) -> str:
+        stored = self.checkpoint
+        form = "" if stored.calibration is None else "calibrated/"
+        return f"<Recommender {form}{stored.model}, seed {stored.seed}: {self._n_users} users, {self._n_items} items>"
 
     @classmethod
     def load(cls, directory: Path | str, *, items: pl.DataFrame | None = None) -> Self:

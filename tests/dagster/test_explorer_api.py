@@ -240,6 +240,7 @@ def test_every_answer_forbids_what_is_not_its_own(finished: TestClient) -> None:
     assert finished.get("/", params={"pictures": "1"}).headers["content-security-policy"] == POLICY_WITH_PICTURES
     assert "img-src 'none'" in POLICY
     assert "unsafe" not in POLICY_WITH_PICTURES
+    assert finished.get("/favicon.ico").status_code == 204  # which browsers ask for by themselves
     assert {finished.request(method, "/api/datasets").status_code for method in ("POST", "PUT", "DELETE")} == {405}
 
 

@@ -161,7 +161,8 @@ def test_a_table_that_is_not_what_was_stored_fails_once_and_says_what_to_do(
     for text in failure_texts(result):
         assert "\n" not in text
         if damage == "never made":
-            assert text == "source of one was never materialised: materialise it first."
+            told = "source of one was never materialised: materialise it first"
+            assert text == f"{told}, as `recmodels run --dataset one` does."
         else:
             assert str(path) in text
             assert re.search("expected .* found .* materialise source of one again", text)

@@ -92,6 +92,7 @@ def test_a_run_ends_with_three_recommendations_by_title_of_the_best_model(finish
         _, asin, expected, _ = _named(root, best, user)[0]
         assert title.strip().rstrip("…") == (expected or asin)[: len(title.strip().rstrip("…"))]
         assert ", who had " in to
+    assert "make explore, then http://127.0.0.1:3100/?dataset=demo" in output
     assert last.startswith(f"More: `recmodels recommend --dataset demo --model {best} --user ")
 
 
@@ -198,7 +199,15 @@ def test_the_current_checkpoint_is_the_one_on_record(root: Path) -> None:
         (("recommend", "--user", "x", "--history", "y"), ("--user, --history", "found both")),
         (("similar", "--item", "nothing"), ("asins that the model knows", "'nothing'")),
         (("recommend", "--dataset", "baby", "--user", "x"), ("leaderboard of baby was never materialised",)),
-        (("leaderboard", "--dataset", "baby"), ("leaderboard of baby was never materialised",)),
+        (
+            ("leaderboard", "--dataset", "baby"),
+            ("leaderboard of baby was never materialised", "`recmodels run --dataset baby`"),
+        ),
+        (("recommend", "--user", " "), ("--user", "found an empty one")),
+        (
+            ("recommend", "--user", "x", "--model", "ease", "--only", " "),
+            ("only: expected asins that the model knows",),
+        ),
         (("compare", "ease", "bpr"), ("test metrics of bpr for demo", "found none")),
         (("compare", "ease", "esae"), ("B: expected one of", "Did you mean ease?")),
         (("compare", "ease", "lightgcn", "--k", "7"), ("metric: expected one of recall@10", "'recall@7'")),

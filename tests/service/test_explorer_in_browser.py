@@ -1,6 +1,7 @@
 """The explorer in a real browser: by mouse and by keys, on a telephone, at night, with hostile titles and pictures."""
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -91,7 +92,8 @@ def test_lists_stand_side_by_side_with_hits_reasons_and_similar_items(browser: B
     for place in page.locator(".list").all():
         assert place.locator("li.hit button").inner_text() == title
         assert "held out" in place.locator("li.hit").inner_text()
-    expect(held_out).to_contain_text("ease at ")
+    expect(held_out.locator(".facts")).to_have_text(re.compile(r"bpr at \d+, ease at \d+, calibrated/bpr at \d+"))
+    expect(page.locator("#seed")).to_have_value("0")
 
     ease = page.locator(".list").nth(1)
     ease.locator("summary").first.click()
@@ -133,6 +135,46 @@ def test_a_user_is_chosen_by_id_by_activity_and_at_random_with_keys_alone(browse
     expect(page.locator(".list").first).to_contain_text("by popularity")
     page.locator("#search").fill("nobody at all")
     expect(page.locator("#found")).to_have_text("Nobody is called so.")
+    page.close()
+
+
+def test_a_step_is_taken_back_and_an_address_opens_what_it_was_copied_from(browser: Browser, address: str) -> None:
+    page = _opened(browser, f"{address}/?dataset=demo&user=R2")
+    page.locator("#search").fill("R3")
+    page.locator("#found button").first.click()
+    expect(page.locator("#user h2")).to_have_text("User R3")
+    expect(page.locator(".list ol")).to_have_count(3)
+    page.locator(".list .plain").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.locator("ol li")).to_have_count(10)
+    title = dialog.locator("h2").inner_text()
+    dialog.locator("ol button").first.click()
+    expect(dialog.locator("h2")).not_to_have_text(title)
+    page.go_back()
+    expect(dialog.locator("h2")).to_have_text(title)
+
+    copied = _opened(browser, page.url)
+    expect(copied.locator("#user h2")).to_have_text("User R3")
+    expect(copied.get_by_role("dialog").locator("h2")).to_have_text(title)
+    copied.close()
+
+    page.get_by_role("button", name="Close").click()
+    expect(dialog).not_to_be_visible()
+    page.wait_for_url(lambda url: "item=" not in url)
+    expect(page.locator("#user h2")).to_have_text("User R3")
+    page.go_back()
+    expect(page.locator("#user h2")).to_have_text("User R2")
+    expect(page.locator(".list ol")).to_have_count(3)
+    page.close()
+
+
+def test_an_address_of_what_is_not_prepared_shows_nothing_else(browser: Browser, address: str) -> None:
+    page = _opened(browser, f"{address}/?dataset=baby&user=R2", lists=0)
+    expect(page.locator("#status")).to_contain_text("Nothing is prepared of the data set baby.")
+    expect(page.locator("#dataset")).to_have_value("")
+    assert page.locator("#user h2, .list").count() == 0
+    page.locator("#dataset").select_option("demo")
+    expect(page.locator(".list ol")).to_have_count(3)
     page.close()
 
 
@@ -200,10 +242,15 @@ def test_pictures_are_loaded_where_the_reader_asks_for_them_and_from_public_plac
 
 def test_stale_models_are_told_and_a_wrong_user_is_one_clear_line(browser: Browser, address: str) -> None:
     page = _opened(browser, f"{address}/?user=R2")
-    expect(page.locator(".note")).to_contain_text("3 models are not what a run would make now.")
+    expect(page.locator(".note")).to_contain_text("3 checkpoints are not what a run would make now.")
+    page.locator(".note summary").click()
+    expect(page.locator(".note li").first).to_contain_text("(seed 0)")
     page.close()
     page = _opened(browser, f"{address}/?user=R1l", lists=0)
     expect(page.locator("#status")).to_contain_text("user: expected a user of the data set, found 'R1l'.")
+    page.locator("#any").click()
+    expect(page.locator(".list ol")).to_have_count(3)
+    expect(page.locator("#status")).to_contain_text("13 users, 16 items")
     page.close()
 
 

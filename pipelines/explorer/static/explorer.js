@@ -3,10 +3,11 @@
 
 const SHOWN_HISTORY = 12, SHOWN_TEXTS = 3;
 const byId = (id) => document.getElementById(id);
-const chosen = new URLSearchParams(location.search);
+let chosen = new URLSearchParams(location.search);
 const pictures = chosen.get("pictures") === "1";
 let overview = null;
 let selection = new AbortController();
+let shown = "";
 
 function make(tag, properties, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -33,11 +34,15 @@ function say(text, failed = false) {
 const told = (error) => { if (error.name !== "AbortError") say(error.message, true); };
 const running = (work) => (...given) => work(...given).catch(told);
 
-function remember(values) {
+const counted = (number, one) => `${number.toLocaleString("en")} ${one}${number === 1 ? "" : "s"}`;
+
+// What is shown stands in the address; a step that the reader took is one that "back" takes back.
+function remember(values, step = false, state = null) {
   for (const [name, value] of Object.entries(values)) {
     if (value === "" || value === null || value === undefined) chosen.delete(name); else chosen.set(name, value);
   }
-  history.replaceState(null, "", `?${chosen}`);
+  if (!step) history.replaceState(history.state, "", `?${chosen}`);
+  else if (`?${chosen}` !== location.search) history.pushState(state, "", `?${chosen}`);
 }
 
 function picture(item) {
@@ -80,8 +85,17 @@ async function start() {
   if (known.hint) return say(known.hint);
   const wanted = chosen.get("dataset");
   if (known.datasets.some(({ dataset }) => dataset === wanted)) byId("dataset").value = wanted;
-  else if (wanted) say(`Nothing is prepared of the data set ${wanted}.`, true);
+  else if (wanted) {
+    byId("dataset").value = "";
+    return say(`Nothing is prepared of the data set ${wanted}. Choose another one, or run \`recmodels run --dataset ${wanted}\`.`, true);
+  }
   await openDataset();
+}
+
+function showChoices() {
+  byId("group").value = overview.groups[chosen.get("group")] ? chosen.get("group") : "";
+  const seed = [...byId("seed").options].some(({ value }) => value === chosen.get("seed"));
+  if (byId("seed").options.length) byId("seed").value = seed ? chosen.get("seed") : byId("seed").options[0].value;
 }
 
 async function openDataset() {
@@ -93,32 +107,43 @@ async function openDataset() {
   const activity = Object.entries(overview.groups).map(([name, users]) =>
     make("option", { value: name, disabled: users === 0 }, `${name} training rows (${users.toLocaleString("en")} users)`));
   byId("group").replaceChildren(make("option", { value: "" }, "all users"), ...activity);
-  byId("group").value = overview.groups[chosen.get("group")] ? chosen.get("group") : "";
   const seeds = [...new Set(overview.models.flatMap((model) => model.seeds))].sort((one, other) => one - other);
   byId("seed").replaceChildren(...seeds.map((seed) => make("option", { value: seed }, String(seed))));
-  if (seeds.includes(Number(chosen.get("seed")))) byId("seed").value = chosen.get("seed");
+  byId("seed").parentElement.hidden = seeds.length === 0;
+  showChoices();
   byId("report").hidden = !overview.report;
   byId("report").href = `/report/${encodeURIComponent(dataset)}`;
-  say(`${overview.users.toLocaleString("en")} users, ${overview.items.toLocaleString("en")} items, ` +
-    `${overview.rows.toLocaleString("en")} rows, ${overview.models.length} trained models.`);
+  saySizes();
   const user = chosen.get("user");
-  if (user) await openUser(user); else await anyUser();
+  const opened = user ? openUser(user) : anyUser();
+  if (chosen.has("item")) await showItem(chosen.get("item")).catch(told);
+  await opened;
   showStale(dataset).catch(() => {});
+}
+
+function saySizes() {
+  say(`${counted(overview.users, "user")}, ${counted(overview.items, "item")}, ${counted(overview.rows, "row")}, ` +
+    `${counted(overview.models.length, "trained model")}.`);
 }
 
 async function showStale(dataset) {
   const stale = await ask("stale", { dataset });
   if (dataset !== overview.dataset || !stale.length) return;
-  const entries = stale.map(({ model, seed, reasons }) => make("li", {}, `${model}, seed ${seed}: ${reasons.join("; ")}`));
+  const seeds = new Map();
+  for (const { model, seed, reasons } of stale) {
+    const why = `${model}: ${reasons.join("; ")}`;
+    seeds.set(why, [...(seeds.get(why) ?? []), seed]);
+  }
+  const entries = [...seeds].map(([why, of]) => make("li", {}, `${why} (seed${of.length === 1 ? "" : "s"} ${of.join(", ")})`));
   byId("notes").replaceChildren(make("div", { className: "note" },
-    make("strong", {}, `${stale.length} ${stale.length === 1 ? "model is" : "models are"} not what a run would make now.`),
+    make("strong", {}, `${counted(stale.length, "checkpoint")} ${stale.length === 1 ? "is" : "are"} not what a run would make now.`),
     ` Lists come from what is stored; \`recmodels run --dataset ${dataset}\` brings it up to date.`,
     make("details", {}, make("summary", {}, "Why"), make("ul", {}, ...entries))));
 }
 
-async function anyUser() {
+async function anyUser(step = false) {
   const { user } = await ask("any_user", { dataset: overview.dataset, group: byId("group").value });
-  await openUser(user);
+  await openUser(user, step);
 }
 
 async function findUsers() {
@@ -127,43 +152,52 @@ async function findUsers() {
   const users = await ask("users", { dataset: overview.dataset, text, group, limit: 12 });
   byId("found").replaceChildren(...users.map(({ user, n_train }) => {
     const button = make("button", { type: "button" }, user, " ", muted(`${n_train}`));
-    button.title = `${n_train} training rows`;
-    button.addEventListener("click", running(() => openUser(user)));
+    button.title = counted(n_train, "training row");
+    button.addEventListener("click", running(() => openUser(user, true)));
     return make("li", {}, button);
   }));
   if (!users.length) byId("found").append(make("li", {}, muted("Nobody is called so.")));
 }
 
-async function openUser(name) {
+async function openUser(name, step = false) {
   selection.abort();
   selection = new AbortController();
   const { signal } = selection;
-  remember({ user: name, group: byId("group").value, seed: byId("seed").value });
+  remember({ user: name, group: byId("group").value, seed: byId("seed").value }, step);
+  shown = inAddress();
   const details = await ask("user", { dataset: overview.dataset, user: name }, signal);
-  const heldOut = new Map(details.held_out.map((item) => [item.asin, make("span", { className: "muted" })]));
+  saySizes();
+  const heldOut = new Map(details.held_out.map((item) => [item.asin, make("span", { className: "muted facts" })]));
   showUser(details, heldOut);
   if (overview.hint) return byId("lists").replaceChildren(make("p", { className: "note" }, overview.hint));
   const first = chosen.get("model");
   const models = [...overview.models].sort((one, other) => (other.model === first) - (one.model === first));
   const places = models.map((model) => make("section", { className: `list${model.model === first ? " first" : ""}` },
     make("h3", {}, model.title), muted("loading …")));
+  const jump = make("select", {}, ...models.map((model, index) => make("option", { value: index }, model.title)));
+  const beside = make("div", { className: "lists", tabIndex: 0, role: "group", ariaLabel: "Lists side by side" }, ...places);
+  jump.addEventListener("change", () => { beside.scrollLeft = places[jump.value].offsetLeft - places[0].offsetLeft; });
   byId("lists").replaceChildren(make("h2", {}, "What the models recommend"),
-    make("div", { className: "lists", tabIndex: 0, role: "group", ariaLabel: "Lists side by side" }, ...places));
+    models.length > 3 ? make("label", { className: "by" }, "Go to the list of", jump) : "",
+    beside);
   for (const [index, model] of models.entries()) {
     await showList(places[index], model, name, heldOut, signal);
   }
+  for (const ranks of heldOut.values()) if (!ranks.textContent) ranks.append("in none of the lists");
 }
+
+const inAddress = () => ["dataset", "user", "seed"].map((name) => chosen.get(name)).join(" ");
 
 function showUser(details, heldOut) {
   const day = (seconds) => new Date(1000 * seconds).toISOString().slice(0, 10);
   const facts = ({ split, rating, timestamp }) => [
     split === "valid" ? "validation" : "", rating === null ? "" : `rated ${rating}`, timestamp === null ? "" : day(timestamp),
   ].filter(Boolean).join(", ");
-  const had = details.history.map((item) => make("li", {}, picture(item), named(item), " ", muted(facts(item))));
+  const had = details.history.map((item) => make("li", {}, picture(item), named(item), " ", make("span", { className: "muted facts" }, facts(item))));
   const test = details.held_out.map((item) => make("li", {}, picture(item), named(item), " ", heldOut.get(item.asin)));
   byId("user").replaceChildren(
     make("h2", {}, "User ", make("bdi", {}, details.user)),
-    muted(`${details.n_train} training rows`),
+    muted(counted(details.n_train, "training row")),
     make("div", { className: "panels" },
       make("div", {}, make("h3", {}, "Had before the test, the latest first"),
         ...(had.length ? folded(had) : [muted("Nothing: answered by popularity.")])),
@@ -179,10 +213,13 @@ async function showList(place, model, user, heldOut, signal) {
   try {
     const list = await ask("recommendations", { dataset: overview.dataset, user, model: model.model, seed }, signal);
     const hits = list.rows.filter((row) => row.held_out);
-    for (const row of hits) heldOut.get(row.asin)?.append(`${model.model} at ${row.rank}; `);
+    for (const row of hits) {
+      const ranks = heldOut.get(row.asin);
+      ranks?.append(`${ranks.textContent ? ", " : ""}${model.model} at ${row.rank}`);
+    }
     const popular = list.rows.some((row) => row.source !== "model");
     place.replaceChildren(...head, make("p", { className: "muted" },
-      `${hits.length} held-out ${hits.length === 1 ? "hit" : "hits"} in ${list.rows.length}` +
+      `${counted(hits.length, "held-out hit")} in ${list.rows.length}` +
       (popular ? `; by ${list.rows[0].source}` : "")),
       make("ol", {}, ...list.rows.map((row) => recommended(row, model.model, seed, user))));
   } catch (error) {
@@ -211,17 +248,20 @@ function reasons(found) {
     : kind === "co-buyers" ? "Other users who had both"
     : kind.startsWith("graph: ") ? `Neighbour in the ${kind.slice(7)} graph`
     : `Moved by ${kind}`;
+  const strength = ({ kind, weight, users }) => users !== null ? counted(users, "user")
+    : weight === null ? "" : `${kind.startsWith("graph: ") ? "similarity " : ""}${weight.toFixed(4)}`;
   return [...new Set(found.map(({ kind }) => kind))].flatMap((kind) => [
     make("div", { className: "muted" }, `${heading(kind)}:`),
-    make("ul", {}, ...found.filter((reason) => reason.kind === kind).map(({ because, weight, users }) =>
-      make("li", {}, named(because), " ", muted(users !== null ? `${users} ${users === 1 ? "user" : "users"}` : weight === null ? "" : weight.toFixed(4))))),
+    make("ul", {}, ...found.filter((reason) => reason.kind === kind).map((reason) =>
+      make("li", {}, named(reason.because), " ", muted(strength(reason))))),
   ]);
 }
 
 async function showItem(asin, model) {
+  if (chosen.get("item") !== asin) remember({ item: asin }, true, { items: (history.state?.items ?? 0) + 1 });
   const details = await ask("item", { dataset: overview.dataset, item: asin });
   const dialog = byId("item");
-  const close = make("button", { type: "button" }, "Close");
+  const close = make("button", { type: "button", className: "close" }, "Close");
   close.addEventListener("click", () => dialog.close());
   const like = make("div", {});
   const choose = make("select", {}, ...overview.models.map(({ model: name, title }) => make("option", { value: name }, title)));
@@ -233,15 +273,34 @@ async function showItem(asin, model) {
   });
   choose.addEventListener("change", compare);
   dialog.replaceChildren(make("div", {}, close, make("h2", { id: "item-title" }, make("bdi", {}, details.title)),
-    muted(`${details.asin}, ${details.n_train} training rows`), picture(details),
+    muted(`${details.asin}, ${counted(details.n_train, "training row")}`), picture(details),
     details.description ? make("p", {}, make("bdi", {}, details.description.slice(0, 600))) : null,
     make("div", { className: "panels" }, ...profile(details.profile, "item")),
-    ...(overview.models.length ? [make("h3", {}, "Similar items"), make("label", {}, "by ", choose), like] : [])));
+    ...(overview.models.length ? [make("label", { className: "by" }, make("h3", {}, "Similar items"), "by", choose), like] : [])));
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
   if (overview.models.length) await compare();
 }
 
+byId("item").addEventListener("close", () => {
+  if (!chosen.has("item")) return;
+  if (history.state?.items) history.go(-history.state.items);
+  else remember({ item: "" });
+});
+window.addEventListener("popstate", running(async () => {
+  chosen = new URLSearchParams(location.search);
+  if ((chosen.get("pictures") === "1") !== pictures) return location.reload();
+  if (!chosen.has("item")) byId("item").close();
+  if (chosen.get("dataset") !== overview?.dataset) {
+    byId("dataset").value = chosen.get("dataset");
+    return openDataset();
+  }
+  if (inAddress() !== shown) {
+    showChoices();
+    openUser(chosen.get("user")).catch(told);
+  }
+  if (chosen.has("item")) await showItem(chosen.get("item"));
+}));
 let typing = 0;
 byId("search").addEventListener("input", () => {
   clearTimeout(typing);
@@ -253,12 +312,12 @@ byId("choice").addEventListener("submit", running(async (event) => {
   byId("found").querySelector("button")?.click();
 }));
 byId("dataset").addEventListener("change", running(async () => {
-  remember({ user: "", group: "" });
+  remember({ dataset: byId("dataset").value, user: "", group: "" }, true);
   await openDataset();
 }));
 byId("group").addEventListener("change", running(findUsers));
-byId("any").addEventListener("click", running(anyUser));
-byId("seed").addEventListener("change", running(() => openUser(chosen.get("user"))));
+byId("any").addEventListener("click", running(() => anyUser(true)));
+byId("seed").addEventListener("change", running(() => openUser(chosen.get("user"), true)));
 byId("pictures").addEventListener("change", () => {
   // The page itself may not load pictures; another one that the server allows to is opened.
   remember({ pictures: byId("pictures").checked ? "1" : "" });

@@ -15,9 +15,11 @@ import polars as pl
 from recmodels.errors import InputError
 from recmodels.raw.formats.base import RAW_ITEMS, RawTable
 from recmodels.raw.formats.reviews import AmazonRelease
-from recmodels.raw.lines import LineBlock, read_blocks, require_lines
+from recmodels.raw.lines import LineBlock, read_blocks, read_chunks, require_lines
 from recmodels.raw.rejects import RejectLog
 from recmodels.raw.text import clean_texts
+
+_A_LOOK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,17 @@ def read_metadata(path: Path, release: AmazonRelease, wanted: Collection[str]) -
         duplicates=duplicates,
         unwanted=unwanted,
     )
+
+
+def metadata_release(path: Path) -> AmazonRelease | None:
+    """Return the release that the first line of a file is metadata of; None if it is none of them."""
+    line = next(read_chunks(path, _A_LOOK)).removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n")[0]
+    releases: tuple[AmazonRelease, ...] = ("amazon2023", "amazon2018", "amazon2014")
+    for release in releases if line.startswith((b'{"', b"{'")) else ():
+        syntax = _SYNTAX[release]
+        if syntax.literal == line.startswith(b"{'") and syntax.any_spelling.search(line):
+            return release
+    return None
 
 
 def _check_syntax(path: Path, release: AmazonRelease, block: LineBlock) -> None:

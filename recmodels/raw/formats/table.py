@@ -11,7 +11,7 @@ import polars as pl
 
 from recmodels.errors import InputError
 from recmodels.raw.formats.base import RAW_INTERACTIONS, RAW_ITEMS, Format, InBlocks, RawTable, Role
-from recmodels.raw.formats.metadata import clean_items, parse_price
+from recmodels.raw.formats.metadata import clean_items, metadata_release, parse_price, read_metadata
 from recmodels.raw.formats.reviews import LATEST
 from recmodels.raw.formats.table_columns import INTERACTION_COLUMNS, ITEM_COLUMNS, require_known
 from recmodels.raw.formats.table_rows import ROWS_A_READ, read_rows
@@ -77,9 +77,13 @@ def _rows(columns: Mapping[str, str], rows_a_block: int, path: Path, log: Reject
 
 
 def _no_interactions(path: Path, rejects: pl.DataFrame) -> InputError:
-    first = rejects.row(0, named=True) if rejects.height else None
-    found = f"{rejects.height:,} unreadable rows, the first: {first['reason']}" if first else "no rows"
-    return InputError(str(path), expected="rows of user and item", found=found)
+    reason = rejects["reason"][0] if rejects.height else ""
+    return InputError(
+        str(path),
+        expected="rows of user and item",
+        found=f"{rejects.height:,} unreadable rows, the first: {reason}" if reason else "no rows",
+        action="Correct the column, or rename it so that it is not read." if " is not " in reason else "",
+    )
 
 
 def _interactions(rows: pl.DataFrame, log: RejectLog) -> pl.DataFrame:
@@ -113,8 +117,10 @@ def read_items(path: Path, wanted: Collection[str], columns: Mapping[str, str]) 
     Read what a table says of the wanted items, in columns that may be absent.
 
     Categories are a list, or a text of names between ``|``, ``>`` or ``;``. Of several rows of an item the greatest by
-    its texts is kept.
+    its texts is kept. The metadata of an Amazon release is read as that, for tables of ratings that go with it.
     """
+    if release := metadata_release(path):
+        return read_metadata(path, release, wanted)
     log = RejectLog(path.name)
     asins = pl.Series(list(wanted), dtype=pl.String)
     tables = [pl.DataFrame(schema=RAW_ITEMS)]
@@ -141,6 +147,13 @@ def read_items(path: Path, wanted: Collection[str], columns: Mapping[str, str]) 
 
 def read_order(path: Path, columns: Mapping[str, str]) -> pl.Series:
     """Return the item of each row of a table, in the order of the file (String); null where a line has none."""
+    if metadata_release(path):
+        raise InputError(
+            str(path),
+            expected="a table whose rows have the order of the features",
+            found="metadata of items, which has none",
+            action="Give a table with the column `item` as feature_ids.",
+        )
     log = RejectLog(path.name)
     schema = {"line": pl.Int64, "item": pl.String}
     parts = [pl.DataFrame(schema=schema)]

@@ -9,7 +9,7 @@ import polars as pl
 
 from recmodels.errors import InputError
 from recmodels.raw.formats.table_columns import USUAL_NAMES, found_columns
-from recmodels.raw.lines import LineBlock, read_blocks
+from recmodels.raw.lines import read_blocks
 from recmodels.raw.rejects import RejectLog
 
 PARQUET_MAGIC = b"PAR1"
@@ -130,7 +130,7 @@ def text_rows(
     quotes
         Whether a field may be in double quotes; if not, they are characters like any.
     """
-    lines = _Lines(read_blocks(path, log), log)
+    lines = _Lines(path, log)
     separator, header = header_of(lines.first())
     places = {kind: header.index(name) for kind, name in choose(header).items()}
     while lines.fill():
@@ -149,11 +149,19 @@ def text_rows(
         )
 
 
+def _no_utf8(path: Path) -> InputError:
+    return InputError(
+        str(path), expected="a first line of names in UTF-8", found="another encoding", action="Save the file as UTF-8."
+    )
+
+
 class _Lines:
     """The lines of a file that wait to be read, filled block by block."""
 
-    def __init__(self, blocks: Iterator[LineBlock], log: RejectLog) -> None:
-        self.blocks = blocks
+    def __init__(self, path: Path, log: RejectLog) -> None:
+        self.path = path
+        self.blocks = read_blocks(path, log)
+        self.begun = False
         self.log = log
         self.waiting: deque[tuple[int, str]] = deque()
         self.quoted = False
@@ -163,7 +171,11 @@ class _Lines:
         return self.waiting.popleft()[1] if self.fill() else ""
 
     def fill(self) -> bool:
-        """Make sure that a line waits, of the next block if need be; tell whether there is one."""
+        """
+        Make sure that a line waits, of the next block if need be; tell whether there is one.
+
+        Raises InputError if the first line of the file, which has the names, is no UTF-8.
+        """
         while not self.waiting:
             block = next(self.blocks, None)
             if block is None:
@@ -174,7 +186,10 @@ class _Lines:
                     try:
                         self.waiting.append((number, line.decode("utf-8").removesuffix("\r")))
                     except UnicodeDecodeError:
+                        if not self.begun:
+                            raise _no_utf8(self.path) from None
                         self.log.add(number, "not UTF-8", line)
+                    self.begun = True
         return True
 
     def put_back(self, lines: Sequence[tuple[int, str]]) -> None:

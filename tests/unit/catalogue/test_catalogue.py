@@ -55,6 +55,12 @@ def test_a_user_adds_a_data_set_and_changes_one_value_of_another(tmp_path: Path,
         ("demo = 3", "demo: expected a table"),
         ("[demo]\ncolour = 'red'", "demo: expected some of .*, found 'colour'"),
         ("[demo]\nknn_k = 0", "demo: .*knn_k: .*greater than or equal to 1"),
+        ("[demoo]\nknn_k = 3", "demoo: .*found neither. Did you mean demo"),
+        ("[demo.sources.amazon2014]\nk_cor = 3", r"amazon2014\.k_cor: no such setting \(Did you mean k_core\?\)"),
+        (
+            "[new]\ntitle = 'x'\ndomain = 'y'\n[new.sources.table]\nfiles.interactions = 'r'\ncolumns.usr = 'a'",
+            r"found 'usr'\. Did you mean user\?[^{]*$",
+        ),
         ("[new]\ntitle = 'x'\ndomain = 'y'", "new: .*sources: Field required"),
         (
             "[demo.sources.csv]\nfiles = { reviews = 'a' }",

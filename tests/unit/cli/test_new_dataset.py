@@ -1,5 +1,6 @@
 """From a folder of files to a data set that can be read, in one command."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -88,15 +89,62 @@ def test_columns_of_other_names_are_named_on_the_command_line(folder: Path, cata
         ({"user_id": "u", "parent_asin": "B000000001", "rating": 5, "timestamp": 10**12}, json.dumps, "amazon2023"),
     ],
 )  # fmt: skip
-def test_amazon_releases_are_told_apart(review, metadata, expected: str, folder: Path, catalogue: Path) -> None:
+def test_amazon_releases_are_told_apart(review, metadata, expected: str, folder: Path, catalogue: Path, capsys) -> None:
     (folder / "Shop_5.json").write_text(json.dumps(review) + "\n")
     key = "parent_asin" if "parent_asin" in review else "asin"
     (folder / "meta_Shop.json").write_text(metadata({key: "B000000001", "title": "A thing"}) + "\n")
-    assert main(["new-dataset", "mine", str(folder)]) == 0
+    assert main(["new-dataset", "mine", str(folder), "--column", "user=kunde"]) == 0
+    assert f"columns: files of the format {expected} have fixed names; user is left out" in capsys.readouterr().out
     entry, dump = read(folder)
+    assert "columns" not in catalogue.read_text()
     assert list(entry.sources) == [expected]
     assert entry.sources[expected].k_core == 1
     assert dump.items["title"].to_list() == ["A thing"]
+
+
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        ("parent_asin", json.dumps({"title": "A thing", "store": "Maker", "parent_asin": "1"})),
+        ("asin", json.dumps({"title": "A thing", "brand": "Maker", "asin": "1"})),
+        ("asin", repr({"asin": "1", "title": "A thing", "brand": "Maker"})),
+    ],
+)
+def test_a_table_of_ratings_goes_with_the_metadata_of_its_release(
+    key: str, line: str, folder: Path, catalogue: Path, capsys
+) -> None:
+    (folder / "Shop.csv").write_text(RATINGS.replace("userId,movieId", f"user_id,{key}"))
+    (folder / "meta_Shop.jsonl.gz").write_bytes(gzip.compress(f"{line}\n".encode()))
+    np.save(folder / "image_vectors.npy", np.eye(4, dtype=np.float32))
+    assert main(["new-dataset", "mine", str(folder)]) == 0
+    assert "image_vectors.npy: 4 rows, but no table says whose they are; it is left out" in capsys.readouterr().out
+    items = read(folder)[1].items
+    assert items.select("asin", "title", "brand").rows() == [
+        (name, "A thing" if name == "1" else "", "Maker" if name == "1" else "") for name in "0123"
+    ]
+
+
+def test_what_is_left_out_is_told(folder: Path, catalogue: Path, capsys) -> None:
+    review = {"user_id": "u", "parent_asin": "B000000001", "rating": 5, "timestamp": 10**12}
+    (folder / "Shop.jsonl").write_text(json.dumps(review) + "\n")
+    (folder / "Shop.csv").write_text(RATINGS)
+    assert main(["new-dataset", "mine", str(folder)]) == 0
+    assert "Shop.csv: no file of the format amazon2023; it is left out" in capsys.readouterr().out
+    (folder / "Shop.jsonl").unlink()
+    (folder / "Shop.csv").rename(folder / "Shop.train.csv")
+    (folder / "Shop.test.csv").write_text(RATINGS[:50])
+    assert main(["new-dataset", "other", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert "Shop.test.csv: could be interactions, too" in told
+    assert "Shop.train.csv: a part by its name; to keep a split, make one table of it with a column `split`" in told
+
+
+def test_a_copy_with_another_name_is_not_taken(folder: Path, catalogue: Path, capsys) -> None:
+    for name in ("ratings.csv", "ratings (1).csv"):
+        (folder / name).write_text(RATINGS)
+    assert main(["new-dataset", "mine", str(folder)]) == 0
+    assert read(folder)[0].sources["table"].files == {Role.INTERACTIONS: "ratings.csv"}
+    assert "ratings (1).csv: could be interactions, too" in capsys.readouterr().out
 
 
 def test_the_demo_is_recognised_with_its_images(folder: Path, catalogue: Path) -> None:
@@ -150,14 +198,24 @@ def test_a_catalogue_keeps_what_it_has(folder: Path, catalogue: Path, capsys) ->
     [
         ({}, "found no files"),
         ({"notes.txt": "a few words\n"}, "found notes.txt (a few words)"),
-        ({"bad name.csv": RATINGS}, "expected a plain name"),
+        ({"bad name.csv": RATINGS}, "found 'bad name.csv'. Rename the file."),
+        ({"r.csv": "A1,B1,5.0,1400000000\n"}, "put the names of its columns before it"),
+        ({"r.csv": "größe,user,item\n".encode("latin-1")}, "found r.csv (no UTF-8: save it as that)"),
+        ({"r.csv": RATINGS.encode("utf-16")}, "found r.csv (no UTF-8: save it as that)"),
+        ({"r.xlsx": b"PK\x03\x04\x14"}, "found r.xlsx (a zip archive or spreadsheet: unpack it, or save it as CSV)"),
+        ({"r.dat": "1::1193::5::978300760\n"}, "found r.dat (separated by '::': write tabs instead, 1, 1193"),
+        ({"r.dat": "1::1193::5::978300760\n"}, "put the names of its columns before it"),
+        ({"r.csv": ""}, "found r.csv (an empty one)"),
+        ({"r.parquet": b"PAR1garbage"}, "found r.parquet ("),
+        ({"r.json": '[{"user_id": 1}]'}, "found r.json (a JSON array: one record a line is needed)"),
+        ({"r.csv": "user,item,date\na,b,31/01/2024\n"}, "Correct the column, or rename it so that it is not read."),
     ],
 )
 def test_a_folder_that_cannot_be_a_data_set_is_refused(
-    content: dict[str, str], message: str, folder: Path, catalogue: Path, capsys
+    content: dict[str, str | bytes], message: str, folder: Path, catalogue: Path, capsys
 ) -> None:
     for name, text in content.items():
-        (folder / name).write_text(text)
+        (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
     assert main(["new-dataset", "mine", str(folder)]) == 1
     assert message in capsys.readouterr().out
     assert not catalogue.exists()

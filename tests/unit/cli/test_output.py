@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from pipelines.cli.main import main
-from pipelines.cli.output import CONSOLE
+from pipelines.cli.output import CONSOLE, print_error
 from pipelines.instance import open_instance
 from pipelines.progress import LINE_SECONDS, PROGRESS_LOGGER, ProgressDisplay, progress_logger
 from recmodels.errors import InputError, TransientFailure
@@ -21,6 +21,21 @@ def test_texts_are_printed_as_they_are() -> None:
     with CONSOLE.capture() as printed:
         CONSOLE.print("error: root:x:0:0", markup=False)
     assert printed.get() == "error: root:x:0:0\n"
+
+
+def test_what_a_file_holds_cannot_steer_the_terminal_through_an_error() -> None:
+    with CONSOLE.capture() as printed:
+        print_error("r.csv has \x1b[2J and \x9b31m\nand a second line")
+    assert printed.get() == "error: r.csv has  [2J and  31m\nand a second line\n"
+
+
+def test_an_error_never_stands_where_json_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recommend", "--dataset", "dem", "--user", "x", "--json"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: --dataset: ")
+    assert main(["recommend", "--dataset", "dem", "--user", "x"]) == 1
+    assert capsys.readouterr().out.startswith("error: --dataset: ")
 
 
 def test_the_version_and_the_environment_are_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from recmodels.data.raw_files import prepare_raw_files
 from recmodels.data.split import split_interactions
 from recmodels.errors import InputError
 from recmodels.raw.formats import table_rows
-from recmodels.raw.formats.table import read_interactions, read_items
+from recmodels.raw.formats.table import read_interactions, read_items, read_order
 from recmodels.raw.rejects import RejectLog
 from recmodels.settings import raw_settings
 
@@ -292,3 +292,15 @@ def test_a_damaged_or_empty_file_is_refused(content: bytes, tmp_path: Path) -> N
     (tmp_path / "r").write_bytes(content)
     with pytest.raises(InputError):
         read_interactions(tmp_path / "r", {})
+
+
+def test_names_that_are_no_utf8_are_refused_and_no_row_is_taken_for_them(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_bytes("größe,user,item\n1,ann,cup\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"first line of names in UTF-8.*Save the file as UTF-8"):
+        read_interactions(tmp_path / "r.csv", {})
+
+
+def test_metadata_of_a_release_gives_features_no_order(tmp_path: Path) -> None:
+    (tmp_path / "meta.jsonl").write_text('{"title": "A thing", "parent_asin": "1"}\n')
+    with pytest.raises(InputError, match="as feature_ids"):
+        read_order(tmp_path / "meta.jsonl", {})
