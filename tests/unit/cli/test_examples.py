@@ -3,6 +3,7 @@
 import contextlib
 import shlex
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import polars as pl
 import pytest
@@ -17,11 +18,11 @@ def _printed(user: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         seen=pl.DataFrame({"user_id": [0], "item_id": [0], "split": ["train"]}),
         users=pl.DataFrame({"user_id": [0], "reviewer_id": [user]}),
     )
-    recommender = SimpleNamespace(checkpoint=checkpoint, items=ITEMS, recommend_for=lambda _user, _n: ITEMS)
+    recommender = SimpleNamespace(checkpoint=checkpoint, items=ITEMS, recommend_for=Mock(return_value=ITEMS))
     monkeypatch.setattr("pipelines.instance.open_instance", contextlib.nullcontext)
-    monkeypatch.setattr("assets.serving.best_model", lambda _board: "bpr")
-    monkeypatch.setattr("assets.serving.trained_seeds", lambda *_: [0])
-    monkeypatch.setattr("assets.serving.open_recommender", lambda *_, **__: recommender)
+    monkeypatch.setattr("assets.serving.best_model", Mock(return_value="bpr"))
+    monkeypatch.setattr("assets.serving.trained_seeds", Mock(return_value=[0]))
+    monkeypatch.setattr("assets.serving.open_recommender", Mock(return_value=recommender))
     print_examples("demo", pl.DataFrame())
     return capsys.readouterr().out.splitlines()
 
