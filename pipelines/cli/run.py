@@ -72,6 +72,8 @@ def run(
         profiles=ProfilesConfig(backend=profiles, settings=profile_overrides("", profile_setting)),
         anew=force,
     )
+    if not request.seeds:
+        raise InputError("--seeds", expected="at least one seed", found=repr(seeds), action="Try --seeds 0.")
     profile_config(entry, *run_settings(request.profiles))
     engine = ComputeResource().open().engine
     started = time.monotonic()
