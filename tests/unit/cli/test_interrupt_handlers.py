@@ -64,3 +64,27 @@ except ValueError:
     assert done.returncode == 0
     for word in ("ValueError: lost", "of a library", "ValueError: logged"):
         assert word in done.stderr
+
+
+def test_what_libraries_do_when_the_interpreter_ends_delays_nothing() -> None:
+    code = """
+import os, signal, sys, time
+import pipelines.cli.main
+from pipelines.cli import interrupts
+from pipelines.cli.__main__ import main
+
+class Library:
+    def __del__(self, sleep=time.sleep): sleep(60)
+
+def command():
+    with interrupts.ending_orderly():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+pipelines.cli.main.main = command
+library = Library()
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 128 + 15, done.stderr
+    assert (done.stdout, done.stderr) == ("interrupted; run the same command again to go on\n", "")
