@@ -8,6 +8,7 @@ import pytest
 RAISING = """
 import gc, logging, os, signal, sys, time, weakref
 from pipelines.cli import interrupts
+signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what a test before this one had ignored is inherited
 interrupts.watch()
 
 class Own(BaseException): ...
@@ -76,6 +77,8 @@ from pipelines.cli.__main__ import main
 class Library:
     def __del__(self, sleep=time.sleep): sleep(60)
 
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
 def command():
     with interrupts.ending_orderly():
         os.kill(os.getpid(), signal.SIGTERM)
@@ -88,3 +91,23 @@ sys.exit(main())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
     assert done.returncode == 128 + 15, done.stderr
     assert (done.stdout, done.stderr) == ("interrupted; run the same command again to go on\n", "")
+
+
+def test_in_the_background_sigint_is_ignored_and_sigterm_is_not() -> None:
+    code = """
+import os, signal, time
+from pipelines.cli import interrupts
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+interrupts.watch()
+with interrupts.ending_orderly():
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # as Dagster does
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(4)
+    print("goes on", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 128 + 15, done.stderr
+    assert done.stdout == "goes on\ninterrupted; run the same command again to go on\n"
