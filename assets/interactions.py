@@ -27,11 +27,13 @@ from recmodels.data.checks import (
     most_shared_title,
     rejected_shares,
     sizes,
+    untitled,
 )
 from recmodels.data.prepare import prepare_tables
 from recmodels.data.split import split_digest, without_training
 from recmodels.raw.manifest import RawManifest
 from recmodels.reporting.tables import funnel_table, shortened, split_sizes
+from recmodels.schemas.results import LIST_LENGTHS
 from recmodels.settings import table_settings
 
 CODE_VERSION = "2"
@@ -216,15 +218,48 @@ def keeps_its_core(records: list[dg.AssetMaterialization]) -> Verdict:
     )
 
 
+MAX_LISTED_SHARE = 0.25
+"""Of the items, the share that the longest list measured may hold and still say what a model has learned."""
+
+
+@recorded_check(
+    "interactions", f"The lists that are measured hold at most {MAX_LISTED_SHARE:.0%} of the items.", blocking=False
+)
+def lists_leave_most_items_out(records: list[dg.AssetMaterialization]) -> Verdict:
+    """Compare the longest list that is measured with the number of items, as recorded while the table was made."""
+    n_items, longest = int(recorded_json(records[0], "sizes")["items"]), max(LIST_LENGTHS)
+    measured = {"items": n_items, "longest_list": longest}
+    if longest <= MAX_LISTED_SHARE * n_items:
+        return Verdict(measured)
+    return Verdict(
+        measured,
+        f"Lists of {longest} are measured and there are {n_items:,} items, expected at least "
+        f"{longest / MAX_LISTED_SHARE:.0f}: recall@{longest} is about {min(1, longest / n_items):.2f} for a list in "
+        f"random order. Compare models by ndcg@{min(LIST_LENGTHS)}, or use raw files with more items.",
+    )
+
+
 MAX_TITLE_SHARE = 0.5
 
 
-@table_check("items", f"At most {MAX_TITLE_SHARE:.0%} of the items share one title.", blocking=False)
+@table_check(
+    "items",
+    f"At most {MAX_TITLE_SHARE:.0%} of the items share one title, or are described without one.",
+    blocking=False,
+)
 def titles_tell_items_apart(items: pl.DataFrame) -> Verdict:
-    """Count the items that have the commonest title; those without a title are known as such."""
+    """Count the items that have the commonest title, and those that have none although the metadata has them."""
     title, n_sharing = most_shared_title(items)
+    n_untitled, n_described = untitled(items)
     shown = shortened(title, PREVIEW_CHARACTERS)
-    measured = {"items_that_share_a_title": n_sharing, "title": shown}
+    measured = {"items_that_share_a_title": n_sharing, "title": shown, "described_items_without_title": n_untitled}
+    if n_untitled > MAX_TITLE_SHARE * n_described:
+        return Verdict(
+            measured,
+            f"{n_untitled:,} of {n_described:,} items that the metadata describes ({n_untitled / n_described:.0%}) "
+            f"have no title, or one that is markup alone, expected at most {MAX_TITLE_SHARE:.0%}. Lists name them by "
+            "their description or asin: correct the titles in the metadata file and materialise raw_dumps again.",
+        )
     if n_sharing < 2 or n_sharing <= MAX_TITLE_SHARE * items.height:
         return Verdict(measured)
     return Verdict(

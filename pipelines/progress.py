@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
-from assets.support.failures import failure_of_step, is_permanent
+from assets.support.failures import failure_of_step, is_of_a_check, is_permanent
 from assets.support.lineage import CONSOLE
 
 PROGRESS_LOGGER = "recmodels.progress"
@@ -22,7 +22,8 @@ class ProgressDisplay(logging.Handler):
     Print a line for each finished step and keep the running one, with its latest message, in a status line.
 
     Off a terminal, which has no status line, a message is printed every `LINE_SECONDS` at most. Of the steps that
-    failed, `failures` says why, a line for each, and `permanent` whether one fails again unless something is changed.
+    failed, `failures` says why, a line for each but those of checks, told already, and `permanent` whether one
+    fails again unless something is changed.
     """
 
     def __init__(self, console: Console) -> None:
@@ -73,8 +74,9 @@ class ProgressDisplay(logging.Handler):
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             self._checked(event)
         elif event.is_step_failure:
-            self.failures.append(failure_of_step(event))
             self.permanent |= is_permanent(event)
+            if not is_of_a_check(event):
+                self.failures.append(failure_of_step(event))
 
     def _checked(self, event: dg.DagsterEvent) -> None:
         check = event.asset_check_evaluation_data

@@ -16,6 +16,8 @@ Settings = TypeVar("Settings", bound=BaseModel)
 
 OPERATIONAL = "operational"
 """Mark, by `typing.Annotated`, of a setting that changes how a computation runs but not what comes of it."""
+MOST_NAMED = 20
+"""Names that a message lists of those that would be right."""
 MAX_SHOWN = 200
 """Characters of a wrong value that a message repeats."""
 
@@ -88,11 +90,17 @@ def did_you_mean(found: str, known: Iterable[str]) -> str:
 
 
 def require_known(where: str, found: str, known: Iterable[str], action: str = "") -> None:
-    """Raise InputError if a name is not among those known: what to do is to take the closest, or what is given."""
+    """
+    Raise InputError if a name is not among those known: what to do is to take the closest, or what is given.
+
+    Of many known names the first `MOST_NAMED` are listed.
+    """
     names = list(known)
     if found not in names:
         hint = action or did_you_mean(found, names)
-        raise InputError(where, expected=f"one of {', '.join(names)}", found=repr(found), action=hint)
+        left_out = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        listed = ", ".join(names[:MOST_NAMED]) + left_out
+        raise InputError(where, expected=f"one of {listed}", found=shortened(repr(found)), action=hint)
 
 
 def problems(error: ValidationError, kind: type[BaseModel] | None = None) -> str:

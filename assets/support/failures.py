@@ -37,6 +37,10 @@ def failure_of_step(event: dg.DagsterEvent) -> str:
 
 def is_permanent(event: dg.DagsterEvent) -> bool:
     """Tell whether a failed step fails again until its input or its settings are changed."""
-    failure = event.step_failure_data
-    error = failure.error
-    return failure.user_failure_data is not None or (error is not None and error.cls_name == _CHECK_FAILED)
+    return event.step_failure_data.user_failure_data is not None or is_of_a_check(event)
+
+
+def is_of_a_check(event: dg.DagsterEvent) -> bool:
+    """Tell whether a step failed because of a blocking check, whose own event says what it found."""
+    error = event.step_failure_data.error
+    return error is not None and error.cls_name == _CHECK_FAILED

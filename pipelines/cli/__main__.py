@@ -1,5 +1,6 @@
 """Where the command `recmodels` begins: with what has to be there before everything else is imported."""
 
+import os
 import sys
 
 from pipelines.cli import interrupts
@@ -14,7 +15,7 @@ def main() -> int:
         return run_command_line()
     except interrupts.Interrupted as ended:
         interrupts.tell()
-        return ended.status
+        os._exit(ended.status)  # all work is unwound; to take down the libraries can need more seconds than that
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """`recmodels dev`: Dagster's user interface."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -25,4 +26,5 @@ def dev(port: Annotated[int, typer.Option(min=1, max=LAST_PORT, help=f"Port on {
     workspace = Path(__file__).resolve().parents[2] / "workspace.yaml"
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), _NO_WARNING]))
     command = [str(Path(sys.executable).with_name("dagster")), "dev", "-w", str(workspace)]
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})  # by which Dagster ends its processes
     os.execv(command[0], [*command, "-h", _HOST, "-p", str(port)])  # noqa: S606 a list of arguments, no shell

@@ -35,8 +35,9 @@ def print_examples(dataset: str, board: "pl.DataFrame") -> None:
         best = recommender.recommend_for(user, 1)
         for (title, asin), (had_title, had_asin) in zip(_names(best), _names(had), strict=False):
             say(f"  {printable(title or asin, _CHARACTERS)}")
-            say(f"    to {user}, who had {printable(had_title or had_asin, _CHARACTERS)}")
-    say(f"More: `recmodels recommend --dataset {dataset} --model {model} --user {shlex.quote(user)}`")
+            say(f"    to {printable(user, _CHARACTERS)}, who had {printable(had_title or had_asin, _CHARACTERS)}")
+    if printable(user) == user:  # else the command is none to copy
+        say(f"More: `recmodels recommend --dataset {dataset} --model {model} --user {shlex.quote(user)}`")
 
 
 def _names(items: "pl.DataFrame") -> "Iterator[tuple[str | None, str]]":

@@ -7,6 +7,7 @@ that the process ends. Only the standard library is imported here: the first sig
 """
 
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -44,12 +45,18 @@ def watch() -> None:
     """Have both signals end this process, from now on. To be called once, in the main thread."""
     # Inside a step Dagster leads the standard output to a file.
     _STATE.output = os.dup(sys.stdout.fileno())
+    # Where a handler raises in a callback that must not raise, Python or the logging of a library tells a traceback.
+    sys.unraisablehook = _tell_errors
+    if logging.lastResort:
+        logging.lastResort.addFilter(_is_of_errors)
     heard, hears = os.pipe()
     os.set_blocking(hears, False)
     signal.set_wakeup_fd(hears, warn_on_full_buffer=False)
     for number in _SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` and shells in the background ask for
-            signal.signal(number, _handle)
+        if signal.getsignal(number) is signal.SIG_IGN:  # as shells ask for in the background
+            # Dagster gives SIGTERM the handler that SIGINT has: to ignore the one would be to ignore both.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+        signal.signal(number, _handle)
     threading.Thread(target=_listen, args=(heard,), name="interrupts", daemon=True).start()
 
 
@@ -94,6 +101,17 @@ def tell() -> None:
         shown_again = "\x1b[?25h" if os.isatty(_STATE.output) else ""  # the cursor, which a progress display hides
         with contextlib.suppress(OSError):
             os.write(_STATE.output, f"{shown_again}{TOLD}\n".encode())
+
+
+def _tell_errors(ignored: "sys.UnraisableHookArgs") -> None:
+    if issubclass(ignored.exc_type, Exception):
+        sys.__unraisablehook__(ignored)
+
+
+def _is_of_errors(record: logging.LogRecord) -> bool:
+    """Tell whether a record is of anything but an interruption: those derive from BaseException alone."""
+    raised = record.exc_info[0] if record.exc_info else None
+    return raised is None or issubclass(raised, Exception)
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:

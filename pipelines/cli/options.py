@@ -42,7 +42,7 @@ def model_names() -> list[str]:
 
 def choices(option: str, text: str, known: Iterable[str], action: str = "") -> list[str]:
     """
-    Return the names in the comma-separated list that was given for an option.
+    Return the names in the comma-separated list that was given for an option, each once.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def choices(option: str, text: str, known: Iterable[str], action: str = "") -> l
         If one of them is not known; it says what to do, by default to take the closest that is.
     """
     allowed = list(known)
-    chosen = [part.strip() for part in text.split(",") if part.strip()]
+    chosen = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     for name in chosen:
         require_known(option, name, allowed, action)
     return chosen

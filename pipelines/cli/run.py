@@ -11,7 +11,7 @@ from rich.markup import escape
 from pipelines.cli.interrupts import ending_orderly, raise_if_interrupted
 from pipelines.cli.options import Dataset, Profiles, ProfileSetting, choices, data_set, model_names, profile_overrides
 from pipelines.cli.output import CONSOLE, print_error
-from pipelines.cli.rows import show_rows
+from pipelines.cli.rows import say, show_rows
 from recmodels.errors import InputError
 from recmodels.models.registry import DEFAULT_MODELS, MODELS
 
@@ -72,11 +72,16 @@ def run(
         profiles=ProfilesConfig(backend=profiles, settings=profile_overrides("", profile_setting)),
         anew=force,
     )
+    if not request.seeds:
+        raise InputError("--seeds", expected="at least one seed", found=repr(seeds), action="Try --seeds 0.")
     profile_config(entry, *run_settings(request.profiles))
     engine = ComputeResource().open().engine
     started = time.monotonic()
     prepare_home()
-    CONSOLE.print(f"[bold]recmodels[/]: data set [bold]{entry.key}[/], everything under {data_root()}", soft_wrap=True)
+    CONSOLE.print(
+        f"[bold]recmodels[/]: data set [bold]{entry.key}[/], everything under {escape(str(data_root()))}",
+        soft_wrap=True,
+    )
     if engine != "local":
         CONSOLE.print(f"large stages are computed by [bold]{engine}[/]")
     with ending_orderly(), open_instance() as instance:
@@ -184,10 +189,10 @@ def _print_outcome(dataset: str, board: "pl.DataFrame", report: Path, seconds: f
     from recmodels.reporting.tables import leaderboard_figures
 
     root = data_root()
-    CONSOLE.print(f"{dataset}: test rows, mean ± standard deviation over seeds where there are several", soft_wrap=True)
+    say(f"{dataset}: test rows, mean ± standard deviation over seeds where there are several")
     show_rows(leaderboard_figures(board).to_dicts(), as_json=False)
-    CONSOLE.print(f"recommendations  {root / 'tables' / 'recommendations'}", soft_wrap=True)
-    CONSOLE.print(f"report           {report}", soft_wrap=True)
+    say(f"recommendations  {root / 'tables' / 'recommendations'}")
+    say(f"report           {report}")
     explorer = "make explore" if dataset == "demo" else f"make explore DATASET={dataset}"
-    CONSOLE.print(f"explorer         {explorer}, then http://127.0.0.1:3100/?dataset={dataset}", soft_wrap=True)
-    CONSOLE.print(f"user interface   make dev, then http://127.0.0.1:3000   ({seconds:.0f} s in all)", soft_wrap=True)
+    say(f"explorer         {explorer}, then http://127.0.0.1:3100/?dataset={dataset}")
+    say(f"user interface   make dev, then http://127.0.0.1:3000   ({seconds:.0f} s in all)")

@@ -40,7 +40,7 @@ def tune(
     from recmodels.settings import tuning_config
 
     entry = data_set(dataset)
-    chosen = list(dict.fromkeys(choices("--models", models, MODELS)))
+    chosen = choices("--models", models, MODELS)
     if not chosen:
         raise InputError("--models", expected="names of models", found=repr(models), action="See `recmodels models`.")
     named = {"trials": trials, "hours": hours, "patience": patience}

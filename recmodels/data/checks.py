@@ -50,6 +50,13 @@ def most_shared_title(items: pl.DataFrame) -> tuple[str, int]:
     return titles.row(0) if titles.height else ("", 0)
 
 
+def untitled(items: pl.DataFrame) -> tuple[int, int]:
+    """Return how many items (schema `ITEMS`) have something told of them but no title, and of how many something is."""
+    told = [pl.col(name) != "" for name in ("title", "description", "brand", "image_url")]
+    described = items.filter(pl.any_horizontal(*told, pl.col("categories").list.len() > 0))
+    return described.filter(pl.col("title") == "").height, described.height
+
+
 def differences(found: PublishedCounts, published: PublishedCounts) -> dict[str, tuple[int, int]]:
     """Return the numbers that differ, as (found, published); empty if the data set is the published one."""
     pairs = {name: (getattr(found, name), getattr(published, name)) for name in PublishedCounts.model_fields}

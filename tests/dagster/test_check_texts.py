@@ -95,6 +95,12 @@ RECORDED: list[tuple[str, str, list[Mapping[str, Any]], str]] = [
         "5-core already by its name, which counts repeated rows. Set k_core = 1",
     ),
     (
+        "interactions", "lists_leave_most_items_out",
+        [{"sizes": {"items": 24}}],
+        "Lists of 20 are measured and there are 24 items, expected at least 80: recall@20 is about 0.83 for a list in "
+        "random order. Compare models by ndcg@10",
+    ),
+    (
         "item_text_knn", "sampled_recall",
         [{"sampled_recall": 0.9}],
         "The search found 90.00% of the true neighbours of a sample of rows, expected at least 99%",
@@ -206,6 +212,30 @@ def test_one_title_for_most_items_is_told(
     untitled = table.with_columns(title=pl.lit(""))
     _stored(data_root, instance, "items", untitled, io_manager_key="parquet_io")
     assert evaluate("items", "titles_tell_items_apart").passed
+
+
+def test_described_items_without_a_title_are_told(
+    data_root: DataRoot, instance: dg.DagsterInstance, evaluate: Evaluate
+) -> None:
+    told = [("A mug", "", []), ("", "Holds tea.", []), ("", "", ["Mugs"]), ("", "", [])]
+    rows = [(i, f"B00000000{i}", title, text, "", path, None, "") for i, (title, text, path) in enumerate(told)]
+    table = pl.DataFrame(rows, schema=ITEMS, orient="row")
+    _stored(data_root, instance, "items", table, io_manager_key="parquet_io")
+    _assert_told(
+        evaluate("items", "titles_tell_items_apart"),
+        "2 of 3 items that the metadata describes (67%) have no title, or one that is markup alone, expected at most",
+    )
+    _stored(data_root, instance, "items", table.head(2), io_manager_key="parquet_io")
+    assert evaluate("items", "titles_tell_items_apart").passed
+
+
+@pytest.mark.parametrize(("n_items", "passed"), [(79, False), (80, True), (5_000, True)])
+def test_lists_that_hold_at_most_a_quarter_of_the_items_are_fine(
+    n_items: int, passed: bool, instance: dg.DagsterInstance, evaluate: Evaluate
+) -> None:
+    metadata = {"sizes": {"items": n_items}}
+    instance.report_runless_asset_event(dg.AssetMaterialization("interactions", partition="demo", metadata=metadata))
+    assert evaluate("interactions", "lists_leave_most_items_out").passed is passed
 
 
 def test_a_training_that_stopped_after_few_steps_is_told(instance: dg.DagsterInstance, evaluate: Evaluate) -> None:

@@ -116,6 +116,25 @@ def test_what_failed_in_another_run_is_told_apart_from_a_failed_check_of_this_on
     assert told in output.getvalue().splitlines()
 
 
+def test_a_blocking_check_that_failed_is_told_once_and_by_what_it_found() -> None:
+    @dg.asset
+    def items() -> None: ...
+
+    @dg.asset_check(asset=items, blocking=True)
+    def well() -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=False, description="52 of 2,375 lines, expected at most 1%")
+
+    output = io.StringIO()
+    job = dg.Definitions(
+        [items], jobs=[dg.define_asset_job("job")], asset_checks=[well], loggers={"progress": progress_logger}
+    ).resolve_job_def("job")
+    with ProgressDisplay(Console(file=output, width=200)) as display:
+        job.execute_in_process(run_config={"loggers": {"progress": {}}}, raise_on_error=False)
+    assert "  check failed items: well 52 of 2,375 lines, expected at most 1%" in output.getvalue().splitlines()
+    assert display.failures == []
+    assert display.permanent
+
+
 def test_a_damaged_database_of_dagster_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECMODELS_DATA", str(tmp_path))
     monkeypatch.delenv("DAGSTER_HOME", raising=False)

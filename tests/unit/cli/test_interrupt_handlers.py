@@ -1,0 +1,113 @@
+"""What a signal meets where nothing may be raised: it is heard all the same, and no traceback is told."""
+
+import subprocess
+import sys
+
+import pytest
+
+RAISING = """
+import gc, logging, os, signal, sys, time, weakref
+from pipelines.cli import interrupts
+signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what a test before this one had ignored is inherited
+interrupts.watch()
+
+class Own(BaseException): ...
+def own(*_): raise Own
+class Thing: ...
+
+def finalised(_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    [None for _ in range(10**6)]
+
+def logged():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        [None for _ in range(10**6)]
+    except BaseException:
+        logging.getLogger("pool").error("Exception closing connection", exc_info=True)
+
+with interrupts.ending_orderly():
+    if {dagsters!r}: signal.signal(signal.SIGTERM, own)
+    if {where!r} == "callback":
+        thing = Thing()
+        seen = weakref.ref(thing, finalised)
+        del thing
+    else:
+        logged()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("where", ["callback", "log"])
+@pytest.mark.parametrize("dagsters", [False, True], ids=["own handler", "handler of a library"])
+def test_an_interruption_that_code_swallows_ends_the_process_without_a_traceback(where: str, dagsters: bool) -> None:
+    code = RAISING.format(where=where, dagsters=dagsters)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 128 + 15, done.stderr
+    assert (done.stdout, done.stderr) == ("interrupted; run the same command again to go on\n", "")
+
+
+def test_errors_that_are_no_interruption_are_told_as_before() -> None:
+    code = """
+import logging
+from pipelines.cli import interrupts
+interrupts.watch()
+class Thing:
+    def __del__(self): raise ValueError("lost")
+thing = Thing()
+del thing
+try:
+    raise ValueError("logged")
+except ValueError:
+    logging.getLogger("pool").error("of a library", exc_info=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0
+    for word in ("ValueError: lost", "of a library", "ValueError: logged"):
+        assert word in done.stderr
+
+
+def test_what_libraries_do_when_the_interpreter_ends_delays_nothing() -> None:
+    code = """
+import os, signal, sys, time
+import pipelines.cli.main
+from pipelines.cli import interrupts
+from pipelines.cli.__main__ import main
+
+class Library:
+    def __del__(self, sleep=time.sleep): sleep(60)
+
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+def command():
+    with interrupts.ending_orderly():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+pipelines.cli.main.main = command
+library = Library()
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 128 + 15, done.stderr
+    assert (done.stdout, done.stderr) == ("interrupted; run the same command again to go on\n", "")
+
+
+def test_in_the_background_sigint_is_ignored_and_sigterm_is_not() -> None:
+    code = """
+import os, signal, time
+from pipelines.cli import interrupts
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+interrupts.watch()
+with interrupts.ending_orderly():
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # as Dagster does
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(4)
+    print("goes on", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 128 + 15, done.stderr
+    assert done.stdout == "goes on\ninterrupted; run the same command again to go on\n"
