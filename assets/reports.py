@@ -193,7 +193,7 @@ def _trainings(context: dg.AssetExecutionContext, measured: Mapping[str, Iterabl
                 seed=seed_of(partition_key),
                 settings=settings.beside_defaults(settings_held(record)),
                 epochs=told.get("epochs") if by_epochs else None,
-                kept_epoch=told.get("best_epoch") if by_epochs else None,
+                kept_epoch=int(told["best_epoch"]) if by_epochs and "best_epoch" in told else None,
                 seconds=told.get("seconds"),
                 device=str(told.get(DEVICE, "")),
                 commit=str(told.get(COMMIT, "")),

@@ -150,8 +150,7 @@ def machine_and_code(trainings: Sequence[Training]) -> str:
 
     Examples
     --------
-    >>> runs = [Training("bpr", seed, {}, device="x86_64, 2 threads", commit="0123456789abcdef-dirty") for seed in (0, 1)]
-    >>> machine_and_code(runs)
+    >>> machine_and_code([Training("bpr", 0, {}, device="x86_64, 2 threads", commit="0123456789abcdef-dirty")])
     'trained on x86_64, 2 threads · commit 0123456789ab-dirty'
     """
     devices = dict.fromkeys(run.device for run in trainings if run.device)
