@@ -223,6 +223,13 @@ def test_a_checkpoint_is_as_large_as_its_files(shown: Shown) -> None:
     assert shown.entry("checkpoint/bpr", "stored_bytes", "demo|0") == size - folder.stat().st_size
 
 
+def test_no_record_names_a_place_that_another_data_root_does_not_have(shown: Shown) -> None:
+    for (asset, _), event in shown.events.items():
+        for name, value in event.metadata.items():
+            elsewhere = isinstance(value, dg.PathMetadataValue) or str(shown.root) in str(value.value)
+            assert not elsewhere or asset == "raw_dumps", (asset, name)
+
+
 def test_columns_say_what_they_hold(shown: Shown) -> None:
     schemas: dict[str, dg.TableSchema] = {
         asset: entry.value
@@ -250,17 +257,17 @@ def test_no_table_is_wider_than_the_panel(shown: Shown) -> None:
         for (asset, partition), event in shown.events.items()
         for name, value in event.metadata.items()
         if isinstance(value, dg.TableMetadataValue) and name in ("examples", "figures", "preview", "splits", "progress")
-        if not asset.endswith("_profiles") or name == "preview"
-        if sum(columns := _pixels(value, in_lines=name != "preview")) > (480 if "|" in partition else 669)
+        if sum(columns := _pixels(value, broken=name == "preview" or asset.endswith(("_knn", "_profiles"))))
+        > (480 if "|" in partition else 669)
     }
     assert wide == {}
 
 
-def _pixels(table: dg.TableMetadataValue, *, in_lines: bool) -> list[float]:
-    """Return what each column needs in the interface's fonts if its cells stay in one line, or else break at spaces."""
+def _pixels(table: dg.TableMetadataValue, *, broken: bool) -> list[float]:
+    """Return what each column needs in the interface's fonts if its cells are broken at spaces, or stay in one line."""
 
     def longest(cell: object) -> int:
-        return max(map(len, [str(cell)] if in_lines else str(cell).split()), default=0)
+        return max(map(len, str(cell).split() if broken else [str(cell)]), default=0)
 
     return [
         17 + max(7.2 * longest(column.name), *(8.43 * longest(row.data[column.name]) for row in table.records))
