@@ -52,7 +52,8 @@ def test_it_tells_trainings_differences_groups_and_the_funnel_and_made_again_it_
     assert told[:3] == ["bpr", "0, 1", kept]
     assert {"embedding_size = 8", "training.epochs = 2"} <= set(told[4].split(", "))
     assert "loss" not in told[4]
-    assert f"trained on {device_name('auto')} · commit {current_commit()[:12]}" in page
+    assert f"trained on {device_name('auto')}" in page
+    assert current_commit()[:12] in page  # empty without a checkout
 
     assert cells("data", "kept & split") == ["kept & split", "419", "41.9%"]
     users = {seed: stored_table(instance, data_root, "user_metrics/bpr", f"demo|{seed}") for seed in (0, 1)}
