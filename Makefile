@@ -37,13 +37,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt Makefile
 
 # What setup installs PyTorch from: PyPI's wheels for Linux carry CUDA, several GB that a machine without it cannot use.
 CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+# A time-out of urllib is one of each wait: looking up a name and a server that drips have none.
+ANSWERS := import os, sys, threading, urllib.request as u; \
+	limit = threading.Timer(3, os._exit, [1]); limit.daemon = True; limit.start(); u.urlopen(sys.argv[1], timeout=3)
 define CHOOSE_INDEX
 index=; \
 if [ -n "$${PIP_EXTRA_INDEX_URL:-}" ]; then \
 	echo "installing into $(VENV) (about 2 to 10 minutes), also from PIP_EXTRA_INDEX_URL=$$PIP_EXTRA_INDEX_URL"; \
 elif [ $(HARDWARE) = gpu ]; then \
 	echo "installing into $(VENV) (about 5 to 10 minutes): an NVIDIA driver is here, so PyTorch with CUDA"; \
-elif $(PYTHON) -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1], timeout=3)' $(CPU_INDEX)/torch/ 2>/dev/null; then \
+elif $(PYTHON) -c '$(ANSWERS)' $(CPU_INDEX)/torch/ 2>/dev/null; then \
 	index="--extra-index-url $(CPU_INDEX)"; \
 	echo "installing into $(VENV) (about 2 minutes): no NVIDIA driver is here, so PyTorch for CPUs from $(CPU_INDEX)"; \
 else \
@@ -56,7 +59,7 @@ run: setup ## every asset of one data set: make run [DATASET=demo] [RAW_DIR=...]
 	@$(BIN)/recmodels run --dataset '$(DATASET)' $(if $(RAW_DIR),--raw-dir '$(RAW_DIR)') $(if $(MODELS),--models '$(MODELS)') \
 		$(if $(SEEDS),--seeds '$(SEEDS)') $(if $(PROFILES),--profiles '$(PROFILES)') $(ARGS)
 
-dev: setup ## the Dagster UI and daemon on http://127.0.0.1:3000
+dev: setup ## the Dagster UI and daemon on http://127.0.0.1:3000, with the explorer
 	@$(BIN)/recmodels dev $(ARGS)
 
 explore: setup ## what the models recommend, and why, on http://127.0.0.1:3100: make explore [DATASET=demo]

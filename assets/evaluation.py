@@ -248,9 +248,13 @@ def leaderboard(
         split=split,
         metadata={
             "summary": dg.MetadataValue.md(leaderboard_summary(board)),
-            "figures": inline_table(leaderboard_figures(board).select(*SHOWN_FIRST, pl.exclude(*SHOWN_FIRST))),
+            "figures": inline_table(
+                leaderboard_figures(board)
+                .select(*SHOWN_FIRST, pl.exclude(*SHOWN_FIRST))
+                .with_columns(pl.col(pl.String).str.replace(" ± ", "±", literal=True))
+            ),
             "recall": inline_image(leaderboard_bars(board)),
-            "results_of_another_split_left_out": outdated,
+            "of_another_split": outdated,
         },
     )
 

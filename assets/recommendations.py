@@ -54,11 +54,11 @@ def recommendations_asset(model: str) -> dg.AssetsDefinition:
             context,
             table,
             metadata={
-                "examples": inline_table(new_and_had(best, "recommended", checkpointed.seen, shown, titles)),
+                "examples": inline_table(new_and_had(best, "gets", checkpointed.seen, shown, titles)),
                 "explorer": explorer_link(
                     dataset=dataset_of(context.partition_key), model=model, seed=seed_of(context.partition_key)
                 ),
-                "users_answered_by_popularity": table.filter(pl.col("source") == "popularity")["user_id"].n_unique(),
+                "users_by_popularity": table.filter(pl.col("source") == "popularity")["user_id"].n_unique(),
                 **compute_metadata(place),
             },
         )

@@ -16,7 +16,7 @@ from assets.support.links import explorer_link
 from assets.support.partitions import ALL_SEEDS, entry_of, seed_of
 from assets.support.resources import DataRoot
 from assets.support.stage import stage_asset
-from assets.training import TESTED, checkpoint_key
+from assets.training import COMMIT, DEVICE, TESTED, checkpoint_key
 from recmodels.data.split import split_digest
 from recmodels.errors import MissingObject
 from recmodels.io.digest import digest_of
@@ -73,7 +73,7 @@ def report(context: dg.AssetExecutionContext, **inputs: Any) -> dg.MaterializeRe
 
     Leaderboard with tests of significance, figures by group, how each model was trained, statistics, users with the
     lists of all models side by side, profiles beside their sources, and the data version of every asset. Its data
-    version is that of the page without the times in it.
+    version is that of the page without times, machine and commit.
     """
     from recmodels.checkpoints.store import load_history
     from recmodels.reporting.build import ReportInputs, build_report
@@ -193,8 +193,10 @@ def _trainings(context: dg.AssetExecutionContext, measured: Mapping[str, Iterabl
                 seed=seed_of(partition_key),
                 settings=settings.beside_defaults(settings_held(record)),
                 epochs=told.get("epochs") if by_epochs else None,
-                kept_epoch=told.get("best_epoch") if by_epochs else None,
+                kept_epoch=int(told["best_epoch"]) if by_epochs and "best_epoch" in told else None,
                 seconds=told.get("seconds"),
+                device=str(told.get(DEVICE, "")),
+                commit=str(told.get(COMMIT, "")),
             )
 
 

@@ -98,9 +98,9 @@ def _stored_metadata(root: Path, path: Path, content: Content | None) -> dict[st
     if content is not None:
         found = {STORED_BYTES: dg.MetadataValue.int(content.size), STORED_SHA256: content.sha256}
         if path.is_dir():
-            found[MANIFEST_BYTES] = found[STORED_BYTES]
+            found[MANIFEST_BYTES] = dg.MetadataValue.text(str(content.size))
             found[STORED_BYTES] = dg.MetadataValue.int(sum(f.stat().st_size for f in path.rglob("*") if f.is_file()))
-    return {"path": dg.MetadataValue.path(str(path)), STORED_AT: path.relative_to(root).as_posix(), **found}
+    return {STORED_AT: path.relative_to(root).as_posix(), **found}
 
 
 def _spans_partitions(context: dg.InputContext) -> bool:

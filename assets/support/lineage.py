@@ -5,6 +5,7 @@ That is the versions of what it read, the settings that held, and the digest of 
 """
 
 import base64
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,11 @@ from recmodels.settings import Settings
 
 PREVIEW_ROWS = 5
 PREVIEW_CHARACTERS = 120
+WIDEST_PREVIEW = 6
+"""Columns that the user interface has room for; of a table with more, they stand one below the other."""
+ROWS_ACROSS = 2
+LONGEST_WORD = 18
+"""Of a preview, in characters: the interface breaks lines between words alone."""
 SPLIT_DIGEST = "split_digest"
 CONSOLE = "console"
 """Metadata entry with a line for people, which the progress display of a run prints below the asset's own."""
@@ -126,19 +132,32 @@ def table_metadata(frame: pl.DataFrame, table: str) -> dict[str, Any]:
         "dagster/column_schema": dg.TableSchema(columns=columns),
     }
     if frame.height:
-        entries["preview"] = inline_table(frame.select(shown).head(PREVIEW_ROWS))
+        entries["preview"] = _preview(frame.select(shown))
     return entries
+
+
+def _preview(frame: pl.DataFrame) -> dg.TableMetadataValue:
+    if frame.width <= WIDEST_PREVIEW:
+        return inline_table(frame.head(PREVIEW_ROWS))
+    rows = {
+        f"row {place}": [re.sub(rf"(\S{{{LONGEST_WORD - 1}}})\S{{2,}}", r"\1…", _cell(value)) for value in row]
+        for place, row in enumerate(frame.head(ROWS_ACROSS).iter_rows())
+    }
+    return inline_table(pl.DataFrame({"column": frame.columns, **rows}))
 
 
 def inline_table(frame: pl.DataFrame, characters: int = PREVIEW_CHARACTERS) -> dg.TableMetadataValue:
     """Return a small table that the user interface shows in place, as plain text; longer cells are cut."""
-
-    def cell(value: object) -> str:
-        return shortened(", ".join(map(str, value)) if isinstance(value, list) else str(value), characters)
-
-    rows = ({name: cell(value) for name, value in row.items()} for row in frame.iter_rows(named=True))
+    rows = (
+        {name: shortened(_cell(value), characters) for name, value in row.items()}
+        for row in frame.iter_rows(named=True)
+    )
     schema = dg.TableSchema(columns=[dg.TableColumn(name, "string") for name in frame.columns])
     return dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema)
+
+
+def _cell(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _type(dtype: pl.DataType) -> str:

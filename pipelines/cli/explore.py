@@ -1,6 +1,9 @@
 """`recmodels explore`: recommendations of all models side by side, in a browser."""
 
 import os
+import signal
+import threading
+import time
 from typing import Annotated
 
 import typer
@@ -16,6 +19,7 @@ def explore(
     dataset: Dataset = "demo",
     port: Annotated[int, typer.Option(min=1, max=LAST_PORT, help="Port to listen on.")] = DEFAULT_PORT,
     host: Annotated[str, typer.Option(help="Address to listen on; whoever reaches it reads everything.")] = "127.0.0.1",
+    beside_parent: Annotated[bool, typer.Option("--beside-parent", hidden=True)] = False,
 ) -> None:
     """
     Open the explorer: users, what all models recommend to them, and why; with a JSON API.
@@ -23,6 +27,8 @@ def explore(
     It shows what is stored, and new results as they come. Nothing is loaded from elsewhere, apart from pictures where
     the page is told to.
     """
+    if beside_parent:
+        threading.Thread(target=_end_with, args=(os.getppid(),), name="parent", daemon=True).start()
     key = data_set(dataset).key
     require_free_port(host, port, "Choose another: `recmodels explore --port {port}`.")
     # A request has one thread: more would wait for each other.
@@ -42,3 +48,10 @@ def explore(
         if not is_loopback(host):
             say(f"note: everybody who reaches {host} can read all results of this data root.")
         uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when another one has become its parent: its own is gone, however that ended."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -17,6 +17,7 @@ from recmodels.reporting.models import (
     board_rows,
     comparisons,
     group_tables,
+    machine_and_code,
     not_above_popularity,
     training_rows,
 )
@@ -89,6 +90,7 @@ def build_report(inputs: ReportInputs) -> str:
             "split_digest": inputs.split_digest,
             "split_rule": inputs.split_rule,
             "newest_input": "" if newest is None else f"{datetime.fromtimestamp(newest, UTC):%Y-%m-%d %H:%M} UTC",
+            "machine_and_code": machine_and_code(inputs.trainings),
             "version": version("recmodels"),
             "headline": headline + (f" Not above popularity: {', '.join(weak)}." if weak else ""),
             "notes": inputs.notes,

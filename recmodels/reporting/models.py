@@ -1,6 +1,7 @@
 """What the report says of the rows of a leaderboard: how they were trained, how they do by group, how they differ."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,8 @@ class Training:
     """
     The record of one training, with the settings that are not the defaults, by dotted name.
 
-    Of a model that is trained in epochs it says how many there were, and which one's parameters were kept.
+    Of a model that is trained in epochs it says how many there were, and which one's parameters were kept. Device and
+    commit of the code are empty where they were not recorded.
     """
 
     model: str
@@ -31,6 +33,8 @@ class Training:
     epochs: int | None = None
     kept_epoch: int | None = None
     seconds: float | None = None
+    device: str = ""
+    commit: str = ""
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,22 @@ def training_rows(rows: Sequence[BoardRow], trainings: Sequence[Training]) -> li
             )
         )
     return told
+
+
+def machine_and_code(trainings: Sequence[Training]) -> str:
+    """
+    Return in words what trained the models, and with which commits of the code; empty where neither was recorded.
+
+    Examples
+    --------
+    >>> machine_and_code([Training("bpr", 0, {}, device="x86_64, 2 threads", commit="0123456789abcdef-dirty")])
+    'trained on x86_64, 2 threads · commit 0123456789ab-dirty'
+    """
+    devices = dict.fromkeys(run.device for run in trainings if run.device)
+    commits = dict.fromkeys(re.sub("(?<=^[0-9a-f]{12})[0-9a-f]+", "", run.commit) for run in trainings if run.commit)
+    told = [f"trained on {'; '.join(devices)}"] if devices else []
+    told += [f"{'commit' if len(commits) == 1 else 'commits'} {', '.join(commits)}"] if commits else []
+    return " · ".join(told)
 
 
 def group_tables(rows: Sequence[BoardRow], metrics: pl.DataFrame) -> list[GroupTable]:

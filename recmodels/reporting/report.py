@@ -44,7 +44,7 @@ def render_report(shown: Mapping[str, Any]) -> str:
 
 def without_measured(html: str) -> str:
     """
-    Return a report without the times in it, which differ between two runs that come to the same.
+    Return a report without times, machine and commit, which differ between two runs that come to the same.
 
     Examples
     --------

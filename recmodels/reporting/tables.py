@@ -1,6 +1,5 @@
 """Small tables about large ones, for people: whole numbers, texts, and figures with four decimals."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 import polars as pl
@@ -9,6 +8,8 @@ from recmodels.schemas.data import SPLITS
 
 HEADLINE = (("recall", 10), ("recall", 20), ("ndcg", 10), ("ndcg", 20))
 """The metrics that are shown first, with k."""
+PARTS = {"all": "users", "user_activity": "rows", "item_popularity": "items"}
+"""What the groups of a grouping are: all users, those with so many training rows, or those of such items."""
 ROUNDING = 1e-9
 """A standard deviation up to here comes of sums in another order, not of the runs."""
 EPOCHS_SHOWN = 10
@@ -108,8 +109,7 @@ def training_progress(history: pl.DataFrame, best_epoch: int) -> pl.DataFrame:
 def metrics_by_group(metrics: pl.DataFrame) -> pl.DataFrame:
     """Return the headline metrics of one run: over all users, by activity, and by popularity of what they bought."""
     named = metrics.with_columns(
-        part=pl.col("grouping").replace({"all": "all users"}).str.replace("_", " ")
-        + pl.when(pl.col("group") == "all").then(pl.lit("")).otherwise(": " + pl.col("group")),
+        part=pl.format("{} {}", "group", pl.col("grouping").replace(PARTS)),
         figure=pl.format("{}@{}", "metric", "k"),
         shown=pl.col("value").map_elements("{:.4f}".format, pl.String),
     )
@@ -143,18 +143,19 @@ def new_and_had(
     new: pl.DataFrame, label: str, had: pl.DataFrame, users: Mapping[int, str], titles: Sequence[str]
 ) -> pl.DataFrame:
     """
-    Return what users get that is `new`, which is called by its label, beside what they had before, by title.
+    Return user by user what they had before and then what they get that is `new`, called by its label, by title.
 
     Both tables have the columns user_id and item_id, the new one in the order in which its rows are to stand; names of
-    the users to show and titles of the items are by id.
+    the users to show and titles of the items are by id. There are two narrow columns, `what` and `which`: the user
+    interface cuts off what its panel has no room for.
     """
-    rows: list[tuple[str, str, str]] = []
+    rows: list[tuple[str, str]] = []
     for user, name in users.items():
-        first, second = (
-            _named(table.filter(pl.col("user_id") == user)["item_id"].head(ITEMS_SHOWN), titles) for table in (new, had)
-        )
-        rows += [(name, one, other) for one, other in itertools.zip_longest(first, second, fillvalue="")]
-    return pl.DataFrame(rows, schema={"user": pl.String, label: pl.String, "had before": pl.String}, orient="row")
+        rows.append(("user", name))
+        for what, table in (("had", had), (label, new)):
+            items = table.filter(pl.col("user_id") == user)["item_id"].head(ITEMS_SHOWN)
+            rows += [(what, title) for title in _named(items, titles)]
+    return pl.DataFrame(rows, schema={"what": pl.String, "which": pl.String}, orient="row")
 
 
 def neighbour_examples(knn: pl.DataFrame, titles: Sequence[str]) -> pl.DataFrame:

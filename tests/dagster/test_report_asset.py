@@ -13,6 +13,8 @@ from assets.support.io_managers import recorded_path
 from assets.support.lineage import latest_materialization
 from assets.support.resources import DataRoot
 from pipelines.jobs import assets_of_models
+from recmodels.io.commit import current_commit
+from recmodels.io.devices import device_name
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +52,8 @@ def test_it_tells_trainings_differences_groups_and_the_funnel_and_made_again_it_
     assert told[:3] == ["bpr", "0, 1", kept]
     assert {"embedding_size = 8", "training.epochs = 2"} <= set(told[4].split(", "))
     assert "loss" not in told[4]
+    assert f"trained on {device_name('auto')}" in page
+    assert current_commit()[:12] in page  # empty without a checkout
 
     assert cells("data", "kept & split") == ["kept & split", "419", "41.9%"]
     users = {seed: stored_table(instance, data_root, "user_metrics/bpr", f"demo|{seed}") for seed in (0, 1)}

@@ -84,6 +84,22 @@ def test_it_answers_on_loopback_until_it_is_told_to_end(
         assert "Traceback" not in output
 
 
+def test_beside_another_process_it_ends_with_that(environment_of_finished: dict[str, str]) -> None:
+    port = _free_port()
+    command = f"{sys.executable} -m pipelines.cli explore --port {port} --beside-parent & echo $!; read _"
+    with subprocess.Popen(
+        ["bash", "-c", command], env=environment_of_finished, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout
+        explorer = psutil.Process(int(parent.stdout.readline()))
+        deadline = time.monotonic() + SECONDS
+        while ("127.0.0.1", port) not in _listening(explorer.pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        parent.kill()
+        explorer.wait(timeout=SECONDS)
+
+
 def _listening(pid: int) -> set[tuple[str, int]]:
     return {tuple(one.laddr) for one in psutil.Process(pid).net_connections("tcp") if one.status == psutil.CONN_LISTEN}
 

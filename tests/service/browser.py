@@ -56,7 +56,7 @@ def new_context(browser: Browser, address: str, *, scale: float = 1) -> BrowserC
 def select_assets(page: Page, selection: str) -> None:
     """Show those assets of the graph that Dagster's selection syntax names."""
     page.goto("/")
-    page.get_by_role("link", name="Lineage").click()
+    page.locator("a[href='/asset-groups']").click()
     page.locator(".CodeMirror").click()
     page.keyboard.insert_text(selection)
     page.keyboard.press("Enter")

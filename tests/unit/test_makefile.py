@@ -1,9 +1,11 @@
 """What `make setup` decides about PyTorch, with commands that only note how they are called."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -59,6 +61,34 @@ def test_without_an_nvidia_driver_pytorch_comes_from_the_index_of_cpu_builds(tmp
     (line,) = printed.splitlines()
     assert line.startswith("installing into .venv (about 2 minutes)")
     assert index in line
+
+
+class _Dripping(_Index):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.flush_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(60):
+                self.wfile.write(b"X-Drop: 1\r\n")
+                time.sleep(0.5)
+
+
+@pytest.fixture
+def dripping() -> Iterator[str]:
+    """The address of an index that never comes to the end of its answer."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Dripping) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_an_index_that_takes_longer_than_three_seconds_is_left_out(tmp_path: Path, dripping: str) -> None:
+    started = time.monotonic()
+    printed, (install, _) = _setup(tmp_path, hardware="cpu", cpu_index=dripping)
+    assert time.monotonic() - started < 15
+    assert "--extra-index-url" not in install
+    assert "does not answer" in printed
 
 
 def test_an_index_that_does_not_answer_is_left_out(tmp_path: Path) -> None:

@@ -1,13 +1,26 @@
 """What `recmodels dev` looks at before anything starts."""
 
+import importlib
 import os
+import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pipelines.cli.main import main
+
+dev = importlib.import_module("pipelines.cli.dev")
+
+
+def _no_process(command: list[str], **_: object) -> None:
+    STARTED.append(command)
+
+
+STARTED: list[list[str]] = []
+"""Commands of processes that would have been started."""
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +31,10 @@ def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise SystemExit(99)
 
     monkeypatch.setattr(os, "execv", refuse)
+    monkeypatch.setattr(subprocess, "Popen", _no_process)
     monkeypatch.setenv("PYTHONWARNINGS", "")
+    monkeypatch.delenv("RECMODELS_EXPLORER", raising=False)
+    STARTED.clear()
     monkeypatch.setenv("RECMODELS_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "data" / "dagster"))
     return tmp_path / "data"
@@ -47,12 +63,44 @@ def test_what_is_no_port_is_refused(port: str, capsys: pytest.CaptureFixture[str
     assert "--port" in capsys.readouterr().err
 
 
-def test_a_free_port_starts_dagster(data_root: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = probe.getsockname()[1]
+def test_a_free_port_starts_dagster(free: int, data_root: Path) -> None:
     assert main(["dev", "--port", str(free)]) == 99
     assert (data_root / "dagster" / "dagster.yaml").exists()
+
+
+@pytest.fixture
+def free() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_what_the_links_of_records_lead_to_starts_with_it(
+    free: int, taken: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dev, "DEFAULT_PORT", free)
+    assert main(["dev", "--port", str(free)]) == 99
+    assert [command[1:] for command in STARTED] == [["-m", "pipelines.cli", "explore", "--beside-parent"]]
+
+    STARTED.clear()
+    monkeypatch.setattr(dev, "DEFAULT_PORT", taken)
+    assert main(["dev", "--port", str(free)]) == 99
+    assert not STARTED
+    assert f"process {os.getpid()} " in capsys.readouterr().out
+
+    monkeypatch.setenv("RECMODELS_EXPLORER", "https://explorer.example")
+    monkeypatch.setattr(dev, "DEFAULT_PORT", free)
+    assert main(["dev", "--port", str(free)]) == 99
+    assert not STARTED
+
+
+def test_in_the_background_of_a_script_it_can_be_ended(free: int) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert main(["dev", "--port", str(free)]) == 99
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_instance_of_another_data_root_is_refused(

@@ -154,9 +154,21 @@ def test_no_text_of_the_data_turns_what_stands_beside_it(inputs: ReportInputs) -
     assert all(inside[-1] == "bdi" for inside in found)
 
 
-def test_the_times_of_the_records_stand_in_the_page_and_alone_do_not_make_another_one(inputs: ReportInputs) -> None:
+def test_it_says_what_trained_the_models_and_with_which_code(inputs: ReportInputs) -> None:
+    assert "trained on" not in build_report(inputs)
+    places = [("x86_64, 2 threads", "0" * 40), ("A <GPU>", f"{'1' * 40}-dirty"), ("x86_64, 2 threads", "0" * 40)]
+    runs = [
+        replace(run, device=device, commit=commit)
+        for run, (device, commit) in zip(inputs.trainings, places, strict=True)
+    ]
+    html = build_report(replace(inputs, trainings=runs))
+    told = f"trained on x86_64, 2 threads; A &lt;GPU&gt; · commits {'0' * 12}, {'1' * 12}-dirty</span>"
+    assert told in html[: html.index("</header>")]
+
+
+def test_times_machine_and_code_stand_in_the_page_and_alone_do_not_make_another_one(inputs: ReportInputs) -> None:
     first = build_report(inputs)
-    later = [replace(run, seconds=99.0) for run in inputs.trainings]
+    later = [replace(run, seconds=99.0, device="another", commit="abc") for run in inputs.trainings]
     second = build_report(replace(inputs, newest_input=1_500_000_000.0, trainings=later))
     assert "2014-05-13 16:53 UTC" in first
     assert first != second

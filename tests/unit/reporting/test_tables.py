@@ -58,11 +58,12 @@ def test_a_model_with_one_seed_and_one_without_chance_have_no_spread() -> None:
     assert "**one** (0.5000), then **two** (0.5000 ± 0.3536)" in leaderboard_summary(board)
 
 
-def test_lists_of_unequal_length_stand_side_by_side_and_long_titles_are_cut() -> None:
+def test_what_users_get_stands_below_what_they_had_and_long_titles_are_cut() -> None:
     recommended = pl.DataFrame({"user_id": [7, 7, 8], "item_id": [2, 1, 0]})
     seen = pl.DataFrame({"user_id": [7, 8], "item_id": [0, 1]})
-    shown = new_and_had(recommended, "recommended", seen, {7: "Ann"}, ["short", "x" * 100, "other"])
-    assert shown.rows() == [("Ann", "other", "short"), ("Ann", "x" * (CELL_CHARACTERS - 1) + "…", "")]
+    shown = new_and_had(recommended, "gets", seen, {7: "Ann"}, ["short", "x" * 100, "other"])
+    long = "x" * (CELL_CHARACTERS - 1) + "…"
+    assert shown.rows() == [("user", "Ann"), ("had", "short"), ("gets", "other"), ("gets", long)]
 
 
 def test_items_are_named_by_asin_whatever_order_the_titles_stand_in() -> None:
