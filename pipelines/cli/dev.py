@@ -30,7 +30,8 @@ def dev(port: Annotated[int, typer.Option(min=1, max=LAST_PORT, help=f"Port on {
     workspace = Path(__file__).resolve().parents[2] / "workspace.yaml"
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), _NO_WARNING]))
     command = [str(Path(sys.executable).with_name("dagster")), "dev", "-w", str(workspace)]
-    # By these Dagster ends its processes, also where a script's background job holds them back.
+    # By these Dagster ends its processes. A script's background job ignores SIGINT or holds both back.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     _start_explorer()
     os.execv(command[0], [*command, "-h", _HOST, "-p", str(port)])  # noqa: S606 a list of arguments, no shell

@@ -2,7 +2,8 @@
 Pictures of the user interface for the documentation.
 
 `python tests/service/screenshots.py http://127.0.0.1:3000 docs/images` takes them from what `make dev` shows after
-`make run`, the job `status`, and a backfill of `demo`, the newest run.
+`make run`, the job `status`, and a backfill of `demo`, the newest run; `python tests/service/screenshots.py explorer
+http://127.0.0.1:3100 docs/images` takes the one of `make explore`.
 """
 
 import sys
@@ -24,6 +25,18 @@ def main(address: str, folder: Path) -> None:
         recorded(page, "leaderboard", "demo", folder / "leaderboard.png", height=910)
         backfill(page, folder / "backfill.png")
         pipeline_status(page, folder / "pipeline-status.png")
+
+
+def explorer(address: str, folder: Path) -> None:
+    """Take the lists of a user of the demo whose held-out item most models find, with a reason."""
+    with running_browser() as browser:
+        page = new_context(browser, address, scale=2).new_page()
+        sized(page, 800)
+        page.goto("/?dataset=demo&user=AUIR4W9DNCM383")
+        page.locator(".list summary").first.click()
+        expect(page.locator(".list details li").first).to_be_visible()
+        page.locator("#lists, .lists").first.scroll_into_view_if_needed()
+        save(page, folder / "explorer.png")
 
 
 def opened(browser: Browser, address: str) -> Page:
@@ -100,4 +113,7 @@ def save(shown: Page | Locator, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    if sys.argv[1] == "explorer":
+        explorer(sys.argv[2], Path(sys.argv[3]))
+    else:
+        main(sys.argv[1], Path(sys.argv[2]))

@@ -100,13 +100,17 @@ from pipelines.cli import interrupts
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 interrupts.watch()
-with interrupts.ending_orderly():
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # as Dagster does
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(4)
-    print("goes on", flush=True)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(60)
+try:
+    with interrupts.ending_orderly():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # as Dagster does
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(4)
+        print("goes on", flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+except interrupts.Interrupted as ended:  # as the command does
+    interrupts.tell()
+    os._exit(ended.status)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
     assert done.returncode == 128 + 15, done.stderr
