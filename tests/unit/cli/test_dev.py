@@ -4,9 +4,9 @@ import importlib
 import os
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -31,7 +31,7 @@ def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise SystemExit(99)
 
     monkeypatch.setattr(os, "execv", refuse)
-    monkeypatch.setattr(subprocess, "Popen", _no_process)
+    monkeypatch.setattr(dev, "subprocess", SimpleNamespace(Popen=_no_process))
     monkeypatch.setenv("PYTHONWARNINGS", "")
     monkeypatch.delenv("RECMODELS_EXPLORER", raising=False)
     STARTED.clear()
