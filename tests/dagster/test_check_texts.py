@@ -217,15 +217,15 @@ def test_one_title_for_most_items_is_told(
 def test_described_items_without_a_title_are_told(
     data_root: DataRoot, instance: dg.DagsterInstance, evaluate: Evaluate
 ) -> None:
-    told = [("A mug", "", []), ("", "Holds tea.", []), ("", "", ["Mugs"]), ("", "", [])]
+    told = [("A mug", "", []), *[("", "Holds tea.", [])] * 3, ("", "", ["Mugs"]), ("", "", [])]
     rows = [(i, f"B00000000{i}", title, text, "", path, None, "") for i, (title, text, path) in enumerate(told)]
     table = pl.DataFrame(rows, schema=ITEMS, orient="row")
     _stored(data_root, instance, "items", table, io_manager_key="parquet_io")
     _assert_told(
         evaluate("items", "titles_tell_items_apart"),
-        "2 of 3 items that the metadata describes (67%) have no title, or one that is markup alone, expected at most",
+        "4 of 5 items that the metadata describes (80%) have no title, or one that is markup alone, expected at most",
     )
-    _stored(data_root, instance, "items", table.head(2), io_manager_key="parquet_io")
+    _stored(data_root, instance, "items", table.head(4), io_manager_key="parquet_io")
     assert evaluate("items", "titles_tell_items_apart").passed
 
 

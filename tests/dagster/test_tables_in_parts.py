@@ -97,7 +97,7 @@ def test_it_comes_back_as_it_was_stored_and_its_record_knows_its_size(
     record = latest_materialization(instance, KEY, "one")
     assert record is not None
     assert record.metadata[STORED_BYTES].value == sum(file.stat().st_size for file in path.iterdir())
-    assert record.metadata[MANIFEST_BYTES].value == (path / MANIFEST).stat().st_size
+    assert record.metadata[MANIFEST_BYTES].value == str((path / MANIFEST).stat().st_size)
 
 
 def test_only_what_is_above_the_bound_is_cut(store: Store) -> None:
