@@ -260,8 +260,8 @@ def titles_tell_items_apart(items: pl.DataFrame) -> Verdict:
         return Verdict(
             measured,
             f"{n_untitled:,} of {n_described:,} items that the metadata describes ({n_untitled / n_described:.0%}) "
-            f"have no title, or one that is markup alone, expected at most {MAX_UNTITLED_SHARE:.0%}. Lists name them by "
-            "their description or asin: correct the titles in the metadata file and materialise raw_dumps again.",
+            f"have no title, or one that is markup alone, expected at most {MAX_UNTITLED_SHARE:.0%}. Lists name them "
+            "by their description or asin: correct the titles in the metadata file and materialise raw_dumps again.",
         )
     if n_sharing < 2 or n_sharing <= MAX_TITLE_SHARE * items.height:
         return Verdict(measured)
