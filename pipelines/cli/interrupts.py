@@ -53,8 +53,11 @@ def watch() -> None:
     os.set_blocking(hears, False)
     signal.set_wakeup_fd(hears, warn_on_full_buffer=False)
     for number in _SIGNALS:
-        if signal.getsignal(number) is signal.SIG_IGN:  # as shells ask for in the background
-            # Dagster gives SIGTERM the handler that SIGINT has: to ignore the one would be to ignore both.
+        if signal.getsignal(number) is signal.SIG_IGN:
+            if number != signal.SIGINT:
+                continue
+            # Shells ask for it in the background. Dagster gives SIGTERM the handler that SIGINT has: to ignore the one
+            # would be to ignore both. SIGTERM is never held back: what a step starts inherits that, and ends by it.
             signal.pthread_sigmask(signal.SIG_BLOCK, {number})
         signal.signal(number, _handle)
     threading.Thread(target=_listen, args=(heard,), name="interrupts", daemon=True).start()

@@ -115,3 +115,20 @@ except interrupts.Interrupted as ended:  # as the command does
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
     assert done.returncode == 128 + 15, done.stderr
     assert done.stdout == "goes on\ninterrupted; run the same command again to go on\n"
+
+
+def test_where_sigterm_is_ignored_processes_that_a_step_starts_end_by_it_all_the_same() -> None:
+    code = """
+import signal, subprocess
+from pipelines.cli import interrupts
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+interrupts.watch()
+with interrupts.ending_orderly():
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # as Dagster does
+    follower = subprocess.Popen(["tail", "-F", "/dev/null"])
+    follower.terminate()
+    assert follower.wait(timeout=20) == -signal.SIGTERM
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
