@@ -36,6 +36,7 @@ class _State:
         self.orderly = False
         self.output = -1
         self.telling = threading.Lock()
+        self.told = False
 
 
 _STATE = _State()
@@ -100,10 +101,18 @@ def raise_if_interrupted() -> None:
 
 def tell() -> None:
     """Say that the process was interrupted and how to go on, once."""
-    if _STATE.telling.acquire(blocking=False):
-        shown_again = "\x1b[?25h" if os.isatty(_STATE.output) else ""  # the cursor, which a progress display hides
-        with contextlib.suppress(OSError):
-            os.write(_STATE.output, f"{shown_again}{TOLD}\n".encode())
+    # Two threads may come here, and whichever returns first ends the process: the second waits for the line of the
+    # first, though not for ever, as nobody may be reading it.
+    if not _STATE.telling.acquire(timeout=SECONDS):
+        return
+    try:
+        if not _STATE.told:
+            _STATE.told = True
+            shown_again = "\x1b[?25h" if os.isatty(_STATE.output) else ""  # the cursor, which a progress display hides
+            with contextlib.suppress(OSError):
+                os.write(_STATE.output, f"{shown_again}{TOLD}\n".encode())
+    finally:
+        _STATE.telling.release()
 
 
 def _tell_errors(ignored: "sys.UnraisableHookArgs") -> None:

@@ -93,6 +93,33 @@ sys.exit(main())
     assert (done.stdout, done.stderr) == ("interrupted; run the same command again to go on\n", "")
 
 
+def test_the_line_is_out_before_anything_ends_the_process() -> None:
+    code = """
+import os, signal, sys, time
+import pipelines.cli.main
+from pipelines.cli import interrupts
+from pipelines.cli.__main__ import main
+
+write = os.write
+def slow(*given):
+    time.sleep(1)
+    return write(*given)
+os.write = slow
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+def command():
+    with interrupts.ending_orderly():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+pipelines.cli.main.main = command
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 128 + 15, done.stderr
+    assert (done.stdout, done.stderr) == ("interrupted; run the same command again to go on\n", "")
+
+
 def test_in_the_background_sigint_is_ignored_and_sigterm_is_not() -> None:
     code = """
 import os, signal, time
