@@ -97,8 +97,9 @@ def csr_tensor(
 ) -> torch.Tensor:
     """Build a sparse CSR tensor with int32 indices from its three arrays, which are trusted."""
     with warnings.catch_warnings():
-        # torch announces once per process that CSR is "in beta state"; the caller can do nothing about it.
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)
+        # torch announces once per process that CSR is "in beta state" and, 2.11 at least, that its invariants are not
+        # checked, which is said below; the caller can do nothing about it.
+        warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)", category=UserWarning)
         return torch.sparse_csr_tensor(
             crow_indices.to(torch.int32), col_indices.to(torch.int32), values, size=shape, check_invariants=False
         )
