@@ -56,11 +56,13 @@ def compare(first: Mapping[int, pl.DataFrame], second: Mapping[int, pl.DataFrame
             found=f"{_numbers(first)} and {_numbers(second)}",
             action="Train and evaluate both with the same seed.",
         )
-    pair = [pl.concat([model[seed] for seed in seeds]) for model in (first, second)]
-    for rows in pair:
-        if column not in rows.columns:
-            known = ", ".join(name for name in rows.columns if "@" in name)
+    for table in (model[seed] for model in (first, second) for seed in seeds):
+        if column not in table.columns:
+            known = ", ".join(name for name in table.columns if "@" in name)
             raise InputError("metric", expected=f"one of {known}", found=repr(column))
+    taken = ["user_id", "model", "split_digest", "provenance", column]
+    pair = [pl.concat([model[seed].select(taken) for seed in seeds]) for model in (first, second)]
+    for rows in pair:
         _require_one(rows, "provenance", f"seeds {_numbers(dict.fromkeys(seeds))} of {rows['model'][0]}")
     _require_one(pl.concat([rows.select("split_digest") for rows in pair]), "split_digest", "the two models")
     means = [rows.group_by("user_id").agg(pl.col(column).mean()).sort("user_id") for rows in pair]

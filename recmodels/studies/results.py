@@ -18,7 +18,7 @@ from recmodels.evaluation.comparison import compare
 from recmodels.io.digest import digest_of
 from recmodels.io.files import atomic_file
 from recmodels.io.tables import read_table
-from recmodels.validation import validated
+from recmodels.validation import nested, validated
 
 
 class ResultRow(BaseModel):
@@ -74,10 +74,13 @@ class ResultRow(BaseModel):
 
     @property
     def made_from(self) -> str:
-        """A digest that seeds of one configuration have in common; only these are averaged."""
+        """A digest that seeds of one configuration, on whatever device, have in common; only these are averaged."""
         if self.provenance:
             return digest_of(self.provenance, self.split_digest)
-        return digest_of(json.dumps([self.source == "older", self.settings, self.split_digest], sort_keys=True))
+        settings = nested(self.settings)
+        if "training" in settings:
+            settings["training"] = {name: value for name, value in settings["training"].items() if name != "device"}
+        return digest_of(json.dumps([self.source == "older", settings, self.split_digest], sort_keys=True))
 
 
 class Comparison(BaseModel):

@@ -31,6 +31,13 @@ def test_the_test_is_scipys_on_the_means_of_users_over_the_seeds_of_both() -> No
     assert found.test.wilcoxon_p_value == pytest.approx(stats.wilcoxon(one, other).pvalue)
 
 
+def test_seeds_whose_figures_stand_in_another_order_are_compared_all_the_same() -> None:
+    first = {seed: _values(seed, shift=0.1).with_columns(pl.lit(0.5).alias("ndcg@20")) for seed in (0, 1)}
+    turned = first | {1: first[1].select(reversed(first[1].columns))}
+    other = {0: _values(0), 1: _values(1)}
+    assert compare(turned, other, "recall@20") == compare(first, other, "recall@20")
+
+
 def test_nothing_is_relative_to_nothing() -> None:
     nothing = _values(0).with_columns(pl.lit(0.0).alias("recall@20"))
     assert compare({0: _values(0)}, {0: nothing}, "recall@20").relative is None

@@ -133,6 +133,13 @@ def test_seeds_of_other_settings_are_not_averaged_and_older_figures_give_way() -
     assert "| BPR | 1 |" in rendered(study_table(STUDY, "baby", Results(rows=[*older, newer[0]])))
 
 
+@pytest.mark.parametrize("settings", [{"n": 1, "training": {"device": "cuda"}}, {"n": 1, "training.device": "cpu"}])
+def test_seeds_are_averaged_on_whatever_device_they_were_trained(settings: dict) -> None:
+    trained = {"n": 1, "training": {"device": "cpu"}}
+    rows = [_row("bpr", 0, 0.1, settings=settings), _row("bpr", 1, 0.2, settings=trained)]
+    assert of_row(rows, "baby", "bpr").keys() == {0, 1}
+
+
 def test_rows_of_two_splits_are_no_table(measured: Results) -> None:
     with pytest.raises(InputError, match="results of one split"):
         study_table(STUDY, "baby", measured.with_rows([_row("bpr", 0, 0.1, split_digest="two")]))
