@@ -35,6 +35,7 @@ def explore(
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     import uvicorn
 
+    from assets.support.links import EXPLORER_VARIABLE
     from assets.support.resources import DataRoot
     from pipelines.explorer.app import explorer_app, is_loopback, own_names
     from pipelines.explorer.results import Results
@@ -42,7 +43,7 @@ def explore(
 
     require_own_home()
     with open_instance() as instance:
-        app = explorer_app(Results(instance, DataRoot()), own_names(host))
+        app = explorer_app(Results(instance, DataRoot()), own_names(host, os.environ.get(EXPLORER_VARIABLE, "")))
         named = f"[{host}]" if ":" in host else host
         say(f"explorer  http://{named}:{port}/?dataset={key}   its API  http://{named}:{port}/docs   (Ctrl-C ends it)")
         if not is_loopback(host):

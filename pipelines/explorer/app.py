@@ -12,6 +12,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio.to_thread
 import psutil
@@ -99,9 +100,11 @@ def explorer_app(results: Results, hosts: list[str] | None = None) -> Starlette:
     )
 
 
-def own_names(host: str) -> list[str]:
-    """Return the names under which a server that listens on an address may be asked for."""
+def own_names(host: str, address: str = "") -> list[str]:
+    """Return the names under which a server that listens on a host, or is found at an address, may be asked for."""
     names = [host, f"[{host}]", *LOOPBACK]
+    if found := urlsplit(address).hostname:
+        names.append(found)
     if not is_loopback(host):
         addresses = [address.address for found in psutil.net_if_addrs().values() for address in found]
         names += [socket.gethostname(), *addresses]

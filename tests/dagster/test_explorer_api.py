@@ -228,6 +228,8 @@ def test_names_of_a_server_for_others_are_its_own() -> None:
     assert own_names("127.0.0.1") == ["127.0.0.1", "[127.0.0.1]", "localhost", "::1", "[::1]"]
     assert "*" not in "".join(own_names("0.0.0.0"))  # noqa: S104 nothing listens
     assert {"reachable.example", "127.0.0.1"} <= set(own_names("reachable.example"))
+    assert own_names("127.0.0.1", "https://Explorer.example:8443/here")[-1] == "explorer.example"
+    assert own_names("127.0.0.1", "https://*") == own_names("127.0.0.1")
 
 
 def test_every_answer_forbids_what_is_not_its_own(finished: TestClient) -> None:

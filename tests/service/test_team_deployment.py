@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import polars as pl
 import pytest
 import yaml
-from deployment import REPOSITORY, Deployment, free_port, overlaps, with_quick_intervals
+from deployment import REPOSITORY, Deployment, asset_key, free_port, overlaps, with_quick_intervals
 from postgres import Postgres, running_postgres
 
 from recmodels.checkpoints.store import load_checkpoint
@@ -39,6 +40,7 @@ class Team(Deployment):
             "/opt/dagster/workspace.yaml": str(DOCKER / "workspace.yaml"),
             "0.0.0.0": "127.0.0.1",  # noqa: S104 what the containers listen on, replaced
             "3000": str(self.port),
+            "3100": self.environment["RECMODELS_EXPLORER"].rpartition(":")[2],
             "4000": self.environment["RECMODELS_CODE_PORT"],
         }
         return [here.get(word, word) for word in command]
@@ -97,6 +99,7 @@ def team(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, root: Pat
             "DAGSTER_POSTGRES_DB": "dagster",
             "RECMODELS_CODE_HOST": "127.0.0.1",
             "RECMODELS_CODE_PORT": str(free_port()),
+            "RECMODELS_EXPLORER": f"http://127.0.0.1:{free_port()}",
             "RECMODELS_DATA": str(root),
             "RECMODELS_CATALOGUE": str(root / "catalogue.toml"),
         },
@@ -105,7 +108,7 @@ def team(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, root: Pat
     )
     try:
         deployment.run(deployment.command("init"))
-        for service in ("code", "webserver", "daemon"):
+        for service in ("code", "webserver", "daemon", "explorer"):
             deployment.start_service(service)
         deployment.wait_until_ready()
         deployment.quiet()
@@ -167,6 +170,28 @@ def test_two_trainings_of_one_partition_at_once_leave_two_whole_checkpoints(
     folder = root / "checkpoints" / "checkpoint" / "bpr" / "demo" / "4"
     one, other = (load_checkpoint(folder / run) for run in runs)
     assert one.ranker.user_embeddings.equal(other.ranker.user_embeddings)
+
+
+def test_records_lead_to_the_explorer_which_shows_what_they_are_about(team: Team, prepared: str) -> None:
+    partition = "demo|3"
+    run = team.launch_run(partition, assets=["checkpoint/bpr", "recommendations/bpr"])
+    assert team.wait_for_run(run) == "SUCCESS", team.messages(run)
+    ((record,),) = (
+        node["assetMaterializations"]
+        for node in team.query(
+            "query($keys: [AssetKeyInput!]!, $partitions: [String!]) { assetNodes(assetKeys: $keys) "
+            "{ assetMaterializations(partitions: $partitions) "
+            "{ metadataEntries { label ... on UrlMetadataEntry { url } } } } }",
+            keys=[asset_key("recommendations/bpr")],
+            partitions=[partition],
+        )
+    )
+    (link,) = (entry["url"] for entry in record["metadataEntries"] if entry["label"] == "explorer")
+    assert "<title>" in httpx.get(link).raise_for_status().text
+    address, _, asked = link.partition("/?")
+    user = httpx.get(f"{address}/api/any_user?dataset=demo", timeout=60).raise_for_status().json()["user"]
+    shown = httpx.get(f"{address}/api/recommendations?{asked}&user={user}&n=5", timeout=60).raise_for_status().json()
+    assert (shown["model"], shown["seed"], len(shown["rows"])) == ("bpr", 3, 5)
 
 
 def test_a_training_survives_a_restart_of_the_database_or_can_be_executed_again(

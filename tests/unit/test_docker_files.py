@@ -17,6 +17,7 @@ from dagster_k8s import K8sRunLauncher
 from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.job import DagsterK8sJobConfig, UserDefinedDagsterK8sConfig, construct_dagster_k8s_job
 
+from assets.support.links import EXPLORER_VARIABLE
 from assets.training import checkpoints
 from pipelines.logs import LOG_VARIABLE
 
@@ -120,6 +121,7 @@ def test_nothing_starts_before_what_it_needs() -> None:
     }
     assert conditions["init"] == {"postgres": "service_healthy"}
     assert conditions["code"] == {"init": "service_completed_successfully"}
+    assert conditions["explorer"] == conditions["code"]
     assert conditions["webserver"] == conditions["daemon"] == {"code": "service_healthy"}
     awaited = {other for each in conditions.values() for other, how in each.items() if how == "service_healthy"}
     assert all("healthcheck" in services[name] for name in awaited)
@@ -128,9 +130,9 @@ def test_nothing_starts_before_what_it_needs() -> None:
 def test_every_service_of_ours_sees_what_a_user_may_set() -> None:
     services = _compose()["services"]
     ours = [service for service in services.values() if service["image"].startswith("recmodels")]
-    assert len(ours) == 4
+    assert len(ours) == 5
     for service in ours:
-        for name in ("RECMODELS_CATALOGUE", "RECMODELS_SEEDS", LOG_VARIABLE):
+        for name in ("RECMODELS_CATALOGUE", "RECMODELS_SEEDS", LOG_VARIABLE, EXPLORER_VARIABLE):
             assert service["environment"][name].startswith(f"${{{name}:-")
 
 
