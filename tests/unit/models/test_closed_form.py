@@ -86,7 +86,7 @@ def test_ease_is_a_ridge_regression_of_each_item_on_the_others(seed: int, penalt
 def test_ease_says_how_much_memory_it_would_need() -> None:
     nobody = np.array([0])
     large = TrainingData(1, 10_000_000, nobody, nobody, nobody, nobody)
-    with pytest.raises(InputError, match=r"EASE of 10,000,000 items: expected 1,200,000\.0 GB of memory.*itemknn"):
+    with pytest.raises(InputError, match=r"EASE of 10,000,000 items: expected 1,600,000\.0 GB of memory.*itemknn"):
         build_model("ease", resolve_config("ease"), large, 0)
 
 
