@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
+from pipelines.cli.output import CONSOLE, without_controls
 from pipelines.cli.rows import say
 
 
@@ -38,7 +40,9 @@ def new_dataset(
         if not equals or not value.strip():
             raise InputError("--column", expected="KIND=NAME such as user=kunde", found=repr(text))
         columns[kind.strip()] = value.strip()
-    found = recognise(folder, columns)
+    # To find its core, a table is read whole: some minutes where it has gigabytes.
+    with CONSOLE.status(Text(f"reading the files of {without_controls(str(folder))} ...")):
+        found = recognise(folder, columns)
     title = title or name.replace("_", " ").replace("-", " ").title()
     written = entry_text(
         name, title=title, domain=domain or title.lower(), source_format=found.format, source=found.source

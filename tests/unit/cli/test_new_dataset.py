@@ -1,12 +1,15 @@
 """From a folder of files to a data set that can be read, in one command."""
 
 import gzip
+import importlib
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from rich.console import Console
 
 from pipelines.cli.main import main
 from recmodels.catalogue.entries import CATALOGUE_VARIABLE, DatasetEntry, load_catalogue
@@ -60,6 +63,15 @@ def test_a_folder_of_tables_becomes_a_data_set(folder: Path, catalogue: Path, ca
     assert dump.items["categories"].to_list() == [["Drama", "Crime"]] * 4
     images = read_image_embeddings(prepare_raw_files(entry, folder), dump.items)
     assert images["embedding"].to_numpy().tolist() == np.eye(4).tolist()
+
+
+def test_a_terminal_shows_what_is_being_read(folder: Path, catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "ratings.csv").write_text(RATINGS)
+    shown = io.StringIO()
+    terminal = Console(file=shown, force_terminal=True, width=1000)
+    monkeypatch.setattr(importlib.import_module("pipelines.cli.new_dataset"), "CONSOLE", terminal)
+    assert main(["new-dataset", "mine", str(folder)]) == 0
+    assert f"reading the files of {folder} ..." in shown.getvalue()
 
 
 def test_a_single_parquet_file_is_a_data_set(folder: Path, catalogue: Path) -> None:
