@@ -67,16 +67,12 @@ except ValueError:
         assert word in done.stderr
 
 
-def test_what_libraries_do_when_the_interpreter_ends_delays_nothing() -> None:
-    code = """
+INTERRUPTED = """
 import os, signal, sys, time
 import pipelines.cli.main
 from pipelines.cli import interrupts
 from pipelines.cli.__main__ import main
-
-class Library:
-    def __del__(self, sleep=time.sleep): sleep(60)
-
+{beside}
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 def command():
@@ -85,36 +81,25 @@ def command():
         time.sleep(60)
 
 pipelines.cli.main.main = command
-library = Library()
 sys.exit(main())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
-    assert done.returncode == 128 + 15, done.stderr
-    assert (done.stdout, done.stderr) == ("interrupted; run the same command again to go on\n", "")
-
-
-def test_the_line_is_out_before_anything_ends_the_process() -> None:
-    code = """
-import os, signal, sys, time
-import pipelines.cli.main
-from pipelines.cli import interrupts
-from pipelines.cli.__main__ import main
-
+LIBRARY_THAT_TAKES_LONG_TO_END = """
+class Library:
+    def __del__(self, sleep=time.sleep): sleep(60)
+library = Library()
+"""
+WRITE_THAT_TAKES_LONG = """
 write = os.write
 def slow(*given):
     time.sleep(1)
     return write(*given)
 os.write = slow
-signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-def command():
-    with interrupts.ending_orderly():
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(60)
-
-pipelines.cli.main.main = command
-sys.exit(main())
 """
+
+
+@pytest.mark.parametrize("beside", [LIBRARY_THAT_TAKES_LONG_TO_END, WRITE_THAT_TAKES_LONG], ids=["library", "write"])
+def test_the_command_ends_soon_and_not_before_its_line_is_out(beside: str) -> None:
+    code = INTERRUPTED.format(beside=beside)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
     assert done.returncode == 128 + 15, done.stderr
     assert (done.stdout, done.stderr) == ("interrupted; run the same command again to go on\n", "")
