@@ -29,7 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipelines.explorer.endpoints import ENDPOINTS, Endpoint, openapi
 from pipelines.explorer.results import Results
-from recmodels.errors import MissingObject, RecmodelsError
+from recmodels.errors import InputError, MissingObject, RecmodelsError
 from recmodels.validation import validated
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
@@ -103,8 +103,12 @@ def explorer_app(results: Results, hosts: list[str] | None = None) -> Starlette:
 def own_names(host: str, address: str = "") -> list[str]:
     """Return the names under which a server that listens on a host, or is found at an address, may be asked for."""
     names = [host, f"[{host}]", *LOOPBACK]
-    if found := urlsplit(address).hostname:
-        names.append(found)
+    try:
+        known_as = urlsplit(address).hostname
+    except ValueError as error:
+        expected = "where browsers find it, such as https://explorer.example"
+        raise InputError("address of the explorer", expected=expected, found=repr(address)) from error
+    names += [known_as] if known_as else []
     if not is_loopback(host):
         addresses = [address.address for found in psutil.net_if_addrs().values() for address in found]
         names += [socket.gethostname(), *addresses]

@@ -230,6 +230,8 @@ def test_names_of_a_server_for_others_are_its_own() -> None:
     assert {"reachable.example", "127.0.0.1"} <= set(own_names("reachable.example"))
     assert own_names("127.0.0.1", "https://Explorer.example:8443/here")[-1] == "explorer.example"
     assert own_names("127.0.0.1", "https://*") == own_names("127.0.0.1")
+    with pytest.raises(InputError, match=r"address of the explorer: expected .* found 'http://\[broken'"):
+        own_names("127.0.0.1", "http://[broken")
 
 
 def test_every_answer_forbids_what_is_not_its_own(finished: TestClient) -> None:
