@@ -22,6 +22,7 @@ from pipelines.explorer.app import POLICY, POLICY_WITH_PICTURES, explorer_app, o
 from pipelines.explorer.endpoints import ENDPOINTS
 from pipelines.explorer.fresh import Fresh
 from pipelines.explorer.results import SECONDS, Results
+from recmodels.errors import InputError
 from recmodels.models.example import N_ITEMS, N_USERS
 from recmodels.ranking.ranker import EmbeddingScorer
 
