@@ -41,7 +41,6 @@ def train_rows(arguments: argparse.Namespace, deadline: float, *, recorded: bool
     waiting = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")][::-1]
     arguments.results.mkdir(parents=True, exist_ok=True)
     commit = os.environ.get("RECMODELS_COMMIT", "")
-    users: dict[str, pl.DataFrame] = {}
     of_valid: dict[tuple[str, str], float] = {}
     running: dict[Future[Any], str] = {}
     context = multiprocessing.get_context("spawn")
@@ -86,10 +85,10 @@ def train_rows(arguments: argparse.Namespace, deadline: float, *, recorded: bool
                         f"{task} {row['variant']} {row['seconds']:.1f} s, {row['epochs']} epochs, {shown}", flush=True
                     )
                     if values is not None:
-                        one = users.get(row["dataset"], values.select("user_id"))
-                        table = one.with_columns(values.drop("user_id").get_columns())
-                        users[row["dataset"]] = table
-                        table.write_parquet(arguments.results / f"users-{row['dataset']}.parquet", compression_level=19)
+                        path = arguments.results / f"users-{row['dataset']}.parquet"
+                        kept = pl.read_parquet(path) if path.exists() else values.select("user_id")
+                        table = kept.with_columns(values.drop("user_id").get_columns())
+                        table.write_parquet(path, compression_level=19)
         print("not run:", *running.values(), *reversed(waiting), flush=True)
         for process in list((pool._processes or {}).values()):
             process.kill()
