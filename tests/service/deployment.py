@@ -1,6 +1,7 @@
 """Deployments made of plain processes on loopback, driven as users drive them: through GraphQL."""
 
 import contextlib
+import functools
 import itertools
 import os
 import shlex
@@ -217,16 +218,23 @@ class Deployment:
         self.wait_until("a deployment that is ready", ready)
 
     def quiet(self) -> None:
-        """Turn off what would start runs by itself."""
+        """Turn off what would start runs by itself; again where the daemon notes the sensor's first state meanwhile."""
+
+        def stopped(sensor: str) -> bool:
+            with contextlib.suppress(AssertionError):
+                self.query(
+                    "mutation($id: String!) { stopSensor(id: $id) { __typename } }",
+                    id=self.query(
+                        "query($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) "
+                        "{ ... on Sensor { id } } }",
+                        selector={**self._repository(), "sensorName": sensor},
+                    )["id"],
+                )
+                return True
+            return False
+
         for sensor in SENSORS:
-            self.query(
-                "mutation($id: String!) { stopSensor(id: $id) { __typename } }",
-                id=self.query(
-                    "query($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) "
-                    "{ ... on Sensor { id } } }",
-                    selector={**self._repository(), "sensorName": sensor},
-                )["id"],
-            )
+            self.wait_until(f"{sensor} turned off", functools.partial(stopped, sensor), seconds=60)
 
     def _repository(self) -> dict[str, str]:
         return {"repositoryName": "__repository__", "repositoryLocationName": self.location}
