@@ -1,5 +1,6 @@
 """docs/gpu.md from docs/gpu.json: the tables of what `benchmarks/gpu.py` measured, and the words around them."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,13 @@ def shown(value: float | None, pattern: str = "{:,.2f}") -> str:
     return "" if value is None else pattern.format(value)
 
 
+def training(figures: dict[str, float], size: str, name: str) -> tuple[list[str], list[str]]:
+    """Return the cells of a step and an epoch, and those of validation and memory."""
+    times = [shown(figures[f"step_ms_{size}_{name}"]), shown(1e3 * figures[f"epoch_{size}_{name}"], "{:,.0f}")]
+    validation, memory = 1e3 * figures[f"validation_{size}_{name}"], figures[f"peak_mb_{size}_{name}"]
+    return times, [shown(validation, "{:,.0f}"), shown(memory, "{:,.0f}")]
+
+
 def epochs(figures: dict[str, float]) -> list[str]:
     rows: list[list[str]] = []
     for name in STEPWISE:
@@ -26,17 +34,10 @@ def epochs(figures: dict[str, float]) -> list[str]:
         if epoch is None:
             continue
         eager, textbook = (figures.get(f"{kind}_baby_{name}") for kind in ("eager", "textbook"))
-        rows.append(
-            [
-                MODELS[name].title,
-                shown(figures[f"step_ms_baby_{name}"]),
-                shown(1e3 * epoch, "{:,.0f}"),
-                shown(1e3 * eager if eager else None, "{:,.0f}"),
-                shown(textbook / epoch if textbook else None, "{:.1f}"),
-                shown(1e3 * figures[f"validation_baby_{name}"], "{:,.0f}"),
-                shown(figures[f"peak_mb_baby_{name}"], "{:,.0f}"),
-            ]
-        )
+        times, others = training(figures, "baby", name)
+        unrecorded = shown(1e3 * eager if eager else None, "{:,.0f}")
+        ratio = shown(textbook / epoch if textbook else None, "{:.1f}")
+        rows.append([MODELS[name].title, *times, unrecorded, ratio, *others])
     heads = ["Baby, batches as published, d = 64", "step, ms", "epoch, ms", "unrecorded, ms", "times the textbook's"]
     return table([*heads, "validation, ms", "memory, MB"], rows)
 
@@ -44,13 +45,7 @@ def epochs(figures: dict[str, float]) -> list[str]:
 def larger_sets(figures: dict[str, float]) -> list[str]:
     sizes = {"sports": "Sports", "clothing": "Clothing"}
     rows = [
-        [
-            f"{MODELS[name].title}, {title}",
-            shown(figures[f"step_ms_{size}_{name}"]),
-            shown(1e3 * figures[f"epoch_{size}_{name}"], "{:,.0f}"),
-            shown(1e3 * figures[f"validation_{size}_{name}"], "{:,.0f}"),
-            shown(figures[f"peak_mb_{size}_{name}"], "{:,.0f}"),
-        ]
+        [f"{MODELS[name].title}, {title}", *itertools.chain(*training(figures, size, name))]
         for size, title in sizes.items()
         for name in STEPWISE
         if f"epoch_{size}_{name}" in figures

@@ -218,7 +218,7 @@ class Deployment:
         self.wait_until("a deployment that is ready", ready)
 
     def quiet(self) -> None:
-        """Turn off what would start runs by itself; again where the daemon notes the sensor's first state meanwhile."""
+        """Turn off what would start runs by itself, asking again where a deployment that just started refuses."""
 
         def stopped(sensor: str) -> bool:
             with contextlib.suppress(AssertionError):
@@ -360,15 +360,20 @@ class Deployment:
         )
 
     def materializations(self, asset: str, partition: str) -> list[dict[str, Any]]:
-        """Return the records of one partition of an asset, the newest first: run id and data version."""
+        """Return the records of one partition of an asset, the newest first: run id, data version, links by label."""
         (node,) = self.query(
             "query($keys: [AssetKeyInput!]!, $partitions: [String!]) { assetNodes(assetKeys: $keys) "
-            "{ assetMaterializations(partitions: $partitions) { runId tags { key value } } } }",
+            "{ assetMaterializations(partitions: $partitions) { runId tags { key value } "
+            "metadataEntries { label ... on UrlMetadataEntry { url } } } } }",
             keys=[asset_key(asset)],
             partitions=[partition],
         )
         return [
-            {"run": record["runId"], "version": tag["value"]}
+            {
+                "run": record["runId"],
+                "version": tag["value"],
+                "links": {entry["label"]: entry["url"] for entry in record["metadataEntries"] if "url" in entry},
+            }
             for record in node["assetMaterializations"]
             for tag in record["tags"]
             if tag["key"] == "dagster/data_version"

@@ -9,7 +9,7 @@ import httpx
 import polars as pl
 import pytest
 import yaml
-from deployment import REPOSITORY, Deployment, asset_key, free_port, overlaps, with_quick_intervals
+from deployment import REPOSITORY, Deployment, free_port, overlaps, with_quick_intervals
 from postgres import Postgres, running_postgres
 
 from recmodels.checkpoints.store import load_checkpoint
@@ -176,17 +176,8 @@ def test_records_lead_to_the_explorer_which_shows_what_they_are_about(team: Team
     partition = "demo|3"
     run = team.launch_run(partition, assets=["checkpoint/bpr", "recommendations/bpr"])
     assert team.wait_for_run(run) == "SUCCESS", team.messages(run)
-    ((record,),) = (
-        node["assetMaterializations"]
-        for node in team.query(
-            "query($keys: [AssetKeyInput!]!, $partitions: [String!]) { assetNodes(assetKeys: $keys) "
-            "{ assetMaterializations(partitions: $partitions) "
-            "{ metadataEntries { label ... on UrlMetadataEntry { url } } } } }",
-            keys=[asset_key("recommendations/bpr")],
-            partitions=[partition],
-        )
-    )
-    (link,) = (entry["url"] for entry in record["metadataEntries"] if entry["label"] == "explorer")
+    (record,) = team.materializations("recommendations/bpr", partition)
+    link = record["links"]["explorer"]
     assert "<title>" in httpx.get(link).raise_for_status().text
     address, _, asked = link.partition("/?")
     user = httpx.get(f"{address}/api/any_user?dataset=demo", timeout=60).raise_for_status().json()["user"]
