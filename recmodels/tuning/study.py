@@ -89,7 +89,10 @@ class Study:
         self._left = [trial for trial in study.trials if not trial.state.is_finished()]
         for trial in self._left:
             # Nobody runs it: this process alone has the file open.
-            study.tell(trial.number, state=TrialState.FAIL)
+            if trial.state is TrialState.WAITING:
+                # Killed between queueing and beginning it: the first that waits is what is begun, the rest follow.
+                study.ask()
+            self._tell(trial.number, trial.user_attrs.get(_OUTCOME, {"state": "failed", "valid_recall": None}))
 
     @property
     def tried(self) -> list[Tried]:
@@ -126,8 +129,11 @@ class Study:
     def end(self, running: Running, outcome: Outcome) -> Tried:
         """Keep what came of a try."""
         running.trial.set_user_attr(_OUTCOME, asdict(outcome))
-        value = outcome.valid_recall if outcome.state == "complete" else None
-        return _tried(self._study.tell(running.trial, value, state=_STATES[outcome.state]))
+        return _tried(self._tell(running.trial.number, asdict(outcome)))
+
+    def _tell(self, number: int, outcome: dict[str, Any]) -> FrozenTrial:
+        value = outcome["valid_recall"] if outcome["state"] == "complete" else None
+        return self._study.tell(number, value, state=_STATES[outcome["state"]])
 
 
 @contextlib.contextmanager

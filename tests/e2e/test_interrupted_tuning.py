@@ -20,8 +20,9 @@ ARGUMENTS = ["tune", "--dataset", "demo", "--models", "bpr", "--trials", str(TRI
 
 def _ended(root: Path) -> list[int]:
     """Return the numbers of the tries whose outcome is on disk, in order."""
-    journals = [file.read_text().splitlines() for file in root.glob("tuning/demo/bpr/*/tries.jsonl")]
-    entries = [json.loads(line) for lines in journals for line in lines if line.endswith("}")]
+    journals = [file.read_text() for file in root.glob("tuning/demo/bpr/*/tries.jsonl")]
+    # What follows the last end of a line is being written.
+    entries = [json.loads(line) for journal in journals for line in journal.split("\n")[:-1]]
     numbers = [entry["user_attrs"]["number"] for entry in entries if entry["op_code"] == 4]
     return [numbers[entry["trial_id"]] for entry in entries if "outcome" in entry.get("user_attr", {})]
 

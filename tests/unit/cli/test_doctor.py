@@ -148,12 +148,16 @@ def test_cut_off_encoder_weights_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("required", "state"), [(True, "broken"), (False, "note")])
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://no-such-host.invalid"])
+@pytest.mark.parametrize("commit", ["", f"@{'0' * 40}"])
 def test_an_encoder_out_of_reach_stops_only_a_run_that_needs_it(
-    required: bool, state: str, monkeypatch: pytest.MonkeyPatch
+    commit: str, endpoint: str, required: bool, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    finding = machine.encoder_weights("nobody/has-this-encoder", required=required)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+    finding = machine.encoder_weights(f"nobody/has-this-encoder{commit}", required=required)
     assert finding.state == state
+    assert endpoint in finding.found
+    assert ("no commit is named" in finding.found) == (not commit)
     assert "RECMODELS_CATALOGUE" in finding.action
 
 

@@ -129,6 +129,21 @@ search(TrainingData(**dict(numpy.load({str(tmp_path / "data.npz")!r}))), folder=
     assert min(begun) == 5
 
 
+def test_a_search_goes_on_wherever_its_journal_ends(data: TrainingData, tmp_path: Path) -> None:
+    # Three tries at random and one that learns from them, so that it would show if one of them were forgotten.
+    tuning = TUNING.model_copy(update={"trials": 7, "epochs": 2})
+    whole = found(search(data, tuning, folder=tmp_path / "whole"))
+    (journal,) = (tmp_path / "whole").glob("*/tries.jsonl")
+    lines = journal.read_text().splitlines(keepends=True)
+    entries = [json.loads(line) for line in lines]
+    assert {entry["op_code"] for entry in entries} >= {0, 4, 5, 6, 7, 8}
+    for end in range(len(lines)):
+        copy = tmp_path / str(end) / journal.parent.name / journal.name
+        copy.parent.mkdir(parents=True)
+        copy.write_text("".join(lines[:end]))
+        assert found(search(data, tuning, folder=tmp_path / str(end))) == whole, lines[:end][-1:]
+
+
 def test_a_larger_budget_goes_on_and_a_smaller_one_is_a_part(
     data: TrainingData, whole: TuningResult, tmp_path: Path
 ) -> None:
