@@ -154,7 +154,7 @@ def look_at(path: Path, columns: Mapping[str, str]) -> Look:
         return Look(path, also=[error.found if isinstance(error, InputError) else error.strerror or str(error)])
     line = next((line for line in text.splitlines() if line.strip()), "").strip()
     if line.startswith("{"):
-        return _record(path, line)
+        return _record(path, line, columns)
     if line.startswith("["):
         return Look(path, also=["a JSON array: one record a line is needed"])
     if "\ufffd" in line:
@@ -194,8 +194,8 @@ def _interactions(folder: Path, looks: Sequence[Look]) -> tuple[str, Look]:
         action = "If the first line of a table is a row already, put the names of its columns before it: user, item ..."
     raise InputError(
         str(folder),
-        expected="a file of interactions: Amazon reviews, an .inter table, or a CSV, TSV or Parquet table whose first "
-        "line names the columns of user and item",
+        expected="a file of interactions: Amazon reviews, an .inter table, or a table (CSV, TSV, JSON lines, Parquet) "
+        "that names the columns of user and item",
         found=found or "no files",
         action=action if looks else "Name the folder that the files themselves are in.",
     )
@@ -277,22 +277,22 @@ def _core(form: str, main: Look, columns: Mapping[str, str]) -> tuple[int, bool,
     return USUAL_CORE, False, f"as is usual, which keeps {kept:,} of {pairs.height:,} pairs"
 
 
-def _record(path: Path, line: str) -> Look:
+def _record(path: Path, line: str, columns: Mapping[str, str]) -> Look:
     """Return what a file is whose first line is a record of keys and values."""
     if line.startswith("{'"):
         return Look(path, ("amazon2014",), Role.METADATA) if "'asin':" in line else Look(path)
-    keys = set(re.findall(r'"(\w+)"\s*:', line))
+    keys = list(dict.fromkeys(re.findall(r'"(\w+)"\s*:', line)))
     with contextlib.suppress(ValueError):  # a line may be longer than the look
-        keys = set(json.loads(line))
-    reviews_2018 = ("amazon2018",) if {"verified", "vote", "style"} & keys else ("amazon2018", "amazon2014")
+        keys = list(json.loads(line))
+    reviews_2018 = ("amazon2018",) if {"verified", "vote", "style"} & {*keys} else ("amazon2018", "amazon2014")
     known: list[tuple[set[str], tuple[str, ...], Role]] = [
         ({"user_id", "parent_asin"}, ("amazon2023",), Role.REVIEWS),
         ({"reviewerID", "asin"}, ("amazon2014",) if "helpful" in keys else reviews_2018, Role.REVIEWS),
         ({"parent_asin"}, ("amazon2023",), Role.METADATA),
         ({"asin"}, ("amazon2018",), Role.METADATA),
     ]
-    formats, role = next(((formats, role) for needed, formats, role in known if needed <= keys), ((), None))
-    return Look(path, formats, role, also=sorted(keys))
+    formats, role = next(((formats, role) for needed, formats, role in known if needed <= {*keys}), ((), None))
+    return Look(path, formats, role, also=keys) if role else _table(path, keys, columns)
 
 
 def _table(path: Path, header: Sequence[str], columns: Mapping[str, str]) -> Look:

@@ -71,7 +71,7 @@ def read_metadata(path: Path, release: AmazonRelease, wanted: Collection[str]) -
             candidates, n_unwanted = _candidates(block, usual, any_spelling, wanted_bytes)
             unwanted += n_unwanted
             for number, line in candidates:
-                record = _parse(line, syntax.literal)
+                record = parsed_record(line, literal=syntax.literal)
                 if isinstance(record, str):
                     log.add(number, record, line)
                     continue
@@ -152,7 +152,7 @@ def _candidates(
     return candidates, n_unwanted
 
 
-def _parse(line: bytes, literal: bool) -> dict[str, Any] | str:
+def parsed_record(line: bytes, *, literal: bool) -> dict[str, Any] | str:
     """Return the record of a line, or why it has none."""
     if b"\0" in line:
         return "NUL byte"
@@ -169,15 +169,15 @@ def _parse(line: bytes, literal: bool) -> dict[str, Any] | str:
 
 def _text(value: Any) -> str:
     if isinstance(value, str):
-        return _encodable(value)
+        return encodable(value)
     return " ".join(_texts(value))
 
 
 def _texts(value: Any) -> list[str]:
-    return [_encodable(part) for part in value if isinstance(part, str)] if isinstance(value, list) else []
+    return [encodable(part) for part in value if isinstance(part, str)] if isinstance(value, list) else []
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     """Return a text in which halves of a surrogate pair are joined, and dropped where the other half is missing."""
     try:
         text.encode("utf-8")

@@ -1,4 +1,4 @@
-"""Plain tables of any shop: interactions and items as CSV, TSV or Parquet, features of the items as `.npy`."""
+"""Plain tables of any shop: interactions and items as CSV, TSV, JSON lines or Parquet, features of items as `.npy`."""
 
 import ast
 from collections.abc import Collection, Iterator, Mapping

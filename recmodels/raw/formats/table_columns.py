@@ -6,17 +6,24 @@ from recmodels.errors import InputError
 from recmodels.validation import did_you_mean
 
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
-    "user": ("user", "user_id", "reviewer", "reviewer_id", "uid", "u", "customer", "customer_id", "visitor_id"),
+    "user": (
+        *("user", "user_id", "reviewer", "reviewer_id", "uid", "u", "customer", "customer_id", "visitor_id"),
+        *("member_id", "account_id"),
+    ),
     "item": (
         *("item", "item_id", "parent_asin", "asin", "product", "product_id", "movie", "movie_id", "iid", "i"),
-        *("book_id", "track_id", "sku", "article_id", "business_id", "isbn", "id"),
+        *("book_id", "track_id", "song_id", "game_id", "anime_id", "recipe_id", "sku", "article_id", "business_id"),
+        *("gmap_id", "isbn", "id"),
     ),
-    "rating": ("rating", "overall", "stars", "score", "rate"),
-    "timestamp": ("timestamp", "time", "ts", "unix_review_time", "date", "datetime", "created_at", "t_dat"),
+    "rating": ("rating", "overall", "stars", "score", "rate", "book_rating"),
+    "timestamp": (
+        *("timestamp", "time", "ts", "unix_review_time", "date", "datetime", "created_at", "t_dat"),
+        *("event_time", "event_timestamp", "review_date", "order_date"),
+    ),
     "summary": ("summary", "review_title", "headline"),
     "text": ("text", "review_text", "review", "review_body", "comment"),
     "split": ("split", "x_label", "subset", "fold"),
-    "title": ("title", "name", "item_name", "product_name", "product_title", "movie_title"),
+    "title": ("title", "name", "item_name", "product_name", "product_title", "movie_title", "book_title"),
     "description": ("description", "desc", "plot", "overview", "detail_desc"),
     "brand": ("brand", "store", "manufacturer", "publisher"),
     "categories": ("categories", "category", "genres", "genre", "tags"),

@@ -1,4 +1,4 @@
-"""Rows of CSV, TSV and Parquet files in bounded memory, each with its line; what is no row is logged with its line."""
+"""Rows of tables in files of any usual form in bounded memory, each with its line; what is no row is logged with it."""
 
 import csv
 from collections import deque
@@ -9,6 +9,7 @@ import polars as pl
 
 from recmodels.errors import InputError
 from recmodels.raw.formats.table_columns import USUAL_NAMES, found_columns
+from recmodels.raw.formats.table_json import is_json_lines, record_rows
 from recmodels.raw.lines import read_blocks
 from recmodels.raw.rejects import RejectLog
 
@@ -31,8 +32,8 @@ def read_rows(
     Yield the rows of a table in parts: `line` (Int64), and what was found of the wanted columns by what they hold.
 
     A CSV or TSV file, plain or gzip, starts with a line of names; its columns are texts. Fields may be in double
-    quotes, with separators and line ends within. The columns of a Parquet file keep their types, and its rows count as
-    lines.
+    quotes, with separators and line ends within. A file whose lines are JSON records has the keys of the first of them
+    as names; its values are texts, too. The columns of a Parquet file keep their types, and its rows count as lines.
 
     Parameters
     ----------
@@ -52,7 +53,8 @@ def read_rows(
     if parquet:
         yield from _parquet_rows(path, wanted, needed, named, rows_a_block)
     else:
-        yield from text_rows(path, lambda header: _chosen(path, header, wanted, needed, named), log)
+        read = record_rows if is_json_lines(path) else text_rows
+        yield from read(path, lambda header: _chosen(path, header, wanted, needed, named), log)
 
 
 def header_of(line: str) -> tuple[str, list[str]]:

@@ -80,6 +80,20 @@ def test_a_single_parquet_file_is_a_data_set(folder: Path, catalogue: Path) -> N
     assert read(folder)[1].users.height == 3
 
 
+def test_tables_of_json_records_are_a_data_set(folder: Path, catalogue: Path, capsys) -> None:
+    rows = [{"text": "", "user_id": f"u{u}", "business_id": f"b{i}", "stars": 4.0} for u in range(3) for i in range(4)]
+    places = [{"business_id": f"b{i}", "name": f"Place {i}", "categories": ["Food", "Bars"]} for i in range(4)]
+    for name, records in (("review.json", rows), ("business.json", places)):
+        (folder / name).write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert main(["new-dataset", "mine", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert "review.json: interactions (user = user_id, item = business_id, rating = stars, text = text)" in told
+    assert "business.json: items (item = business_id, title = name, categories = categories)" in told
+    dump = read(folder)[1]
+    assert (dump.users.height, dump.interactions.height) == (3, 12)
+    assert dump.items.select("title", "categories").row(0) == ("Place 0", ["Food", "Bars"])
+
+
 def test_columns_of_other_names_are_named_on_the_command_line(folder: Path, catalogue: Path, capsys) -> None:
     (folder / "k.csv").write_text(RATINGS.replace("userId", "kunde").replace("movieId", "artikel"))
     assert main(["new-dataset", "mine", str(folder)]) == 1

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from recmodels.data.dump import load_dump, read_image_embeddings, read_text_feat
 from recmodels.data.raw_files import prepare_raw_files
 from recmodels.data.split import split_interactions
 from recmodels.errors import InputError
-from recmodels.raw.formats import table_rows
+from recmodels.raw.formats import table_json, table_rows
 from recmodels.raw.formats.table import read_interactions, read_items, read_order
+from recmodels.raw.lines import read_blocks
 from recmodels.raw.rejects import RejectLog
 from recmodels.settings import raw_settings
 
@@ -35,7 +37,7 @@ def written(path: Path, table: pl.DataFrame, **options: Any) -> Path:
     if path.suffix == ".parquet":
         table.write_parquet(path)
     else:
-        data = table.write_csv(**options).encode()
+        data = (table.write_ndjson() if ".json" in path.name else table.write_csv(**options)).encode()
         path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     return path
 
@@ -56,6 +58,8 @@ def entry_of(folder: Path, files: str, more: str = "") -> DatasetEntry:
         ("r.csv", {"separator": ";"}),
         ("r.csv", {"quote_style": "always"}),
         ("r.csv", {"line_terminator": "\r\n", "include_bom": True}),
+        ("r.json", {}),
+        ("r.jsonl.gz", {}),
         ("r.parquet", {}),
     ],
 )
@@ -137,6 +141,67 @@ def test_what_is_no_row_is_told_with_its_line_and_reason(tmp_path: Path) -> None
         (12, "no row of fields: unexpected end of data"),
     ]
     assert read.lines == 11
+
+
+def test_what_is_no_record_is_told_with_its_line_and_reason(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(
+        b'\xef\xbb\xbf{"user": "ann", "item": 7}\r\n'
+        b'{"user": "bob", "item": "pen", "rating": 4, "date": "2020-01-31 12:00:00", "user_": {"a": [1]}}\n'
+        b"\n"
+        b'{"user": "bob", "item": "pen", "rating": NaN}\n'
+        b'{"user": null, "item": "pen"}\n'
+        b'{"user": "bob"}\n'
+        b'["bob", "pen"]\n'
+        b'{"user": "bob", "item": "p\xff"}\n'
+        b'{"user": "bob", "item": "p\0"}\n'
+        + b'{"user": ' + b"[" * 100_000 + b"}\n"
+        b'{"user": "\\ud83d\\ude00", "item": "\\ud83dcup", "rating": true}\n'
+        b'{"user": "bob", "item"\n'
+    )  # fmt: skip
+    read = read_interactions(path, {"timestamp": "date"})
+    assert read.table.rows() == [("ann", "7", None, None), ("bob", "pen", 4.0, NOON)]
+    assert read.rejects.select("line", "reason").rows() == [
+        (4, "rating is not a number"),
+        (5, "user is missing"),
+        (6, "item is missing"),
+        (7, "not a record of keys and values"),
+        (8, "not UTF-8"),
+        (9, "NUL byte"),
+        (10, "not JSON"),
+        (11, "rating is not a number"),
+        (12, "not JSON"),
+    ]
+    assert read.lines == 11
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda each: st.lists(each, max_size=3) | st.dictionaries(st.sampled_from(["user", "item", "a"]), each, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(JSON, max_size=6), st.integers(1, 40))
+def test_records_of_any_shape_are_rows_or_rejects(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[Any], size: int
+) -> None:
+    path = tmp_path_factory.mktemp("records") / "r.json"
+    path.write_text("".join(json.dumps(line) + "\n" for line in [{"user": "ann", "item": "cup"}, *lines]))
+    read = read_interactions(path, {})
+    assert read.lines == len(lines) + 1
+    whole = pl.concat(table_rows.read_rows(path, ("user", "item"), (), {}, RejectLog("r.json")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table_json, "read_blocks", lambda *args: read_blocks(*args, chunk_bytes=size))
+        parts = pl.concat(table_rows.read_rows(path, ("user", "item"), (), {}, RejectLog("r.json")))
+    assert parts.equals(whole)
+    records = [line for line in lines if isinstance(line, dict)]
+    assert whole.height == 1 + len(records)
+    for row, record in zip(whole.rows(named=True)[1:], records, strict=True):
+        for key in ("user", "item"):
+            if isinstance(record.get(key), str | int) and not isinstance(record[key], bool):
+                assert row[key] == str(record[key])
 
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=8)
