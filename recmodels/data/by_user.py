@@ -19,6 +19,7 @@ from recmodels.compute.base import Compute
 from recmodels.io.files import disk_errors_told, scratch_directory
 from recmodels.raw.formats.base import RAW_INTERACTIONS, Format, RawTable
 from recmodels.raw.rejects import RejectLog
+from recmodels.schemas.data import Split
 
 PART_BYTES = 64 << 20
 """Of a raw file as it is stored, to one part of users."""
@@ -47,9 +48,9 @@ class Limits:
     held_bytes: int = HELD_BYTES
     scratch: Path | None = None
 
-    def parts_of(self, path: Path) -> int:
-        """Return how many parts the users of a file are dealt out to."""
-        return min(MOST_PARTS, 1 + path.stat().st_size // self.part_bytes)
+    def parts_of(self, *paths: Path) -> int:
+        """Return how many parts the users of some files are dealt out to."""
+        return min(MOST_PARTS, 1 + sum(path.stat().st_size for path in paths) // self.part_bytes)
 
 
 @dataclass(frozen=True)
@@ -77,44 +78,82 @@ class UserPart:
     repeated_pairs: int
 
 
-def read_by_user(form: Format, path: Path, compute: Compute, limits: Limits) -> tuple[RawTable, list[UserPart]]:
+def read_by_user(
+    form: Format, files: Sequence[tuple[Path, str | None]], compute: Compute, limits: Limits
+) -> tuple[RawTable, list[UserPart]]:
     """
-    Read a file of interactions into one row a pair, by parts of users.
+    Read files of interactions into one row a pair, by parts of users.
 
-    Returns what `Format.read_interactions` does, with a table of its columns without rows, and the parts. Raises
-    InputError as that.
+    Parameters
+    ----------
+    form
+        The format of the files.
+    files
+        Each with the split that all its rows belong to, None for what the rows themselves say. The columns of the first
+        count: what another lacks of them is null.
+    compute, limits
+        As for `recmodels.data.dump.load_dump`.
+
+    Returns what `Format.read_interactions` does, of all files, with a table of its columns without rows, and the parts.
+    Raises InputError as that.
     """
-    n_parts = limits.parts_of(path)
+    n_parts = limits.parts_of(*(path for path, _ in files))
+    reads: list[RawTable] = []
     with _Waiting(n_parts, limits) as waiting:
-        if form.in_blocks is None:
-            whole = form.read_interactions(path)
-            types = pl.Schema(
-                {name: RAW_INTERACTIONS[name] for name in whole.table.columns if name in RAW_INTERACTIONS}
-            )
-            waiting.put(_dealt(whole.table.select(types.names()).cast(types), n_parts))
-            read = RawTable(whole.table.clear(), whole.rejects, whole.lines, duplicates=whole.duplicates)
-            del whole
-        else:
-            log, n_rows = RejectLog(path.name), 0
-            blocks, shared = form.in_blocks.cut(path, log), (form.in_blocks.parse, path.name, n_parts)
-            empty: pl.DataFrame | None = None
-            for dealt, rejected in compute.map(parse_and_deal, blocks, shared=shared):
-                log.take(rejected)
-                n_rows += sum(rows.height for rows in dealt)
-                empty = dealt[0].clear()
-                waiting.put(dealt)
-            rejects = log.frame()
-            if not n_rows or empty is None:
-                raise form.in_blocks.refusal(path, rejects)
-            read = RawTable(empty, rejects, n_rows + rejects.height)
-        return read, list(compute.map(one_row_a_pair, waiting))
+        for path, split in files:
+            as_first = _Columns(split, reads[0].table.schema if reads else None)
+            reads.append(_read_into(waiting, form, path, as_first, compute))
+        every = RawTable(
+            reads[0].table,
+            pl.concat([read.rejects for read in reads]),
+            sum(read.lines for read in reads),
+            duplicates=sum(read.duplicates for read in reads),
+        )
+        return every, list(compute.map(one_row_a_pair, waiting))
 
 
-def parse_and_deal(shared: tuple[Any, str, int], block: Any) -> tuple[list[pl.DataFrame], RejectLog]:
+@dataclass(frozen=True)
+class _Columns:
+    """The columns that the rows of a file get: a split that is told, and those of the first file if it is another."""
+
+    split: str | None
+    first: pl.Schema | None
+
+    def of(self, rows: pl.DataFrame) -> pl.DataFrame:
+        if self.split is not None:
+            rows = rows.with_columns(split=pl.lit(self.split, dtype=Split))
+        if self.first is None:
+            return rows
+        absent = [pl.lit(None).alias(name) for name in self.first if name not in rows.columns]
+        return rows.with_columns(absent).select(self.first.names()).cast(self.first)
+
+
+def _read_into(waiting: "_Waiting", form: Format, path: Path, columns: _Columns, compute: Compute) -> RawTable:
+    if form.in_blocks is None:
+        whole = form.read_interactions(path)
+        types = pl.Schema({name: RAW_INTERACTIONS[name] for name in whole.table.columns if name in RAW_INTERACTIONS})
+        table = columns.of(whole.table.select(types.names()).cast(types))
+        waiting.put(_dealt(table, waiting.n_parts))
+        return RawTable(table.clear(), whole.rejects, whole.lines, duplicates=whole.duplicates)
+    log, n_rows = RejectLog(path.name), 0
+    blocks, shared = form.in_blocks.cut(path, log), (form.in_blocks.parse, path.name, columns, waiting.n_parts)
+    empty: pl.DataFrame | None = None
+    for dealt, rejected in compute.map(parse_and_deal, blocks, shared=shared):
+        log.take(rejected)
+        n_rows += sum(rows.height for rows in dealt)
+        empty = dealt[0].clear()
+        waiting.put(dealt)
+    rejects = log.frame()
+    if not n_rows or empty is None:
+        raise form.in_blocks.refusal(path, rejects)
+    return RawTable(empty, rejects, n_rows + rejects.height)
+
+
+def parse_and_deal(shared: tuple[Any, str, _Columns, int], block: Any) -> tuple[list[pl.DataFrame], RejectLog]:
     """Parse a block and return its rows by part of users, and its rejects."""
-    parse, file, n_parts = shared
+    parse, file, columns, n_parts = shared
     log = RejectLog(file)
-    return _dealt(parse(block, log), n_parts), log
+    return _dealt(columns.of(parse(block, log)), n_parts), log
 
 
 def _dealt(rows: pl.DataFrame, n_parts: int) -> list[pl.DataFrame]:

@@ -5,6 +5,7 @@ How a file of a format is read belongs to `recmodels.raw.formats`; how interacti
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ from recmodels.data.by_user import Limits, UserPart, numbered, read_by_user
 from recmodels.data.funnel import Funnel
 from recmodels.data.kcore import k_core_masks
 from recmodels.errors import InputError
-from recmodels.raw.formats.base import RAW_ITEMS, RawTable, Role
+from recmodels.raw.formats.base import PARTS, RAW_ITEMS, RawTable, Role
 from recmodels.raw.formats.registry import format_named
 from recmodels.raw.manifest import RawManifest, as_hashed
 from recmodels.schemas.tables import INTERACTIONS, ITEMS, KNN, REVIEWS, USERS, embedding_schema
@@ -102,11 +103,15 @@ def load_dump(
         return read.table
 
     asins, reviewers = (pl.Series(name, [], dtype=pl.String) for name in ("asin", "reviewer_id"))
-    with as_hashed(manifest.files[form.interactions]) as path:
+    roles = [form.interactions, *(role for role in PARTS if role in manifest.files)]
+    with ExitStack() as stack:
+        paths = [stack.enter_context(as_hashed(manifest.files[role])) for role in roles]
         if form.numbered:
-            read, parts = form.read_interactions(path), []
+            read, parts = form.read_interactions(paths[0]), []
         else:
-            read, parts = read_by_user(form, path, compute, limits or Limits())
+            splits = ["train", *(PARTS[role] for role in roles[1:])] if len(roles) > 1 else [None]
+            files = list(zip(paths, splits, strict=True))
+            read, parts = read_by_user(form, files, compute, limits or Limits())
     table = count(form.interactions, read)
     reviews = pl.DataFrame(schema=REVIEWS)
     if form.numbered:

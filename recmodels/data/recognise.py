@@ -1,59 +1,29 @@
 """What a folder of raw files is: which format, which file for what, and what about it is a guess."""
 
-import contextlib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from recmodels.catalogue.entries import Source
 from recmodels.data.kcore import k_core_mask
+from recmodels.data.look import AMAZON, Look, look_at, named_modality
 from recmodels.errors import InputError
 from recmodels.io.files import is_plain
 from recmodels.raw.formats.base import Role
-from recmodels.raw.formats.image_features import ASIN_BYTES, RECORD_BYTES
 from recmodels.raw.formats.registry import format_named
-from recmodels.raw.formats.table_columns import INTERACTION_COLUMNS, ITEM_COLUMNS, found_columns, require_known
-from recmodels.raw.formats.table_rows import PARQUET_MAGIC, header_of, parquet_header
-from recmodels.raw.lines import read_chunks
+from recmodels.raw.formats.table_columns import require_known
 from recmodels.validation import validated
 
 USUAL_CORE = 5
 LARGEST_READ = 1 << 30
 """Bytes of interactions that are read through to see whether they are a k-core."""
-_A_LOOK = 1 << 16
-_PACKED = {
-    b"PK\x03\x04": "a zip archive or spreadsheet: unpack it, or save it as CSV",
-    b"BZh": "packed by bzip2: unpack it",
-    b"\xfd7zXZ": "packed by xz: unpack it",
-    b"\x28\xb5\x2f\xfd": "packed by zstd: unpack it",
-    b"7z\xbc\xaf": "a 7z archive: unpack it",
-}
-_IN_A_SPLIT = re.compile(r"(^|[._-])(train|valid|validation|val|dev|test)[._-]")
-_AMAZON = ("amazon2014", "amazon2018", "amazon2023")
+_IN_A_SPLIT = re.compile(r"(?:^|[._-])(train|training|valid|validation|val|dev|test)(?=[._-])", re.IGNORECASE)
+_PART = {"tr": Role.INTERACTIONS, "va": Role.VALID, "de": Role.VALID, "te": Role.TEST}
+"""What a file is for by the beginning of such a word."""
 _CORE_IN_NAME = re.compile(r"_\d{1,2}(core)?$")
-_MODALITIES = {
-    Role.IMAGE_FEATURES: ("image", "img", "visual", "vis_", "picture", "clip"),
-    Role.TEXT_FEATURES: ("text", "txt", "title", "bert", "sentence"),
-}
-
-
-@dataclass(frozen=True)
-class Look:
-    """
-    What the beginning of a file says of it: formats it may belong to, none if none is known, and what it is for there.
-
-    Of a table the `columns` by what they hold; `also` has all names of columns, or the keys of the first record.
-    """
-
-    path: Path
-    formats: tuple[str, ...] = ()
-    role: Role | None = None
-    columns: Mapping[str, str] = field(default_factory=dict[str, str])
-    also: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -97,9 +67,15 @@ def recognise(folder: Path, columns: Mapping[str, str] | None = None) -> Recogni
     require_known(columns)
     looks = [look_at(path, columns) for path in _files(folder)]
     form, main = _interactions(folder, looks)
+    in_parts = False
     if form == "table":  # of which a release's metadata can be the items
         also_items = {"formats": (form,), "role": Role.ITEMS}
         looks = [replace(look, **also_items) if look.role == Role.METADATA else look for look in looks]
+        parts = _parts(main, looks)
+        if in_parts := bool(parts):
+            main = parts[Role.INTERACTIONS]
+            role_of = {part.path: role for role, part in parts.items()}
+            looks = [look if look is main else replace(look, role=role_of.get(look.path, look.role)) for look in looks]
     seen, unsure = [], []
     chosen: dict[Role, Look] = {}
     for role in format_named(form).roles:
@@ -113,7 +89,7 @@ def recognise(folder: Path, columns: Mapping[str, str] | None = None) -> Recogni
                 for look in fitting
                 if look is not best
             ]
-    unsure += _guesses(form, main, looks)
+    unsure += _guesses(form, main, looks, in_parts=in_parts)
     unsure += _without_order(form, chosen, columns)
     if columns and form != "table":
         unsure.append(f"columns: files of the format {form} have fixed names; {', '.join(columns)} is left out")
@@ -124,52 +100,16 @@ def recognise(folder: Path, columns: Mapping[str, str] | None = None) -> Recogni
     ]
     for look in chosen.values():
         _require_plain(look.path)
-    k_core, sure, why = _core(form, main, columns)
+    k_core, sure, why = (1, True, "the split is kept whole") if in_parts else _core(form, main, columns)
     if why:
         (seen if sure else unsure).append(f"k_core = {k_core}: {why}")
     settings = {
         "files": {role: look.path.name for role, look in chosen.items()},
         "columns": dict(columns) if form == "table" else {},
         "k_core": k_core,
-        "split": "published" if "split" in main.columns or "x_label" in main.also else "random",
+        "split": "published" if in_parts or "split" in main.columns or "x_label" in main.also else "random",
     }
     return Recognised(form, validated(Source, settings, f"raw files in {folder}"), seen, unsure)
-
-
-def look_at(path: Path, columns: Mapping[str, str]) -> Look:
-    """Return what a file seems to be, by its first bytes and lines; of what cannot be read, that it is nothing."""
-    try:
-        with path.open("rb") as handle:
-            start = handle.read(8)
-        if packed := next((kind for mark, kind in _PACKED.items() if start.startswith(mark)), None):
-            return Look(path, also=[packed])
-        if start.startswith(b"\x93NUMPY"):
-            return _array(path)
-        if start.startswith(PARQUET_MAGIC):
-            return _table(path, parquet_header(path), columns)
-        if _is_image_records(path):
-            return Look(path, _AMAZON, Role.IMAGE_FEATURES)
-        text = next(read_chunks(path, _A_LOOK)).removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="replace")
-    except (OSError, InputError) as error:
-        return Look(path, also=[error.found if isinstance(error, InputError) else error.strerror or str(error)])
-    line = next((line for line in text.splitlines() if line.strip()), "").strip()
-    if line.startswith("{"):
-        return _record(path, line, columns)
-    if line.startswith("["):
-        return Look(path, also=["a JSON array: one record a line is needed"])
-    if "\ufffd" in line:
-        return Look(path, also=["no UTF-8: save it as that"])
-    separator, header = header_of(line)
-    if "::" in line and len(header) == 1:
-        return Look(path, also=["separated by '::': write tabs instead", *line.split("::")])
-    if separator == "\t" and {"userID", "itemID"} <= set(header):
-        numbers = all(re.match(r"\d+\t", row) for row in text.splitlines()[1:-1])
-        if numbers and header.index("userID") == 0:
-            return Look(path, ("mmrec",), Role.INTERACTIONS, found_columns(header, INTERACTION_COLUMNS, {}), header)
-    look = _table(path, header, columns)
-    if separator == "\t" and look.role == Role.ITEMS and "itemID" in header:
-        return Look(path, ("mmrec", "table"), Role.ITEMS, look.columns, header)
-    return look
 
 
 def _files(folder: Path) -> list[Path]:
@@ -182,12 +122,12 @@ def _files(folder: Path) -> list[Path]:
 
 def _interactions(folder: Path, looks: Sequence[Look]) -> tuple[str, Look]:
     """Return the format of a folder and its file of interactions."""
-    for form in (*_AMAZON, "mmrec", "table"):
+    for form in (*AMAZON, "mmrec", "table"):
         first = format_named(form).interactions
         fitting = [look for look in looks if form in look.formats and look.role == first]
         if fitting:
             best = max(fitting, key=_rank)
-            return _release(best, looks) if form in _AMAZON else form, best
+            return _release(best, looks) if form in AMAZON else form, best
     found = "; ".join(f"{look.path.name} ({', '.join(look.also)[:80] or 'unknown'})" for look in looks)
     action = "If a table is there, name its columns: --column user=NAME --column item=NAME."
     if any(re.fullmatch(r"[\d.]+", name) for look in looks for name in look.also):
@@ -199,6 +139,21 @@ def _interactions(folder: Path, looks: Sequence[Look]) -> tuple[str, Look]:
         found=found or "no files",
         action=action if looks else "Name the folder that the files themselves are in.",
     )
+
+
+def _parts(main: Look, looks: Sequence[Look]) -> dict[Role, Look]:
+    """Return the three files of a split that differ from the main one by that word alone; none if there are not all."""
+
+    def without_word(look: Look) -> str:
+        return _IN_A_SPLIT.sub("", look.path.name, count=1)
+
+    parts = {
+        _PART[found[1][:2].lower()]: look
+        for look in looks
+        if look.role == main.role and "table" in look.formats and without_word(look) == without_word(main)
+        if (found := _IN_A_SPLIT.search(look.path.name))
+    }
+    return parts if len(parts) == len(set(_PART.values())) else {}
 
 
 def _rank(look: Look) -> tuple[int, int, bool]:
@@ -223,26 +178,26 @@ def _release(reviews: Look, looks: Sequence[Look]) -> str:
     return metadata
 
 
-def _guesses(form: str, main: Look, looks: Sequence[Look]) -> Iterator[str]:
+def _guesses(form: str, main: Look, looks: Sequence[Look], *, in_parts: bool) -> Iterator[str]:
     if len(main.formats) > 1 and not any(look.role == Role.METADATA and form in look.formats for look in looks):
         others = " or ".join(name for name in main.formats if name != form)
         yield f"{main.path.name}: could be of {others}, too; reviews alone are read the same"
     reviewed = {"summary", "text"} & set(main.columns)
     if form == "table" and reviewed and not {"rating", "timestamp"} <= set(main.columns):
         yield f"{main.path.name}: its texts are not read, for reviews need a rating and a time"
-    if form in ("table", "mmrec") and not {"timestamp", "split"} & set(main.columns):
+    if form in ("table", "mmrec") and not in_parts and not {"timestamp", "split"} & set(main.columns):
         yield f"{main.path.name}: no column of times, so that it can only be split at random or by a column `split`"
-    if form == "table" and _IN_A_SPLIT.search(main.path.name):
-        yield f"{main.path.name}: a part by its name; to keep a split, make one table of it with a column `split`"
+    if form == "table" and _IN_A_SPLIT.search(main.path.name) and not in_parts:
+        yield f"{main.path.name}: a part by its name; to keep a split, have its train, valid and test files here"
     for look in looks:
-        if look.path.suffix == ".npy" and look.role and not _named_modality(look.path):
+        if look.path.suffix == ".npy" and look.role and not named_modality(look.path):
             yield f"{look.path.name}: taken for {look.role}; name it text*.npy if it is of texts"
 
 
 def _without_order(form: str, chosen: dict[Role, Look], columns: Mapping[str, str]) -> list[str]:
     """Leave out feature arrays whose rows cannot be those of the items, and say so."""
     read_order = format_named(form).with_columns(columns if form == "table" else {}).read_order
-    arrays = [role for role in _MODALITIES if role in chosen]
+    arrays = [role for role in (Role.IMAGE_FEATURES, Role.TEXT_FEATURES) if role in chosen]
     if read_order is None or not arrays:
         return []
     items = chosen.get(Role.ITEMS)
@@ -262,7 +217,7 @@ def _core(form: str, main: Look, columns: Mapping[str, str]) -> tuple[int, bool,
     stem = main.path.name.partition(".")[0]
     if format_named(form).numbered:
         return 1, True, ""
-    if form in _AMAZON and _CORE_IN_NAME.search(stem):
+    if form in AMAZON and _CORE_IN_NAME.search(stem):
         return 1, False, f"{main.path.name} is a k-core already by its name"
     if main.path.stat().st_size > LARGEST_READ:
         return USUAL_CORE, False, f"as is usual; {main.path.name} is too large to be read through for this"
@@ -275,60 +230,6 @@ def _core(form: str, main: Look, columns: Mapping[str, str]) -> tuple[int, bool,
     if kept < pairs.height / 2:
         return 1, False, f"a {USUAL_CORE}-core, which is usual, would keep {kept:,} of {pairs.height:,} pairs"
     return USUAL_CORE, False, f"as is usual, which keeps {kept:,} of {pairs.height:,} pairs"
-
-
-def _record(path: Path, line: str, columns: Mapping[str, str]) -> Look:
-    """Return what a file is whose first line is a record of keys and values."""
-    if line.startswith("{'"):
-        return Look(path, ("amazon2014",), Role.METADATA) if "'asin':" in line else Look(path)
-    keys = list(dict.fromkeys(re.findall(r'"(\w+)"\s*:', line)))
-    with contextlib.suppress(ValueError):  # a line may be longer than the look
-        keys = list(json.loads(line))
-    reviews_2018 = ("amazon2018",) if {"verified", "vote", "style"} & {*keys} else ("amazon2018", "amazon2014")
-    known: list[tuple[set[str], tuple[str, ...], Role]] = [
-        ({"user_id", "parent_asin"}, ("amazon2023",), Role.REVIEWS),
-        ({"reviewerID", "asin"}, ("amazon2014",) if "helpful" in keys else reviews_2018, Role.REVIEWS),
-        ({"parent_asin"}, ("amazon2023",), Role.METADATA),
-        ({"asin"}, ("amazon2018",), Role.METADATA),
-    ]
-    formats, role = next(((formats, role) for needed, formats, role in known if needed <= {*keys}), ((), None))
-    return Look(path, formats, role, also=keys) if role else _table(path, keys, columns)
-
-
-def _table(path: Path, header: Sequence[str], columns: Mapping[str, str]) -> Look:
-    if {"src", "dst"} <= set(header):
-        role = Role.IMAGE_KNN if _named_modality(path) == Role.IMAGE_FEATURES else Role.TEXT_KNN
-        return Look(path, ("mmrec",), role, also=header)
-    rows = found_columns(header, INTERACTION_COLUMNS, columns)
-    if {"user", "item"} <= rows.keys():
-        return Look(path, ("table",), Role.INTERACTIONS, rows, header)
-    items = found_columns(header, ITEM_COLUMNS, columns)
-    if "item" in items and len(items) > 1:
-        return Look(path, ("table",), Role.ITEMS, items, header)
-    if "item" in items and len(header) == 1:
-        return Look(path, ("table",), Role.FEATURE_IDS, items, header)
-    return Look(path, also=header)
-
-
-def _array(path: Path) -> Look:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError):
-        return Look(path)
-    if array.ndim != 2 or array.dtype.kind != "f":
-        return Look(path, also=[f"{array.dtype} of shape {array.shape}"])
-    return Look(path, ("mmrec", "table"), _named_modality(path) or Role.IMAGE_FEATURES)
-
-
-def _named_modality(path: Path) -> Role | None:
-    name = path.name.lower()
-    return next((role for role, marks in _MODALITIES.items() if any(mark in name for mark in marks)), None)
-
-
-def _is_image_records(path: Path) -> bool:
-    size = path.stat().st_size
-    with path.open("rb") as handle:
-        return size > 0 and size % RECORD_BYTES == 0 and handle.read(ASIN_BYTES).isalnum()
 
 
 def _shown(columns: Mapping[str, str]) -> str:

@@ -31,7 +31,12 @@ class Role(StrEnum):
     IMAGE_KNN = "image_knn"
     TEXT_KNN = "text_knn"
     FEATURE_IDS = "feature_ids"
+    VALID = "valid"
+    TEST = "test"
 
+
+PARTS = {Role.VALID: "valid", Role.TEST: "test"}
+"""Split of the interactions that stand in a file of their own; those of the first file are then the training rows."""
 
 OPTIONAL_ROLES = frozenset({Role.IMAGE_FEATURES, Role.TEXT_FEATURES, Role.IMAGE_KNN, Role.TEXT_KNN})
 """Files a data set can do without: the modality is then absent, or computed."""
@@ -144,6 +149,8 @@ class Format:
     numbered
         Whether the files number users and items themselves, from 0 and without a gap. Then the rows are kept as they
         are: no k-core.
+    in_parts
+        Whether the interactions of a split may stand in files of their own, of the roles in `PARTS`. Not if `numbered`.
     """
 
     read_interactions: Callable[[Path], RawTable]
@@ -155,12 +162,14 @@ class Format:
     items: Role = Role.ITEMS
     numbered: bool = False
     in_blocks: InBlocks | None = None
+    in_parts: bool = False
 
     @property
     def roles(self) -> list[Role]:
         """What files of this format can be for; the first has to be there."""
         order = [Role.FEATURE_IDS] if self.read_order else []
-        return [self.interactions, *([self.items] if self.read_items else []), *self.readers, *order]
+        parts = PARTS if self.in_parts else ()
+        return [self.interactions, *parts, *([self.items] if self.read_items else []), *self.readers, *order]
 
     def with_columns(self, columns: Mapping[str, str]) -> "Format":
         """

@@ -52,6 +52,7 @@ def table_format(columns: Mapping[str, str]) -> Format:
         readers={Role.IMAGE_FEATURES: read_features, Role.TEXT_FEATURES: read_features},
         read_order=lambda path: read_order(path, columns),
         mapped=table_format,
+        in_parts=True,
     )
 
 

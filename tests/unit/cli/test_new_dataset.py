@@ -15,6 +15,7 @@ from pipelines.cli.main import main
 from recmodels.catalogue.entries import CATALOGUE_VARIABLE, DatasetEntry, load_catalogue
 from recmodels.data.dump import Dump, load_dump, read_image_embeddings
 from recmodels.data.raw_files import prepare_raw_files
+from recmodels.data.split import split_interactions
 from recmodels.raw.demo import write_demo_dump
 from recmodels.raw.formats.base import Role
 
@@ -162,7 +163,27 @@ def test_what_is_left_out_is_told(folder: Path, catalogue: Path, capsys) -> None
     assert main(["new-dataset", "other", str(folder)]) == 0
     told = capsys.readouterr().out
     assert "Shop.test.csv: could be interactions, too" in told
-    assert "Shop.train.csv: a part by its name; to keep a split, make one table of it with a column `split`" in told
+    assert "Shop.train.csv: a part by its name; to keep a split, have its train, valid and test files here" in told
+
+
+@pytest.mark.parametrize("names", ["{}.csv", "Shop.{}.csv", "shop_{}_set.tsv"])
+def test_a_split_in_three_files_is_kept(names: str, folder: Path, catalogue: Path, capsys) -> None:
+    header, *rows = RATINGS.splitlines(keepends=True)
+    parts = {"train": rows[:7], "val": rows[7:9], "test": rows[9:]}
+    for word, part in parts.items():
+        text = "".join([header, *part]).replace(",", "\t" if names.endswith("tsv") else ",")
+        (folder / names.format(word)).write_text(text)
+    assert main(["new-dataset", "mine", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert f"{names.format('val')}: valid (user = userId" in told
+    assert "k_core = 1: the split is kept whole" in told
+    assert "could be" not in told
+    entry, dump = read(folder)
+    source = entry.sources["table"]
+    assert (source.k_core, source.split) == (1, "published")
+    assert source.files[Role.INTERACTIONS] == names.format("train")
+    split = split_interactions(dump.interactions, source.split)
+    assert dict(split.group_by("split").len().rows()) == {"train": 7, "valid": 2, "test": 3}
 
 
 def test_a_copy_with_another_name_is_not_taken(folder: Path, catalogue: Path, capsys) -> None:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recmodels.catalogue.entries import DatasetEntry, load_catalogue
+from recmodels.data.by_user import Limits
 from recmodels.data.dump import load_dump, read_image_embeddings, read_text_features
 from recmodels.data.raw_files import prepare_raw_files
 from recmodels.data.split import split_interactions
@@ -312,6 +313,36 @@ def test_a_split_of_the_table_is_kept(tmp_path: Path) -> None:
     entry = entry_of(tmp_path, 'interactions = "r.csv"', 'split = "published"')
     split = split_interactions(load_dump(prepare_raw_files(entry, tmp_path), entry).interactions, "published")
     assert dict(split.select("item_id", "split").rows()) == {0: "train", 1: "test", 2: "valid"}
+
+
+def test_the_files_of_a_split_are_one_table(tmp_path: Path) -> None:
+    written(tmp_path / "r.csv", frame())
+    # Other columns in another order, a user of its own, a pair of training, a row that is none.
+    (tmp_path / "v.tsv").write_text("item\tuser\ncup\tbob\nhat\t\n")
+    written(tmp_path / "t.parquet", pl.DataFrame({"user": ["cid", "ann"], "item": ["pen", "cup"], "text": ["a", "b"]}))
+    files = 'interactions = "r.csv", valid = "v.tsv", test = "t.parquet"'
+    entry = entry_of(tmp_path, files, 'split = "published"')
+    for limits in (Limits(), Limits(part_bytes=20, held_bytes=0)):
+        dump = load_dump(prepare_raw_files(entry, tmp_path), entry, limits=limits)
+        assert dump.users["reviewer_id"].to_list() == ["ann", "bob", "cid"]
+        assert dump.items["asin"].to_list() == ["cup", "hat", "pen"]
+        assert dump.interactions.rows() == [
+            (0, 0, None, None, "test"),
+            (0, 1, 1.0, NOON + 3600, "train"),
+            (1, 0, None, None, "valid"),
+            (1, 2, 2.5, NOON + 60, "train"),
+            (2, 2, None, None, "test"),
+        ]
+        assert dump.rejects.select("file", "line", "reason").rows() == [("v.tsv", 3, "user is missing")]
+        assert (dump.counts["interaction_lines"], dump.counts["repeated_pairs"]) == (7, 1)
+        assert dump.reviews.height == 0
+    pooled = entry_of(tmp_path, files, 'split = "random"')
+    assert split_interactions(dump.interactions, pooled.sources["table"].split)["split"].to_list() == ["train"] * 5
+    (tmp_path / "catalogue.toml").write_text(
+        '[shop]\ntitle = "Shop"\ndomain = "x"\n[shop.sources.amazon2014]\nfiles = { reviews = "r", test = "t" }\n'
+    )
+    with pytest.raises(InputError, match="amazon2014 needs a file `reviews`"):
+        load_catalogue(tmp_path / "catalogue.toml")
 
 
 def test_review_texts_are_read_with_rating_and_time(tmp_path: Path) -> None:
