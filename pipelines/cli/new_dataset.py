@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from pipelines.cli.options import OWN_CATALOGUE
 from pipelines.cli.output import CONSOLE, without_controls
 from pipelines.cli.rows import say
 
@@ -22,7 +23,7 @@ def new_dataset(
         typer.Option(metavar="KIND=NAME", help="A column that is not called as usual, as in user=kunde; repeatable."),
     ] = None,
     catalogue: Annotated[
-        Path | None, typer.Option(help="File to add to.", show_default="$RECMODELS_CATALOGUE or catalogue.toml")
+        Path | None, typer.Option(help="File to add to.", show_default=f"$RECMODELS_CATALOGUE or {OWN_CATALOGUE}")
     ] = None,
 ) -> None:
     """Recognise the raw files of a folder and add a data set to your catalogue. Nothing else is written or run."""
@@ -32,7 +33,7 @@ def new_dataset(
     from recmodels.errors import InputError
 
     named = os.environ.get(CATALOGUE_VARIABLE)
-    path = (catalogue or Path(named or "catalogue.toml")).resolve()
+    path = (catalogue or Path(named or OWN_CATALOGUE)).resolve()
     require_new(path, name)
     columns: dict[str, str] = {}
     for text in column or ():

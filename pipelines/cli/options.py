@@ -1,7 +1,10 @@
 """Options that several commands share, and how their texts are read."""
 
+import os
+import shlex
 import tomllib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +17,10 @@ from recmodels.validation import require_known
 
 if TYPE_CHECKING:
     from recmodels.catalogue.entries import DatasetEntry
+
+
+OWN_CATALOGUE = "catalogue.toml"
+"""Where `new-dataset` puts entries, in the working folder, if no variable names a file."""
 
 
 def _data_sets(incomplete: str) -> list[str]:
@@ -66,10 +73,24 @@ def data_set(text: str) -> "DatasetEntry":
     from recmodels.settings import validated_entry
 
     catalogue = load_catalogue()
-    chosen = choices("--dataset", text, catalogue)
+    chosen = choices("--dataset", text, catalogue, _unread_entry(text))
     if len(chosen) != 1:
         require_known("--dataset", text, catalogue, "Name one data set.")
     return validated_entry(catalogue[chosen[0]])
+
+
+def _unread_entry(name: str) -> str:
+    """Return what to do about a data set that is in the file of `new-dataset` here while nothing names that file."""
+    from recmodels.catalogue.entries import CATALOGUE_VARIABLE
+
+    path = Path(OWN_CATALOGUE).resolve()
+    try:
+        entries = {} if os.environ.get(CATALOGUE_VARIABLE) else tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        entries = {}
+    if name not in entries:
+        return ""
+    return f"{path} has it, which is not read: export {CATALOGUE_VARIABLE}={shlex.quote(str(path))}"
 
 
 def profile_overrides(backend: str, settings: Sequence[str] | None) -> dict[str, Any]:

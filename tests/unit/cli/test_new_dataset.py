@@ -277,3 +277,9 @@ def test_without_the_variable_the_file_is_in_the_working_folder_and_named(
     assert main(["new-dataset", "my.shop", str(folder)]) == 0
     assert f"export {CATALOGUE_VARIABLE}={tmp_path / 'catalogue.toml'}" in capsys.readouterr().out
     assert load_catalogue(tmp_path / "catalogue.toml")["my.shop"].title == "My.Shop"
+    for command in (["run"], ["explore"], ["recommend", "--user", "u0"], ["leaderboard"]):
+        assert main([*command, "--dataset", "my.shop"]) == 1
+        not_read = f"which is not read: export {CATALOGUE_VARIABLE}={tmp_path / 'catalogue.toml'}"
+        assert not_read in capsys.readouterr().out
+    assert main(["run", "--dataset", "demos"]) == 1
+    assert "Did you mean demo?" in capsys.readouterr().out
