@@ -96,8 +96,11 @@ def _record(path: Path, line: str, columns: Mapping[str, str]) -> Look:
         ({"parent_asin"}, ("amazon2023",), Role.METADATA),
         ({"asin"}, ("amazon2018",), Role.METADATA),
     ]
-    formats, role = next(((formats, role) for needed, formats, role in known if needed <= {*keys}), ((), None))
-    return Look(path, formats, role, also=keys) if role else _table(path, keys, columns)
+    table = _table(path, keys, columns)
+    for needed, formats, role in known:
+        if needed <= {*keys} and (role == Role.REVIEWS or table.role != Role.INTERACTIONS):
+            return Look(path, formats, role, also=keys)
+    return table
 
 
 def _table(path: Path, header: Sequence[str], columns: Mapping[str, str]) -> Look:

@@ -84,11 +84,13 @@ def test_a_single_parquet_file_is_a_data_set(folder: Path, catalogue: Path) -> N
 def test_tables_of_json_records_are_a_data_set(folder: Path, catalogue: Path, capsys) -> None:
     rows = [{"text": "", "user_id": f"u{u}", "business_id": f"b{i}", "stars": 4.0} for u in range(3) for i in range(4)]
     places = [{"business_id": f"b{i}", "name": f"Place {i}", "categories": ["Food", "Bars"]} for i in range(4)]
-    for name, records in (("review.json", rows), ("business.json", places)):
+    likes = [{"user": "u1", "asin": "B000000001", "parent": None}]
+    for name, records in (("review.json", rows), ("business.json", places), ("likes.jsonl", likes)):
         (folder / name).write_text("".join(json.dumps(record) + "\n" for record in records))
     assert main(["new-dataset", "mine", str(folder)]) == 0
     told = capsys.readouterr().out
     assert "review.json: interactions (user = user_id, item = business_id, rating = stars, text = text)" in told
+    assert "likes.jsonl: could be interactions, too (user = user, item = asin); it is left out" in told
     assert "business.json: items (item = business_id, title = name, categories = categories)" in told
     dump = read(folder)[1]
     assert (dump.users.height, dump.interactions.height) == (3, 12)
