@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
-from assets.support.failures import failure_of_step, is_of_a_check, is_permanent
+from assets.support.failures import failure_of_step, is_of_a_check, is_permanent, retry_of_step
 from assets.support.lineage import CONSOLE
 
 PROGRESS_LOGGER = "recmodels.progress"
@@ -21,9 +21,9 @@ class ProgressDisplay(logging.Handler):
     """
     Print a line for each finished step and keep the running one, with its latest message, in a status line.
 
-    Off a terminal, which has no status line, a message is printed every `LINE_SECONDS` at most. Of the steps that
-    failed, `failures` says why, a line for each but those of checks, told already, and `permanent` whether one
-    fails again unless something is changed.
+    Off a terminal, which has no status line, a message is printed every `LINE_SECONDS` at most. A step that is tried
+    again says why. Of the steps that failed, `failures` says why, a line for each but those of checks, told already,
+    and `permanent` whether one fails again unless something is changed.
     """
 
     def __init__(self, console: Console) -> None:
@@ -73,6 +73,8 @@ class ProgressDisplay(logging.Handler):
             self._materialized(event)
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             self._checked(event)
+        elif event.is_step_up_for_retry:
+            self.console.print(f"  {retry_of_step(event)}", markup=False, soft_wrap=True)
         elif event.is_step_failure:
             self.permanent |= is_permanent(event)
             if not is_of_a_check(event):

@@ -25,10 +25,12 @@ from dagster._core.storage.asset_check_execution_record import (
 )
 from dagster._core.storage.tags import GRPC_INFO_TAG as GRPC_INFO_TAG
 from dagster._core.storage.tags import HIDDEN_TAG_PREFIX as HIDDEN_TAG_PREFIX
+from dagster_shared.error import SerializableErrorInfo
 
 AssetGraph: TypeAlias = BaseAssetGraph[Any]
 AssetJob: TypeAlias = UnresolvedAssetJobDefinition
 AssetNode: TypeAlias = BaseAssetNode
+ToldError: TypeAlias = SerializableErrorInfo
 
 _ENDED = {AssetCheckExecutionRecordStatus.SUCCEEDED: True, AssetCheckExecutionRecordStatus.FAILED: False}
 

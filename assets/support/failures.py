@@ -5,9 +5,12 @@ from collections.abc import Generator
 
 import dagster as dg
 
+from assets.support.dagster_internals import ToldError
 from recmodels.errors import PermanentFailure
 from recmodels.io.files import data_root, disk_errors_told
 
+_OWN = "recmodels."
+"""How the message of an error of this project begins: with its class."""
 _CHECK_FAILED = "DagsterAssetCheckFailedError"
 
 
@@ -25,14 +28,27 @@ def failure_of_step(event: dg.DagsterEvent) -> str:
     """
     Return which step failed and why, in one line.
 
-    An intended failure says why itself; of any other it is the error that caused all others.
+    An intended failure says why itself, and so does an error of this project; of any other it is the error that caused
+    all others.
     """
     failure = event.step_failure_data
     reason = failure.user_failure_data.description if failure.user_failure_data else None
-    error = failure.error
-    while error and error.cause:
+    return " ".join(f"{event.step_key}: {reason or _reason(failure.error)}".split())
+
+
+def retry_of_step(event: dg.DagsterEvent) -> str:
+    """Return which step is tried again, when, and why, in one line."""
+    retry = event.step_retry_data
+    wait = f" in {retry.seconds_to_wait:.0f} s" if retry.seconds_to_wait else ""
+    return " ".join(f"{event.step_key}: is tried again{wait}: {_reason(retry.error)}".split())
+
+
+def _reason(error: ToldError | None) -> str:
+    while error and error.cause and not error.message.startswith(_OWN):
         error = error.cause
-    return " ".join(f"{event.step_key}: {reason or (error.message if error else 'failed')}".split())
+    if error is None:
+        return "failed"
+    return error.message.partition(": ")[2] if error.message.startswith(_OWN) else error.message
 
 
 def is_permanent(event: dg.DagsterEvent) -> bool:

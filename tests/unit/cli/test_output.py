@@ -70,10 +70,10 @@ def test_off_a_terminal_a_long_step_says_how_far_it_is_every_ten_seconds(monkeyp
     assert [line.split("epoch ")[1][:4] for line in lines] == ["[10]", "[20]"]
 
 
-def _display_of(failing: Exception | None) -> ProgressDisplay:
+def _display_of(failing: Exception | None, retries: dg.RetryPolicy | None = None) -> ProgressDisplay:
     """Return the display after a job whose only step raises."""
 
-    @dg.op
+    @dg.op(retry_policy=retries)
     def work() -> None:
         if failing:
             raise failing
@@ -82,7 +82,7 @@ def _display_of(failing: Exception | None) -> ProgressDisplay:
     def job() -> None:
         work()
 
-    with ProgressDisplay(Console(file=io.StringIO())) as display:
+    with ProgressDisplay(Console(file=io.StringIO(), width=40)) as display:
         job.execute_in_process(run_config={"loggers": {"progress": {}}}, raise_on_error=False)
     return display
 
@@ -95,6 +95,19 @@ def test_a_permanent_failure_is_told_from_a_passing_one(error: Exception, perman
     display = _display_of(error)
     assert len(display.failures) == 1
     assert display.permanent is permanent
+
+
+def test_a_passing_failure_is_told_in_its_own_words_while_it_is_tried_again() -> None:
+    # As httpx raises what httpcore has raised.
+    error = TransientFailure("reviews.json.gz cannot be fetched: http://a.org/x: no such name. Put it there by hand.")
+    error.__cause__ = ConnectionError("of a library")
+    error.__cause__.__cause__ = OSError("of the system")
+    display = _display_of(error, dg.RetryPolicy(max_retries=1))
+    assert display.failures == [f"work: {error}"]
+    assert f"  work: is tried again: {error}\n" in display.console.file.getvalue()  # type: ignore[attr-defined]
+    foreign = ValueError("of a library")
+    foreign.__cause__ = OSError("of the system")
+    assert _display_of(foreign).failures == ["work: OSError: of the system"]
 
 
 @pytest.mark.parametrize(("name", "words"), [("pipeline_status", "elsewhere"), ("items", "check failed")])
