@@ -86,8 +86,7 @@ class Study:
     def __init__(self, study: optuna.Study, space: Space, tuning: TuningConfig) -> None:
         self._study, self._tuning = study, tuning
         self._distributions = {name: _distribution(parameter) for name, parameter in space.items()}
-        self._left = [trial for trial in study.trials if not trial.state.is_finished()]
-        for trial in self._left:
+        for trial in [trial for trial in study.trials if not trial.state.is_finished()]:
             # Nobody runs it: this process alone has the file open.
             if trial.state is TrialState.WAITING:
                 # Killed between queueing and beginning it: the first that waits is what is begun, the rest follow.
@@ -110,9 +109,6 @@ class Study:
         known = [tried.values for tried in self.tried]
         if first is not None:
             return Running(self._ask(number, *first), number, first[0])
-        for trial in self._left:
-            if trial.user_attrs.get(_NUMBER) == number and trial.params.keys() == self._distributions.keys():
-                return Running(self._ask(number, SAMPLED, trial.params), number, SAMPLED)
         for draw in range(_DRAWS):
             seed = int(np.random.SeedSequence([self._tuning.seed, number, draw]).generate_state(1)[0])
             self._study.sampler = TPESampler(n_startup_trials=self._tuning.startup_trials, seed=seed)

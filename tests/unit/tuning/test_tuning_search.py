@@ -129,9 +129,14 @@ search(TrainingData(**dict(numpy.load({str(tmp_path / "data.npz")!r}))), folder=
     assert min(begun) == 5
 
 
-def test_a_search_goes_on_wherever_its_journal_ends(data: TrainingData, tmp_path: Path) -> None:
-    # Three tries at random and one that learns from them, so that it would show if one of them were forgotten.
-    tuning = TUNING.model_copy(update={"trials": 7, "epochs": 2})
+FEW: Space = {"n_layers": Parameter(low=1, high=2), "training.learning_rate": Parameter(choices=(1e-3, 1e-2))}
+
+
+@pytest.mark.parametrize("space", [SPACE, FEW], ids=["one that learns", "proposed twice"])
+def test_a_search_goes_on_wherever_its_journal_ends(space: Space, data: TrainingData, tmp_path: Path) -> None:
+    # Tries at random and one that learns from them, so that it would show if one of them were forgotten; and proposals
+    # that were tried already, which are no tries.
+    tuning = TUNING.model_copy(update={"trials": 7, "epochs": 2, "spaces": {"lightgcn": space}})
     whole = found(search(data, tuning, folder=tmp_path / "whole"))
     (journal,) = (tmp_path / "whole").glob("*/tries.jsonl")
     lines = journal.read_text().splitlines(keepends=True)
