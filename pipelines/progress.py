@@ -74,7 +74,8 @@ class ProgressDisplay(logging.Handler):
         elif event.event_type == dg.DagsterEventType.ASSET_CHECK_EVALUATION:
             self._checked(event)
         elif event.is_step_up_for_retry:
-            self.console.print(f"  {retry_of_step(event)}", markup=False, soft_wrap=True)
+            if line := retry_of_step(event):
+                self.console.print(f"  {line}", markup=False, soft_wrap=True)
         elif event.is_step_failure:
             self.permanent |= is_permanent(event)
             if not is_of_a_check(event):

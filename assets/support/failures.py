@@ -1,7 +1,7 @@
 """How errors of the library become Dagster failures, permanent ones never retried, and how a failure is told."""
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import dagster as dg
 
@@ -12,6 +12,7 @@ from recmodels.io.files import data_root, disk_errors_told
 _OWN = "recmodels."
 """How the message of an error of this project begins: with its class."""
 _CHECK_FAILED = "DagsterAssetCheckFailedError"
+_INTERRUPTED = "DagsterExecutionInterruptedError"
 
 
 @contextlib.contextmanager
@@ -37,18 +38,25 @@ def failure_of_step(event: dg.DagsterEvent) -> str:
 
 
 def retry_of_step(event: dg.DagsterEvent) -> str:
-    """Return which step is tried again, when, and why, in one line."""
+    """Return which step is tried again, when, and why, in one line; empty where the run is ended in its middle."""
     retry = event.step_retry_data
+    if any(error.cls_name == _INTERRUPTED for error in _chain(retry.error, also_handled=True)):
+        return ""
     wait = f" in {retry.seconds_to_wait:.0f} s" if retry.seconds_to_wait else ""
     return " ".join(f"{event.step_key}: is tried again{wait}: {_reason(retry.error)}".split())
 
 
 def _reason(error: ToldError | None) -> str:
-    while error and error.cause and not error.message.startswith(_OWN):
-        error = error.cause
-    if error is None:
-        return "failed"
-    return error.message.partition(": ")[2] if error.message.startswith(_OWN) else error.message
+    messages = [each.message for each in _chain(error)]
+    own = (message.partition(": ")[2] for message in messages if message.startswith(_OWN))
+    return next(own, messages[-1] if messages else "failed")
+
+
+def _chain(error: ToldError | None, *, also_handled: bool = False) -> Iterator[ToldError]:
+    """Yield an error and what caused it, or what was handled when it was raised, one after the other."""
+    while error:
+        yield error
+        error = error.cause or (error.context if also_handled else None)
 
 
 def is_permanent(event: dg.DagsterEvent) -> bool:

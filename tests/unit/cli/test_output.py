@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import dagster as dg
 import pytest
+from dagster._core.errors import DagsterExecutionInterruptedError
 from rich.console import Console
 
 from pipelines.cli.main import main
@@ -105,6 +106,11 @@ def test_a_passing_failure_is_told_in_its_own_words_while_it_is_tried_again() ->
     display = _display_of(error, dg.RetryPolicy(max_retries=1))
     assert display.failures == [f"work: {error}"]
     assert f"  work: is tried again: {error}\n" in display.console.file.getvalue()  # type: ignore[attr-defined]
+    meanwhile = ValueError("of a library")
+    meanwhile.__context__ = DagsterExecutionInterruptedError()
+    for ended in (DagsterExecutionInterruptedError(), meanwhile):
+        display = _display_of(ended, dg.RetryPolicy(max_retries=1))
+        assert "is tried again" not in display.console.file.getvalue()  # type: ignore[attr-defined]
     foreign = ValueError("of a library")
     foreign.__cause__ = OSError("of the system")
     assert _display_of(foreign).failures == ["work: OSError: of the system"]
