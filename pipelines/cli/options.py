@@ -73,7 +73,7 @@ def data_set(text: str) -> "DatasetEntry":
     from recmodels.settings import validated_entry
 
     catalogue = load_catalogue()
-    chosen = choices("--dataset", text, catalogue, _unread_entry(text))
+    chosen = choices("--dataset", text, catalogue, "" if text in catalogue else _unread_entry(text))
     if len(chosen) != 1:
         require_known("--dataset", text, catalogue, "Name one data set.")
     return validated_entry(catalogue[chosen[0]])

@@ -122,10 +122,13 @@ class _Columns:
     def of(self, rows: pl.DataFrame) -> pl.DataFrame:
         if self.split is not None:
             rows = rows.with_columns(split=pl.lit(self.split, dtype=Split))
-        if self.first is None:
-            return rows
-        absent = [pl.lit(None).alias(name) for name in self.first if name not in rows.columns]
-        return rows.with_columns(absent).select(self.first.names()).cast(self.first)
+        return rows if self.first is None else filled(rows, self.first)
+
+
+def filled(table: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
+    """Return the columns of a schema, null where the table lacks one."""
+    absent = [pl.lit(None, dtype=dtype).alias(name) for name, dtype in schema.items() if name not in table.columns]
+    return table.with_columns(absent).select(schema.names()).cast(schema)
 
 
 def _read_into(waiting: "_Waiting", form: Format, path: Path, columns: _Columns, compute: Compute) -> RawTable:

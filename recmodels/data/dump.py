@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from recmodels.catalogue.entries import DatasetEntry
 from recmodels.compute.base import Compute
 from recmodels.compute.local import LOCAL
-from recmodels.data.by_user import Limits, UserPart, numbered, read_by_user
+from recmodels.data.by_user import Limits, UserPart, filled, numbered, read_by_user
 from recmodels.data.funnel import Funnel
 from recmodels.data.kcore import k_core_masks
 from recmodels.errors import InputError
@@ -127,7 +127,7 @@ def load_dump(
     if form.read_items and form.items in manifest.files:
         with as_hashed(manifest.files[form.items]) as path:
             read = form.read_items(path, asins.to_list())
-        described = _filled(count(form.items, read, *_DROPPED), described.schema)
+        described = filled(count(form.items, read, *_DROPPED), described.schema)
 
     if form.numbered:
         item_ids = pl.concat([table["item_id"], described["item_id"]]).unique().sort()
@@ -255,12 +255,6 @@ def _require_every_id(manifest: RawManifest, user_ids: pl.Series, item_ids: pl.S
                 found=f"{highest + 1 - len(ids):,} of them nowhere ({rejected:,} lines were rejected)",
                 action="Number the ids of the import from 0 without gaps.",
             )
-
-
-def _filled(table: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
-    """Return the columns of a schema, null where the table lacks one."""
-    absent = [pl.lit(None, dtype=dtype).alias(name) for name, dtype in schema.items() if name not in table.columns]
-    return table.with_columns(absent).select(schema.names()).cast(schema)
 
 
 def read_image_embeddings(manifest: RawManifest, items: pl.DataFrame) -> pl.DataFrame:

@@ -12,17 +12,17 @@ from recmodels.data.kcore import k_core_mask
 from recmodels.data.look import AMAZON, Look, look_at, named_modality
 from recmodels.errors import InputError
 from recmodels.io.files import is_plain
-from recmodels.raw.formats.base import Role
+from recmodels.raw.formats.base import PARTS, Role
 from recmodels.raw.formats.registry import format_named
+from recmodels.raw.formats.table import SPLIT_NAMES
 from recmodels.raw.formats.table_columns import require_known
+from recmodels.schemas.data import SPLITS
 from recmodels.validation import validated
 
 USUAL_CORE = 5
 LARGEST_READ = 1 << 30
 """Bytes of interactions that are read through to see whether they are a k-core."""
 _IN_A_SPLIT = re.compile(r"(?:^|[._-])(train|training|valid|validation|val|dev|test)(?=[._-])", re.IGNORECASE)
-_PART = {"tr": Role.INTERACTIONS, "va": Role.VALID, "de": Role.VALID, "te": Role.TEST}
-"""What a file is for by the beginning of such a word."""
 _CORE_IN_NAME = re.compile(r"_\d{1,2}(core)?$")
 
 
@@ -67,15 +67,13 @@ def recognise(folder: Path, columns: Mapping[str, str] | None = None) -> Recogni
     require_known(columns)
     looks = [look_at(path, columns) for path in _files(folder)]
     form, main = _interactions(folder, looks)
-    in_parts = False
     if form == "table":  # of which a release's metadata can be the items
         also_items = {"formats": (form,), "role": Role.ITEMS}
         looks = [replace(look, **also_items) if look.role == Role.METADATA else look for look in looks]
-        parts = _parts(main, looks)
-        if in_parts := bool(parts):
-            main = parts[Role.INTERACTIONS]
-            role_of = {part.path: role for role, part in parts.items()}
-            looks = [look if look is main else replace(look, role=role_of.get(look.path, look.role)) for look in looks]
+    parts = _parts(main, looks) if form == "table" else {}
+    main = parts.get("train", main)
+    role_of = {parts[split].path: role for role, split in PARTS.items() if split in parts}
+    looks = [replace(look, role=role_of.get(look.path, look.role)) for look in looks]
     seen, unsure = [], []
     chosen: dict[Role, Look] = {}
     for role in format_named(form).roles:
@@ -87,9 +85,9 @@ def recognise(folder: Path, columns: Mapping[str, str] | None = None) -> Recogni
             unsure += [
                 f"{look.path.name}: could be {role}, too{_shown(look.columns)}; it is left out"
                 for look in fitting
-                if look is not best
+                if look != best
             ]
-    unsure += _guesses(form, main, looks, in_parts=in_parts)
+    unsure += _guesses(form, main, looks, in_parts=bool(parts))
     unsure += _without_order(form, chosen, columns)
     if columns and form != "table":
         unsure.append(f"columns: files of the format {form} have fixed names; {', '.join(columns)} is left out")
@@ -100,14 +98,14 @@ def recognise(folder: Path, columns: Mapping[str, str] | None = None) -> Recogni
     ]
     for look in chosen.values():
         _require_plain(look.path)
-    k_core, sure, why = (1, True, "the split is kept whole") if in_parts else _core(form, main, columns)
+    k_core, sure, why = (1, True, "the split is kept whole") if parts else _core(form, main, columns)
     if why:
         (seen if sure else unsure).append(f"k_core = {k_core}: {why}")
     settings = {
         "files": {role: look.path.name for role, look in chosen.items()},
         "columns": dict(columns) if form == "table" else {},
         "k_core": k_core,
-        "split": "published" if in_parts or "split" in main.columns or "x_label" in main.also else "random",
+        "split": "published" if parts or "split" in main.columns or "x_label" in main.also else "random",
     }
     return Recognised(form, validated(Source, settings, f"raw files in {folder}"), seen, unsure)
 
@@ -141,19 +139,19 @@ def _interactions(folder: Path, looks: Sequence[Look]) -> tuple[str, Look]:
     )
 
 
-def _parts(main: Look, looks: Sequence[Look]) -> dict[Role, Look]:
-    """Return the three files of a split that differ from the main one by that word alone; none if there are not all."""
+def _parts(main: Look, looks: Sequence[Look]) -> dict[str, Look]:
+    """Return the files of all three splits, which differ from the main one by that word alone, by split; else none."""
 
     def without_word(look: Look) -> str:
         return _IN_A_SPLIT.sub("", look.path.name, count=1)
 
     parts = {
-        _PART[found[1][:2].lower()]: look
+        SPLIT_NAMES[found[1].lower()]: look
         for look in looks
         if look.role == main.role and "table" in look.formats and without_word(look) == without_word(main)
         if (found := _IN_A_SPLIT.search(look.path.name))
     }
-    return parts if len(parts) == len(set(_PART.values())) else {}
+    return parts if parts.keys() == {*SPLITS} else {}
 
 
 def _rank(look: Look) -> tuple[int, int, bool]:

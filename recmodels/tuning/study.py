@@ -124,8 +124,9 @@ class Study:
 
     def end(self, running: Running, outcome: Outcome) -> Tried:
         """Keep what came of a try."""
-        running.trial.set_user_attr(_OUTCOME, asdict(outcome))
-        return _tried(self._tell(running.trial.number, asdict(outcome)))
+        told = asdict(outcome)
+        running.trial.set_user_attr(_OUTCOME, told)
+        return _tried(self._tell(running.trial.number, told))
 
     def _tell(self, number: int, outcome: dict[str, Any]) -> FrozenTrial:
         value = outcome["valid_recall"] if outcome["state"] == "complete" else None

@@ -20,7 +20,7 @@ from recmodels.raw.rejects import RejectLog
 from recmodels.raw.text import clean_texts
 from recmodels.schemas.data import SPLITS, Split
 
-_SPLIT_NAMES = {
+SPLIT_NAMES = {
     **{name: name for name in SPLITS},
     "training": "train",
     "validation": "valid",
@@ -261,7 +261,7 @@ def _moment(text: str) -> float | None:
 
 def _split(values: pl.Series) -> pl.Series:
     names = values.cast(pl.String).str.strip_chars().str.to_lowercase()
-    return names.replace_strict(_SPLIT_NAMES, default=None, return_dtype=Split)
+    return names.replace_strict(SPLIT_NAMES, default=None, return_dtype=Split)
 
 
 def _without_faults(rows: pl.DataFrame, faults: list[tuple[str, pl.Series]], log: RejectLog) -> pl.Series:
